@@ -1,0 +1,1 @@
+//! Load generator, roofline and micro benches.

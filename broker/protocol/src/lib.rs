@@ -1,0 +1,1 @@
+//! Kafka frames, headers and every message of every version the broker speaks.

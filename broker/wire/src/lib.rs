@@ -1,0 +1,1 @@
+//! Kafka's primitive encodings and the declarative message macro.

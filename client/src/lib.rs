@@ -1,0 +1,1 @@
+//! The Rust client: the permanent Kafka transport.

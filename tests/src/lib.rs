@@ -1,0 +1,1 @@
+//! Specs, golden files, interop clients and fault tests of the whole.

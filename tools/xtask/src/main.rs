@@ -1,0 +1,3 @@
+//! Development automation.
+
+fn main() {}
