@@ -1,1 +1,19 @@
-//! Offsets, epochs, topic names and the v2 record batch: view, verify, iterate, build, compress.
+//! The words of a log: offsets, epochs, topic names, and the v2 record batch.
+//!
+//! No I/O, no clock, no protocol. Everything that reads bytes treats them as hostile: errors are values, and
+//! nothing is allocated by a length that the bytes claim.
+
+#![forbid(unsafe_code)]
+
+mod batch;
+mod header;
+mod ids;
+mod topic;
+
+pub use batch::{Batch, BatchError, patch};
+pub use header::{
+    Attributes, BatchHeader, CRC_START, Codec, HEADER_BYTES, HeaderError, LENGTH_PREFIX_BYTES, MAGIC,
+    Producer, TimestampType, crc32c,
+};
+pub use ids::{LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TimestampMs};
+pub use topic::{TOPIC_NAME_BYTES_MAX, TopicId, TopicIdError, TopicName, TopicNameError, TopicPartition};
