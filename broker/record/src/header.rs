@@ -4,6 +4,8 @@
 //! base offset, the length and the leader epoch can be patched in place. This file knows no records and no codec
 //! beyond its number.
 
+use std::fmt;
+
 use thiserror::Error;
 
 use crate::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs};
@@ -36,6 +38,19 @@ pub enum Codec {
     Lz4,
     /// A zstd frame.
     Zstd,
+}
+
+/// Kafka's name of the codec, as `compression.type` spells it.
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        })
+    }
 }
 
 /// Whose clock the timestamps of a batch come from.
@@ -77,9 +92,26 @@ impl Attributes {
         }
     }
 
+    /// The same, as part of a transaction.
+    #[must_use]
+    pub const fn with_transactional(self) -> Self {
+        Self(self.0 | ATTRIBUTE_TRANSACTIONAL)
+    }
+
+    /// The same, holding markers of the broker.
+    #[must_use]
+    pub const fn with_control(self) -> Self {
+        Self(self.0 | ATTRIBUTE_CONTROL)
+    }
+
+    /// The codec's number, also if it is an unknown one.
+    pub const fn codec_number(self) -> i16 {
+        self.0 & ATTRIBUTE_CODEC_MASK
+    }
+
     /// The codec, or `None` for the numbers 5 to 7, which Kafka has not given out.
     pub const fn codec(self) -> Option<Codec> {
-        match self.0 & ATTRIBUTE_CODEC_MASK {
+        match self.codec_number() {
             0 => Some(Codec::None),
             1 => Some(Codec::Gzip),
             2 => Some(Codec::Snappy),

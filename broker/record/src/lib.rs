@@ -6,14 +6,25 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod builder;
+mod codec;
 mod header;
 mod ids;
+mod read;
+mod record;
 mod topic;
+mod varint;
 
 pub use batch::{Batch, BatchError, patch};
+pub use builder::{BatchBuilder, BuildError, NewRecord};
+pub use codec::{
+    CodecError, DecodeLimits, Decoder, RATIO_FREE_BYTES, ZSTD_WINDOW_LOG_MAX, compress, decompress,
+};
 pub use header::{
     Attributes, BatchHeader, CRC_START, Codec, HEADER_BYTES, HeaderError, LENGTH_PREFIX_BYTES, MAGIC,
     Producer, TimestampType, crc32c,
 };
 pub use ids::{LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TimestampMs};
+pub use read::{ReadError, RecordsBuf};
+pub use record::{Headers, Record, RecordError, RecordFault, Records};
 pub use topic::{TOPIC_NAME_BYTES_MAX, TopicId, TopicIdError, TopicName, TopicNameError, TopicPartition};

@@ -1,0 +1,5 @@
+//! What the record crate promises about whole batches: they come back as they were built, real clients' batches are
+//! read, hostile ones are refused in bounded memory.
+
+mod round_trip;
+mod support;
