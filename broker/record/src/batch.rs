@@ -7,7 +7,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::header::{BatchHeader, CRC_START, HEADER_BYTES, HeaderError, crc32c};
-use crate::{LeaderEpoch, Offset};
+use crate::{LeaderEpoch, Offset, TimestampMs, TimestampType};
 
 /// A complete v2 batch whose checksum holds. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -52,6 +52,19 @@ impl Batch {
             return Err(BatchError::Crc { stored: header.crc, computed });
         }
         Ok(Self { header, bytes })
+    }
+
+    /// The same batch with another largest timestamp and clock. The CRC covers both, so the bytes are copied.
+    ///
+    /// The two reasons: the broker stamps the batch (LogAppendTime), or the producer left the timestamp unset.
+    #[must_use]
+    pub fn with_max_timestamp(&self, timestamp_type: TimestampType, max_timestamp: TimestampMs) -> Self {
+        let attributes = self.header.attributes.with_timestamp_type(timestamp_type);
+        let mut header = BatchHeader { attributes, max_timestamp, ..self.header };
+        header.crc = header.compute_crc(self.payload());
+        let mut bytes = self.bytes.to_vec();
+        bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
+        Self { header, bytes: bytes.into() }
     }
 
     /// The decoded header.

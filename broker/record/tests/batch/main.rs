@@ -3,3 +3,4 @@
 
 mod round_trip;
 mod support;
+mod validate;
