@@ -99,9 +99,9 @@ pub enum EncodeError {
         /// The largest length that can be written.
         limit: usize,
     },
-    /// Records that were deferred inside a tagged field, where no message has any.
-    #[error("deferred records cannot be written inside a tagged field")]
-    DeferredInTag,
+    /// Deferred records in a tagged field or in a request, where nobody sends them.
+    #[error("records are deferred where their bytes are needed")]
+    Deferred,
     /// A message that does not exist in this version.
     #[error("the message has no version {version}")]
     UnsupportedVersion {

@@ -13,6 +13,11 @@ impl Versions {
     /// No version at all.
     pub const NONE: Self = Self { min: 0, max: -1 };
 
+    /// The range from `min` to `max`, both included; empty if `max` is lower.
+    pub const fn new(min: i16, max: i16) -> Self {
+        Self { min, max }
+    }
+
     /// The range as Kafka's definitions write it: `3`, `0-12`, `9+` or `none`.
     ///
     /// # Panics

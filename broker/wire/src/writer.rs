@@ -284,7 +284,7 @@ impl Tags {
     ///
     /// # Errors
     ///
-    /// Those of `value`, and [`EncodeError::DeferredInTag`].
+    /// Those of `value`, and [`EncodeError::Deferred`].
     pub fn write(
         &mut self,
         tag: u32,
@@ -294,7 +294,7 @@ impl Tags {
         value(&mut writer)?;
         let encoded = writer.into_encoded();
         if !encoded.cuts.is_empty() {
-            return Err(EncodeError::DeferredInTag);
+            return Err(EncodeError::Deferred);
         }
         let length = encoded.bytes.len();
         let size = u32::try_from(length).map_err(|_| EncodeError::TooLong { length, limit: 0xffff_ffff })?;
