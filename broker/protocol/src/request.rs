@@ -1,0 +1,176 @@
+//! Any request: one exhaustive match from key and version to the decoded body.
+
+use bytes::Bytes;
+use highwater_wire::{DecodeError, Message, Reader};
+use thiserror::Error;
+
+use crate::api::{
+    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FindCoordinatorRequest,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+};
+use crate::{ApiKey, RequestHeader};
+
+/// A decoded request. Its `Debug` form prints every field.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Append record batches.
+    Produce(ProduceRequest),
+    /// Read record batches.
+    Fetch(FetchRequest),
+    /// Find offsets by time.
+    ListOffsets(ListOffsetsRequest),
+    /// Describe brokers and topics.
+    Metadata(MetadataRequest),
+    /// Find the coordinator of a group or transaction.
+    FindCoordinator(FindCoordinatorRequest),
+    /// Describe the APIs.
+    ApiVersions(ApiVersionsRequest),
+    /// Create topics.
+    CreateTopics(CreateTopicsRequest),
+    /// Delete topics.
+    DeleteTopics(DeleteTopicsRequest),
+    /// Hand out a producer id.
+    InitProducerId(InitProducerIdRequest),
+    /// Find where a leader epoch ended.
+    OffsetForLeaderEpoch(OffsetForLeaderEpochRequest),
+}
+
+/// Why a request with a readable header is not decoded.
+///
+/// Kafka closes the connection in all three cases, except that it answers an unsupported version of ApiVersions
+/// (`RequestContext.java`): with [`crate::api::ApiVersionsResponse::unsupported`] in version 0.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum RequestError {
+    /// An API that the broker does not serve.
+    #[error("there is no API with key {key}")]
+    UnknownKey {
+        /// The number in the header.
+        key: i16,
+    },
+    /// A version that the broker does not serve.
+    #[error("{key} is served in versions {min} to {max}, not {version}", min = .key.served().min(), max = .key.served().max())]
+    UnsupportedVersion {
+        /// The API.
+        key: ApiKey,
+        /// The version in the header.
+        version: i16,
+    },
+    /// A body that is not what the header says.
+    #[error("malformed {key} request of version {version}: {source}")]
+    Malformed {
+        /// The API.
+        key: ApiKey,
+        /// The version in the header.
+        version: i16,
+        /// What is wrong.
+        source: DecodeError,
+    },
+}
+
+impl Request {
+    /// Decodes the body that `reader` stands at. Bytes after it are left in the reader.
+    ///
+    /// # Errors
+    ///
+    /// If the version is not served, in which case nothing is read, or if the body is malformed.
+    pub fn decode(key: ApiKey, version: i16, reader: &mut Reader) -> Result<Self, RequestError> {
+        if !key.served().contains(version) {
+            return Err(RequestError::UnsupportedVersion { key, version });
+        }
+        let decoded = match key {
+            ApiKey::Produce => Message::read(reader, version).map(Self::Produce),
+            ApiKey::Fetch => Message::read(reader, version).map(Self::Fetch),
+            ApiKey::ListOffsets => Message::read(reader, version).map(Self::ListOffsets),
+            ApiKey::Metadata => Message::read(reader, version).map(Self::Metadata),
+            ApiKey::FindCoordinator => Message::read(reader, version).map(Self::FindCoordinator),
+            ApiKey::ApiVersions => Message::read(reader, version).map(Self::ApiVersions),
+            ApiKey::CreateTopics => Message::read(reader, version).map(Self::CreateTopics),
+            ApiKey::DeleteTopics => Message::read(reader, version).map(Self::DeleteTopics),
+            ApiKey::InitProducerId => Message::read(reader, version).map(Self::InitProducerId),
+            ApiKey::OffsetForLeaderEpoch => Message::read(reader, version).map(Self::OffsetForLeaderEpoch),
+        };
+        decoded.map_err(|source| RequestError::Malformed { key, version, source })
+    }
+
+    /// The API.
+    pub const fn key(&self) -> ApiKey {
+        match self {
+            Self::Produce(_) => ApiKey::Produce,
+            Self::Fetch(_) => ApiKey::Fetch,
+            Self::ListOffsets(_) => ApiKey::ListOffsets,
+            Self::Metadata(_) => ApiKey::Metadata,
+            Self::FindCoordinator(_) => ApiKey::FindCoordinator,
+            Self::ApiVersions(_) => ApiKey::ApiVersions,
+            Self::CreateTopics(_) => ApiKey::CreateTopics,
+            Self::DeleteTopics(_) => ApiKey::DeleteTopics,
+            Self::InitProducerId(_) => ApiKey::InitProducerId,
+            Self::OffsetForLeaderEpoch(_) => ApiKey::OffsetForLeaderEpoch,
+        }
+    }
+}
+
+/// The header of a request frame without its size prefix, and the body or why there is none.
+///
+/// # Errors
+///
+/// If not even the header can be read.
+pub fn parse_request(frame: Bytes) -> Result<(RequestHeader, Result<Request, RequestError>), DecodeError> {
+    let mut reader = Reader::new(frame);
+    let header = RequestHeader::decode(&mut reader)?;
+    let body = match header.known_key() {
+        Some(key) => Request::decode(key, header.api_version, &mut reader),
+        None => Err(RequestError::UnknownKey { key: header.api_key }),
+    };
+    Ok((header, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode_request;
+
+    #[test]
+    fn the_body_of_an_unsupported_version_is_not_read() {
+        let frame = Bytes::from_static(b"\x00\x12\x00\x63\x00\x00\x00\x07\xff\xff\x00\xde\xad");
+
+        let (header, body) = parse_request(frame).unwrap();
+
+        assert_eq!(header.correlation_id, 7);
+        let refused = RequestError::UnsupportedVersion { key: ApiKey::ApiVersions, version: 99 };
+        assert_eq!(body, Err(refused));
+        assert_eq!(refused.to_string(), "ApiVersions is served in versions 0 to 4, not 99");
+    }
+
+    #[test]
+    fn produce_is_refused_below_the_versions_served() {
+        let frame = Bytes::from_static(b"\x00\x00\x00\x02\x00\x00\x00\x07\xff\xff");
+
+        let (_, body) = parse_request(frame).unwrap();
+
+        assert_eq!(body, Err(RequestError::UnsupportedVersion { key: ApiKey::Produce, version: 2 }));
+    }
+
+    #[test]
+    fn bytes_after_the_body_are_ignored() {
+        let request = InitProducerIdRequest { transaction_timeout_ms: 5, ..InitProducerIdRequest::default() };
+        let frame = encode_request(1, None, 0, &request).unwrap();
+        let longer = Bytes::from([&frame[4..], &[9, 9, 9]].concat());
+
+        let (_, body) = parse_request(longer).unwrap();
+
+        assert_eq!(body, Ok(Request::InitProducerId(request)));
+    }
+
+    #[test]
+    fn the_request_that_made_other_codecs_abort_is_an_error() {
+        // Metadata 9 with a count of 2^32 - 2 topics in five bytes.
+        let frame = Bytes::from_static(
+            b"\x00\x03\x00\x09\x00\x00\x00\x01\xff\xff\x00\xff\xff\xff\xff\x0f\x00\x00\x00",
+        );
+
+        let (_, body) = parse_request(frame).unwrap();
+
+        let source = DecodeError::CountExceedsBytes { count: 0xffff_fffe, element_size: 2, remaining: 3 };
+        assert_eq!(body, Err(RequestError::Malformed { key: ApiKey::Metadata, version: 9, source }));
+    }
+}

@@ -1,0 +1,77 @@
+//! Encodings that lie about their length or their counts.
+//!
+//! A decoder that believed a count would fail these tests by taking the machine's memory: the claims are of two to
+//! four thousand million elements. What it must do instead is name the lie.
+
+use bytes::Bytes;
+use highwater_protocol::wire::{DecodeError, Message, Reader};
+
+use crate::generator::{Count, generate};
+
+const SEEDS: u64 = 12;
+
+/// Every truncation, and every array count replaced by a lie, in every version of `M`.
+pub fn check<M: Message + std::fmt::Debug>() {
+    for version in M::VERSIONS.min()..=M::VERSIONS.max() {
+        for seed in 0..SEEDS {
+            let generated = generate::<M>(version, seed);
+            check_truncations::<M>(version, &generated.bytes);
+            check_overwritten::<M>(version, &generated.bytes);
+            for count in generated.counts {
+                check_count::<M>(version, &generated.bytes, count);
+            }
+        }
+    }
+}
+
+fn read<M: Message>(version: i16, bytes: Vec<u8>) -> Result<M, DecodeError> {
+    M::read(&mut Reader::new(Bytes::from(bytes)), version)
+}
+
+/// The decoder needs every byte of an encoding, so that each shorter one is an error.
+fn check_truncations<M: Message>(version: i16, bytes: &[u8]) {
+    for length in 0..bytes.len() {
+        let read = read::<M>(version, bytes[..length].to_vec());
+        assert!(read.is_err(), "{} version {version} cut to {length} is no error", M::SPEC.name);
+    }
+}
+
+/// Extreme numbers anywhere end in a value or an error; which one depends on the field they hit.
+fn check_overwritten<M: Message>(version: i16, bytes: &[u8]) {
+    let extremes: [&[u8]; 4] =
+        [&[0x7f, 0xff, 0xff, 0xff], &[0xff, 0xff, 0xff, 0xfe], &[0xff, 0xff, 0xff, 0xff, 0x0f], &[0xff; 11]];
+    for at in 0..bytes.len() {
+        for extreme in extremes {
+            let mut changed = bytes.to_vec();
+            let end = changed.len().min(at + extreme.len());
+            changed[at..end].copy_from_slice(&extreme[..end - at]);
+            let _ = read::<M>(version, changed);
+        }
+    }
+}
+
+/// A count that cannot be is recognised as such.
+fn check_count<M: Message + std::fmt::Debug>(version: i16, bytes: &[u8], count: Count) {
+    let context = || format!("{} version {version} count at {}", M::SPEC.name, count.at);
+    let with = |lie: &[u8]| {
+        let length = if count.compact { 1 } else { 4 };
+        let mut changed = bytes.to_vec();
+        changed.splice(count.at..count.at + length, lie.iter().copied());
+        read::<M>(version, changed).map(|_| ())
+    };
+    if !count.compact {
+        let claimed = with(&i32::MAX.to_be_bytes());
+        assert!(matches!(claimed, Err(DecodeError::CountExceedsBytes { .. })), "{}: {claimed:?}", context());
+        assert_eq!(with(&(-2_i32).to_be_bytes()), Err(DecodeError::NegativeLength(-2)), "{}", context());
+        return;
+    }
+    let claimed = with(&[0xff, 0xff, 0xff, 0xff, 0x0f]);
+    // Inside a tagged field the longer count moves the value's last bytes out of the field, and nothing else.
+    assert!(matches!(claimed, Err(DecodeError::CountExceedsBytes { .. })), "{}: {claimed:?}", context());
+    let endless = with(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x01]);
+    let too_long = matches!(
+        endless,
+        Err(DecodeError::VarintTooLong { bits: 32 } | DecodeError::UnexpectedEnd { needed: 1, .. })
+    );
+    assert!(too_long, "{}: {endless:?}", context());
+}
