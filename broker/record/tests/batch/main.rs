@@ -3,6 +3,7 @@
 
 mod golden;
 mod hostile;
+mod records;
 mod round_trip;
 mod support;
 mod validate;
