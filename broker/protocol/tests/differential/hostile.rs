@@ -11,7 +11,7 @@ use crate::generator::{Count, generate};
 const SEEDS: u64 = 12;
 
 /// Every truncation, and every array count replaced by a lie, in every version of `M`.
-pub fn check<M: Message + std::fmt::Debug>() {
+pub(crate) fn check<M: Message + std::fmt::Debug>() {
     for version in M::VERSIONS.min()..=M::VERSIONS.max() {
         for seed in 0..SEEDS {
             let generated = generate::<M>(version, seed);
