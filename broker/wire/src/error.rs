@@ -30,7 +30,7 @@ pub enum DecodeError {
         /// Bytes that are left.
         remaining: usize,
     },
-    /// All arrays of one message together claim more elements than [`crate::ELEMENTS_MAX`].
+    /// All arrays of one message together claim more elements than the reader allows.
     #[error("the message claims {count} more array elements, {allowed} are still allowed")]
     TooManyElements {
         /// Elements claimed by this array.

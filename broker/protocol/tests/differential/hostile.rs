@@ -5,10 +5,27 @@
 
 use bytes::Bytes;
 use highwater_protocol::wire::{DecodeError, Message, Reader};
+use highwater_protocol::{ApiKey, parse_request};
+use proptest::prelude::*;
 
 use crate::generator::{Count, generate};
 
 const SEEDS: u64 = 12;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    /// Nothing but the absence of a panic is asked for here; the cases below ask for the right error.
+    #[test]
+    fn any_frame_is_parsed_or_refused(api in 0..ApiKey::ALL.len(), version in -1_i16..20, body: Vec<u8>) {
+        let mut frame = ApiKey::ALL[api].code().to_be_bytes().to_vec();
+        frame.extend(version.to_be_bytes());
+        frame.extend([0, 0, 0, 1, 0xff, 0xff, 0]);
+        frame.extend(&body);
+        let _ = parse_request(Bytes::from(frame));
+        let _ = parse_request(Bytes::from(body));
+    }
+}
 
 /// Every truncation, and every array count replaced by a lie, in every version of `M`.
 pub(crate) fn check<M: Message + std::fmt::Debug>() {
