@@ -12,8 +12,8 @@ use crate::{ApiKey, RequestHeader};
 
 /// Most array elements in one request, all its arrays together.
 ///
-/// A fetch of 100,000 partitions stays far below it. At up to about 100 bytes for each element in memory it keeps what
-/// a frame can make the broker allocate, besides the frame, to tens of MiB.
+/// A fetch of 100,000 partitions stays far below it. At up to about 100 bytes for each element in memory it
+/// keeps what a frame can make the broker allocate, besides the frame, to tens of MiB.
 const ELEMENTS_MAX: usize = 1 << 18;
 
 /// A decoded request. Its `Debug` form prints every field.
@@ -43,8 +43,8 @@ pub enum Request {
 
 /// Why a request with a readable header is not decoded.
 ///
-/// Kafka closes the connection in all three cases, except that it answers an unsupported version of ApiVersions
-/// (`RequestContext.java`): with [`crate::api::ApiVersionsResponse::unsupported`] in version 0.
+/// Kafka closes the connection in all three cases, except that it answers an unsupported version of
+/// ApiVersions (`RequestContext.java`): with [`crate::api::ApiVersionsResponse::unsupported`] in version 0.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum RequestError {
     /// An API that the broker does not serve.

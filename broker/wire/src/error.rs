@@ -1,6 +1,7 @@
 //! What can be wrong with bytes that came in, and with values that should go out.
 //!
-//! Both errors are small and `Copy`: the codec is on the hot path, and a hostile peer decides how often they occur.
+//! Both errors are small and `Copy`: the codec is on the hot path, and a hostile peer decides how often they
+//! occur.
 
 use thiserror::Error;
 

@@ -70,16 +70,18 @@ pub trait Message: Wire {
 /// assert_eq!(GreetingRequest::read(&mut Reader::new(bytes), 1), Ok(request));
 /// ```
 ///
-/// After the type and the versions that have the field come, in this order and each optional: `nullable` with the
-/// versions in which it may be null (the type is then an `Option`, or [`crate::Records`]), `tag` with the number and
-/// the versions in which it is a tagged field, `default` with an expression, and `ignorable true`.
+/// After the type and the versions that have the field come, in this order and each optional: `nullable` with
+/// the versions in which it may be null (the type is then an `Option`, or [`crate::Records`]), `tag` with the
+/// number and the versions in which it is a tagged field, `default` with an expression, and `ignorable true`.
 ///
 /// A field that the version lacks takes its default when it is read. A value other than the default is an
-/// [`EncodeError::NotInVersion`] when it is written, unless the field is ignorable. The default of an `Option` is null
-/// also where Kafka's generator would take an empty value; on the wire the two differ only if nobody set the field.
+/// [`EncodeError::NotInVersion`] when it is written, unless the field is ignorable. The default of an
+/// `Option` is null also where Kafka's generator would take an empty value; on the wire the two differ only
+/// if nobody set the field.
 ///
-/// A struct with versions after its name is a [`Message`]; the others are parts of it and take its version. Each row
-/// is also a constant with the name of its field, from which `Wire::KIND` builds the table for tests to read.
+/// A struct with versions after its name is a [`Message`]; the others are parts of it and take its version.
+/// Each row is also a constant with the name of its field, from which `Wire::KIND` builds the table for tests
+/// to read.
 #[macro_export]
 macro_rules! messages {
     ($(
@@ -175,7 +177,8 @@ macro_rules! messages {
                         $crate::__first_or!($($default,)? ::core::default::Default::default());
                     if self.$field != default {
                         let Some(tag) = Self::$field.tag.filter(|_| Self::$field.is_tagged(version)) else {
-                            return Err($crate::EncodeError::NotInVersion { field: stringify!($field), version });
+                            let field = stringify!($field);
+                            return Err($crate::EncodeError::NotInVersion { field, version });
                         };
                         tags.write(tag, |writer| {
                             $crate::Wire::encode(&self.$field, writer, shape.of(&Self::$field))

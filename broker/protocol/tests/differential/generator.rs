@@ -1,8 +1,8 @@
 //! Valid encodings of any message in any version, made from its table alone.
 //!
-//! The generator writes bytes with code of its own, not with the writer under test. Every tagged field is present and
-//! differs from its default, since encoders leave defaults out. Along with the bytes come what a decoder must find,
-//! and where the counts of arrays stand.
+//! The generator writes bytes with code of its own, not with the writer under test. Every tagged field is
+//! present and differs from its default, since encoders leave defaults out. Along with the bytes come what a
+//! decoder must find, and where the counts of arrays stand.
 
 use highwater_protocol::wire::{FieldSpec, Kind, Message, StructSpec};
 
@@ -31,8 +31,8 @@ pub(crate) fn generate<M: Message>(version: i16, seed: u64) -> Generated {
     Generator::new::<M>(version, seed).fields(M::SPEC, false)
 }
 
-/// Makes encodings of `M` that are wrong in one thing: each has null in another field that is null in no version.
-/// With each comes the name of that field.
+/// Makes encodings of `M` that are wrong in one thing: each has null in another field that is null in no
+/// version. With each comes the name of that field.
 pub(crate) fn generate_nulls<M: Message>(version: i16, seed: u64) -> Vec<(&'static str, Vec<u8>)> {
     let encodings = (0..).map_while(|site| {
         let mut generator = Generator::new::<M>(version, seed);

@@ -1,7 +1,7 @@
 //! Encodings that lie about their length or their counts.
 //!
-//! A decoder that believed a count would fail these tests by taking the machine's memory: the claims are of two to
-//! four thousand million elements. What it must do instead is name the lie.
+//! A decoder that believed a count would fail these tests by taking the machine's memory: the claims are of
+//! two to four thousand million elements. What it must do instead is name the lie.
 
 use bytes::Bytes;
 use highwater_protocol::wire::{DecodeError, Message, Reader};

@@ -1,13 +1,15 @@
-//! Checks the tables against the `kafka-protocol` crate, whose codec is generated from Kafka 4.1's definitions.
+//! Checks the tables against the `kafka-protocol` crate, whose codec is generated from Kafka 4.1's
+//! definitions.
 //!
-//! The generator makes encodings from our tables. For every message and version, both codecs must decode them, find
-//! the same value in each field of the same name, use up every byte, and encode the same bytes again. The crate knows
-//! every version that we serve.
+//! The generator makes encodings from our tables. For every message and version, both codecs must decode
+//! them, find the same value in each field of the same name, use up every byte, and encode the same bytes
+//! again. The crate knows every version that we serve.
 //!
-//! Where the crate departs from Kafka and this oracle is blind: it accepts variable-length integers of more than five
-//! bytes, takes null in every version of a field that may be null in some (so that the versions of `nullable` are
-//! checked from one side only), panics on frames of fewer than four bytes, and allocates what a count claims; `hostile.rs` holds those cases for
-//! our codec alone. It keeps unknown tagged fields, which we skip; the generator makes none.
+//! Where the crate departs from Kafka and this oracle is blind: it accepts variable-length integers of more
+//! than five bytes, takes null in every version of a field that may be null in some (so that the versions of
+//! `nullable` are checked from one side only), panics on frames of fewer than four bytes, and allocates what
+//! a count claims; `hostile.rs` holds those cases for our codec alone. It keeps unknown tagged fields, which
+//! we skip; the generator makes none.
 
 #![expect(clippy::unwrap_used, reason = "the functions beside the tests are tests too")]
 
@@ -25,10 +27,12 @@ use proptest::prelude::*;
 
 use crate::generator::{Generated, generate, generate_nulls};
 
-/// Seeds for each message and version: enough that each nullable field is null, and each array empty, many times.
+/// Seeds for each message and version: enough that each nullable field is null, and each array empty, many
+/// times.
 const SEEDS: u64 = 200;
 
-/// Fields of InitProducerId 6, which Kafka 4.1 marks unstable; the crate has them though it does not offer the version.
+/// Fields of InitProducerId 6, which Kafka 4.1 marks unstable; the crate has them though it does not offer
+/// the version.
 const UNSTABLE_FIELDS: [&str; 4] =
     ["enable_2_pc", "keep_prepared_txn", "ongoing_txn_producer_epoch", "ongoing_txn_producer_id"];
 
@@ -111,8 +115,8 @@ where
     assert_eq!(Ours::read(&mut Reader::new(encoded.freeze()), version).as_ref(), Ok(&ours), "{context}");
 }
 
-/// Both codecs refuse null in the fields that our table never allows it in: where we wrongly do not allow it, the
-/// crate accepts it.
+/// Both codecs refuse null in the fields that our table never allows it in: where we wrongly do not allow it,
+/// the crate accepts it.
 fn check_forbidden_nulls<Ours: Message, Theirs: Decodable>(version: i16, seed: u64) {
     for (field, bytes) in generate_nulls::<Ours>(version, seed) {
         let context = format!("{} version {version} field {field}", Ours::SPEC.name);
