@@ -216,7 +216,7 @@ pub(crate) struct Fetched<'a> {
     pub(crate) records: &'a [u8],
 }
 
-/// Reads a Fetch v11 answer of one partition. An answer without topics is an empty one.
+/// Reads a Fetch v11 answer of one partition. Without a session it names its partition even if it brings nothing.
 pub(crate) fn fetched(body: &[u8], correlation: i32) -> Result<Fetched<'_>> {
     let mut reader = header(body, correlation)?;
     reader.i32()?;

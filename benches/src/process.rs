@@ -8,11 +8,11 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use tempfile::TempDir;
 
 /// A server that is not ready by then has failed.
@@ -64,6 +64,9 @@ impl Server {
                 end(&mut child);
                 let log = fs::read_to_string(&log).unwrap_or_default();
                 let last: Vec<_> = log.lines().rev().take(5).collect();
+                if last.is_empty() {
+                    return Err(error);
+                }
                 bail!("{error:#}; its last words, newest first:\n{}", last.join("\n"))
             }
         }
@@ -120,7 +123,7 @@ pub(crate) fn broker_binary(given: Option<PathBuf>) -> Result<PathBuf> {
 /// temporary directory may be memory.
 pub(crate) fn workspace_target() -> PathBuf {
     let given = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    given.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join("target"))
+    given.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target"))
 }
 
 /// The lines of `out`, read to the end by a thread of its own so that the server never blocks on a full pipe.
@@ -136,7 +139,10 @@ fn out_lines(out: ChildStdout) -> Receiver<String> {
 }
 
 fn wait_for_ready(lines: &Receiver<String>) -> Result<SocketAddr> {
-    let line = lines.recv_timeout(READY_WITHIN).context("the server did not say that it is ready")?;
+    let line = lines.recv_timeout(READY_WITHIN).map_err(|error| match error {
+        RecvTimeoutError::Timeout => anyhow!("the server was not ready within {READY_WITHIN:?}"),
+        RecvTimeoutError::Disconnected => anyhow!("the server ended before it was ready"),
+    })?;
     ready_address(&line).with_context(|| format!("the server's first line is no ready line: {line}"))
 }
 
@@ -200,6 +206,16 @@ mod tests {
 
         assert!(resident_kib(pid).unwrap() > 100);
         assert!(cpu_seconds(pid).is_ok());
+    }
+
+    #[test]
+    fn a_server_that_ends_at_once_gets_a_sentence() {
+        let data = tempfile::tempdir().unwrap();
+        let program = Program::Broker { binary: Path::new("/bin/false"), durability: "os" };
+
+        let Err(error) = Server::start(program, data.path()) else { panic!("it cannot be ready") };
+
+        assert_eq!(error.to_string(), "the server ended before it was ready");
     }
 
     #[test]

@@ -50,6 +50,7 @@ const LAYERS: &[Layer] = &[
             "arc-swap",
             "bytes",
             "crc32fast",
+            "libc",
             "memmap2",
             "parking_lot",
             "rustix",
@@ -72,6 +73,7 @@ const LAYERS: &[Layer] = &[
 /// Crates that only some may use, and why.
 const RESERVED: &[(&str, &[&str], &str)] = &[
     ("kafka-protocol", &[TESTS], "it aborts on hostile bytes and serves as an oracle in tests only"),
+    ("libc", &[STORAGE], "its calls are unsafe, and rustix has nearly all of them"),
     ("memmap2", &[STORAGE], "only storage maps files"),
 ];
 
