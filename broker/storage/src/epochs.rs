@@ -57,6 +57,12 @@ impl Epochs {
         self.0.last().map(|entry| entry.0)
     }
 
+    /// The epoch that a record at `offset` has, or would have.
+    pub(crate) fn at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        let later = self.0.partition_point(|entry| entry.1 <= offset);
+        Some(self.0.get(later.checked_sub(1)?)?.0)
+    }
+
     /// The largest epoch that is at most `epoch`, and the offset where it ends. An epoch before all known ones ends
     /// where the first known one begins (Kafka: `LeaderEpochFileCache.endOffsetFor`).
     pub(crate) fn end_of(&self, epoch: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {

@@ -299,6 +299,12 @@ impl LogView {
         self.epochs.load().end_of(epoch, end)
     }
 
+    /// The epoch that the batch at `offset` was appended in; at the log's end, the newest one. `None` if the log never
+    /// had data.
+    pub fn epoch_of(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.epochs.load().at(offset)
+    }
+
     /// The epoch of the newest batch.
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
         self.epochs.load().latest()
