@@ -1,3 +1,4 @@
 //! What the broker does, seen from its clients.
 
+mod bad_input;
 mod lifecycle;
