@@ -157,6 +157,11 @@ impl Segment {
         self.max_time.store(LogPoint { offset: max.offset, bytes: max.timestamp.0 as u64 });
     }
 
+    /// Whether this process writes or wrote the segment, so that its pages are likely in memory.
+    pub(crate) const fn is_hot(&self) -> bool {
+        self.map_bytes > 0
+    }
+
     /// The map of a hot segment. A map that cannot be had is not asked for again.
     pub(crate) fn map(&self) -> Option<&SegmentMap> {
         if self.map_bytes == 0 {

@@ -28,6 +28,9 @@ use crate::segment::{NO_TIMESTAMP, Segment, lenient};
 /// How far a compressed batch is decompressed to find a record in it.
 const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 256 << 20, ratio_max: 1000 };
 
+/// How much of a cold range is read at once.
+const WARM_BYTES: usize = 256 << 10;
+
 /// What readers see of a log. Obtained from `Log::view`, valid as long as it is held.
 #[derive(Debug)]
 pub struct LogView {
@@ -213,6 +216,14 @@ impl LogView {
             }
         }
         Ok(chunk)
+    }
+
+    /// Whether a read from `from` on is unlikely to wait for the disk: it begins in a segment that this process
+    /// writes or wrote. Reads elsewhere belong on a thread that may wait.
+    pub fn is_hot(&self, from: Offset) -> bool {
+        let segments = self.segments.load();
+        let at = segments.partition_point(|segment| segment.base() <= from).saturating_sub(1);
+        segments.get(at).is_none_or(|segment| segment.is_hot())
     }
 
     fn check_range(&self, requested: Offset) -> Result<(), ReadError> {
@@ -458,6 +469,23 @@ impl FileRange {
     /// Whether it has none.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whether sending the range would not wait for the disk.
+    pub fn is_resident(&self) -> bool {
+        self.file.is_resident(self.position, self.len.into())
+    }
+
+    /// Reads the range into the page cache, so that sending it does not wait for the disk. An error of the disk
+    /// shows here.
+    pub fn warm(&self) -> io::Result<()> {
+        let mut buffer = vec![0; WARM_BYTES.min(self.len as usize)];
+        let end = self.position + u64::from(self.len);
+        for position in (self.position..end).step_by(WARM_BYTES) {
+            let left = usize::try_from(end - position).unwrap_or(WARM_BYTES).min(buffer.len());
+            read_exact_at(&*self.file, &mut buffer[..left], position)?;
+        }
+        Ok(())
     }
 
     /// The file, for `sendfile`; `None` if the file layer has no descriptors.
