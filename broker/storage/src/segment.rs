@@ -184,6 +184,35 @@ impl Segment {
         self.offsets.flush()
     }
 
+    /// Completes the indexes of a segment that takes no more batches. Says whether they have all that they should; if
+    /// not, they are rebuilt when the log is opened again.
+    pub(crate) fn complete_indexes(&self) -> bool {
+        let max = self.max_time();
+        let completed = self.times.last().and_then(|last| {
+            if last.is_none_or(|last| last.timestamp < max.timestamp)
+                && let Some(entry) = TimeEntry::new(self.base, max.offset, max.timestamp)
+                && max.timestamp != NO_TIMESTAMP
+            {
+                self.times.append(entry);
+            }
+            self.flush_indexes()
+        });
+        if let Err(error) = &completed {
+            tracing::warn!(path = %self.path().display(), %error, "indexes are not complete");
+        }
+        completed.is_ok()
+    }
+
+    /// Makes the indexes durable. If that fails they are removed, so that nobody trusts them later.
+    pub(crate) fn sync_indexes(&self, files: &dyn FileLayer) {
+        if let Err(error) = self.offsets.sync().and_then(|()| self.times.sync()) {
+            tracing::warn!(path = %self.path().display(), %error, "indexes are not durable");
+            let _ = files.unlink(self.offsets.path());
+            let _ = files.unlink(self.times.path());
+        }
+        self.close_indexes();
+    }
+
     /// Forgets the open files; whoever uses them keeps them.
     pub(crate) fn close_files(&self) {
         self.log.close();

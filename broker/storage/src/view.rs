@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
 use highwater_record::{
-    BatchHeader, DecodeLimits, LeaderEpoch, Offset, ReadError as RecordsError, TimestampMs,
+    Batch, BatchHeader, DecodeLimits, LeaderEpoch, Offset, ReadError as RecordsError, TimestampMs,
 };
 use thiserror::Error;
 
@@ -419,11 +419,9 @@ fn first_at_or_after(
         })?;
         let Some((position, header)) = candidate else { return Ok(None) };
         let batch = segment.read_batch(position, &header)?;
-        let base_offset = header.base_offset;
-        let found = batch
-            .first_at_or_after(timestamp, DECODE_LIMITS)
-            .map_err(|source| TimeError::Records { base_offset, source })?;
-        if let Some((offset, timestamp)) = found.filter(|(offset, _)| *offset >= start) {
+        let found = first_in_batch(&batch, timestamp, start)
+            .map_err(|source| TimeError::Records { base_offset: header.base_offset, source })?;
+        if let Some((offset, timestamp)) = found {
             return Ok(Some(TimedOffset { offset, timestamp, leader_epoch: header.leader_epoch }));
         }
         // The header promised more than its records keep, or the record lies before the log's start: go on after
@@ -431,6 +429,20 @@ fn first_at_or_after(
         after = Some(position);
         entry = OffsetEntry::new(segment.base(), header.last_offset(), position);
     }
+}
+
+fn first_in_batch(
+    batch: &Batch,
+    timestamp: TimestampMs,
+    start: Offset,
+) -> Result<Option<(Offset, TimestampMs)>, RecordsError> {
+    for record in batch.decompress(DECODE_LIMITS)?.records() {
+        let record = record?;
+        if record.timestamp >= timestamp && record.offset >= start {
+            return Ok(Some((record.offset, record.timestamp)));
+        }
+    }
+    Ok(None)
 }
 
 /// The first batch of a segment with the largest timestamp among those below `until`.

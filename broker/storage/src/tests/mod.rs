@@ -1,4 +1,7 @@
 //! Specs of the log as its callers see it, on simulated and on real files.
 
 mod append;
+
+mod model;
+
 mod support;
