@@ -1,3 +1,5 @@
 //! What the broker does, seen from its clients.
 
+mod bad_input;
+mod connection;
 mod lifecycle;

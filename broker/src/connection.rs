@@ -103,6 +103,8 @@ impl Reader {
     ) -> Result<Option<Answer>, Hangup> {
         let caller = Caller { peer: self.peer, local: self.local };
         tokio::select! {
+            // In this order: a client that sent its last request and shut down its side still gets its answers.
+            biased;
             answer = dispatch::handle(&self.broker, caller, header, body) => answer,
             // Only a parked fetch takes long enough for this to matter.
             () = self.inbound.closed() => Ok(None),

@@ -1,0 +1,19 @@
+//! What breaks, and that nothing acknowledged is lost by it.
+//!
+//! The full counts are one command:
+//! `HIGHWATER_KILLS=50 HIGHWATER_CUTS=20 HIGHWATER_CONTROLS=10 cargo test -p highwater-tests faults -- --nocapture`.
+
+pub(crate) mod batches;
+mod campaign;
+pub(crate) mod client;
+mod failed_sync;
+mod full_disk;
+mod gate;
+pub(crate) mod history;
+mod kills;
+pub(crate) mod mounts;
+mod power_cuts;
+mod producer;
+pub(crate) mod random;
+pub(crate) mod reader;
+pub(crate) mod setting;

@@ -1,0 +1,125 @@
+//! Where a campaign and its sessions meet: who is up, how much is acknowledged, when to stop.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+/// After this long without any progress something is stuck.
+pub(crate) const STUCK: Duration = Duration::from_secs(60);
+
+/// What sessions should do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Order {
+    /// Go on.
+    Produce,
+    /// Send nothing new, and end when everything sent is acknowledged.
+    Finish,
+    /// End at once; what is not acknowledged stays unknown.
+    Abandon,
+}
+
+struct State {
+    incarnation: u32,
+    acked: u64,
+    order: Order,
+    failed: bool,
+    dark: bool,
+}
+
+/// The meeting point.
+pub(crate) struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Gate {
+    /// A broker is up, nothing is acknowledged.
+    pub(crate) fn new() -> Self {
+        let state = State { incarnation: 0, acked: 0, order: Order::Produce, failed: false, dark: false };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        self.changed.notify_all();
+    }
+
+    /// Waits until `done`, for at most `limit`. Whether it came to pass.
+    fn wait(&self, limit: Duration, done: impl Fn(&State) -> bool) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut state = self.state();
+        while !done(&state) {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// A session reports acknowledgements.
+    pub(crate) fn count_acked(&self, records: u64) {
+        self.change(|state| state.acked += records);
+    }
+
+    /// A session reports that it cannot go on.
+    pub(crate) fn fail(&self) {
+        self.change(|state| state.failed = true);
+    }
+
+    /// The campaign has started the broker again.
+    pub(crate) fn restarted(&self) {
+        self.change(|state| {
+            state.incarnation += 1;
+            state.dark = false;
+        });
+    }
+
+    /// The power is about to be cut: what is received from now on does not count until the broker is started again.
+    pub(crate) fn go_dark(&self) {
+        self.change(|state| state.dark = true);
+    }
+
+    /// Whether what is received does not count.
+    pub(crate) fn is_dark(&self) -> bool {
+        self.state().dark
+    }
+
+    /// What sessions should do from now on.
+    pub(crate) fn give(&self, order: Order) {
+        self.change(|state| state.order = order);
+    }
+
+    /// What sessions should do.
+    pub(crate) fn order(&self) -> Order {
+        self.state().order
+    }
+
+    /// How often the broker was started again.
+    pub(crate) fn incarnation(&self) -> u32 {
+        self.state().incarnation
+    }
+
+    /// Waits until `more` records are acknowledged from now on.
+    pub(crate) fn wait_for_acks(&self, more: u64) -> anyhow::Result<()> {
+        let target = self.state().acked + more;
+        if !self.wait(STUCK, |state| state.failed || state.acked >= target) {
+            bail!("{} of {target} records are acknowledged after {STUCK:?}: stuck", self.state().acked);
+        }
+        Ok(())
+    }
+
+    /// Lets sessions work for this long, less if one of them fails.
+    pub(crate) fn let_work(&self, duration: Duration) {
+        self.wait(duration, |state| state.failed);
+    }
+
+    /// Waits until the broker was started again after `incarnation`, or there is nothing to wait for. Whether the
+    /// broker was started again or the wait was for less than that.
+    pub(crate) fn wait_past(&self, incarnation: u32, limit: Duration) -> bool {
+        self.wait(limit, |state| state.incarnation > incarnation || state.order == Order::Abandon)
+    }
+}
