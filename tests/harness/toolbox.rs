@@ -192,3 +192,30 @@ fn broken<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Unavailable {
     let what = what.to_owned();
     move |error| Unavailable::Broken(format!("{what}: {error}"))
 }
+
+mod tests {
+    use super::*;
+
+    fn verdict(script: &str) -> Result<(), Unavailable> {
+        checked(Command::new("sh").args(["-c", script]))
+    }
+
+    #[test]
+    fn only_a_registry_that_is_away_is_a_reason_to_skip_an_installation() {
+        let away = verdict("echo 'Could not transfer artifact org.example:a:1' >&2; exit 1");
+        let wrong = verdict("echo 'the pom is malformed' >&2; exit 1");
+
+        assert!(
+            matches!(&away, Err(Unavailable::Absent(Absent::Registry(why))) if why.contains("org.example"))
+        );
+        assert!(matches!(&wrong, Err(Unavailable::Broken(why)) if why.contains("malformed")), "{wrong:?}");
+        assert!(verdict("true").is_ok());
+    }
+
+    #[test]
+    fn a_program_that_is_not_installed_is_a_reason_to_skip() {
+        let missing = program("highwater-no-such-program");
+
+        assert!(matches!(missing, Err(Unavailable::Absent(Absent::Toolchain(_)))), "{missing:?}");
+    }
+}
