@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::skip::Unavailable;
 use super::toolbox;
@@ -165,7 +166,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Vec<u8>> {
     Running::spawn(command)?.finish()
 }
 
-/// A client that is running. Killed when dropped.
+/// A client that is running. Ended when dropped.
 pub(crate) struct Running {
     shown: String,
     child: Child,
@@ -234,8 +235,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail if the process is gone already, which is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // The watchdog passes on what it is told, and kills what does not listen. A process that was waited for is
+        // left alone: its number may be another's by now.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+            let _ = self.child.wait();
+        }
     }
 }

@@ -15,6 +15,9 @@ use super::lines;
 /// Small, so that a run of a few seconds has sealed segments and an active one.
 const SEGMENT_BYTES: u64 = 1 << 20;
 
+/// Where in a log there is the first record of the first batch.
+const BYTE_IN_A_RECORD: usize = 100;
+
 #[test]
 fn kafka_dump_log_finds_our_files_clean_after_a_kill_and_after_a_stop() -> anyhow::Result<()> {
     if or_skip(dump_log::install())?.is_none() || or_skip(Client::Confluent.install())?.is_none() {
@@ -45,11 +48,12 @@ fn kafka_dump_log_finds_our_files_clean_after_a_kill_and_after_a_stop() -> anyho
 
     broker.restart()?;
     assert!(broker.terminate()?.success());
-    assert_clean(&partition, read)
+    assert_clean(&partition, read)?;
+    assert_sealed_segments_are_indexed(&partition)
 }
 
 #[test]
-fn kafka_dump_log_complains_of_a_log_and_an_index_that_disagree() -> anyhow::Result<()> {
+fn kafka_dump_log_complains_of_a_byte_that_is_wrong() -> anyhow::Result<()> {
     if or_skip(dump_log::install())?.is_none() || or_skip(Client::Confluent.install())?.is_none() {
         return Ok(());
     }
@@ -59,21 +63,33 @@ fn kafka_dump_log_complains_of_a_log_and_an_index_that_disagree() -> anyhow::Res
     assert!(broker.terminate()?.success());
     let partition = broker.data().join("lines-0");
     let files = segment_files(&partition, &["log", "index", "timeindex"])?;
-    let index = segment_files(&partition, &["index"])?.remove(0);
+    assert_eq!(dump_log::deep(&files)?.complaints(), Vec::<&str>::new());
 
-    // An entry is a relative offset and a position, four bytes each: the first position moves by one byte.
-    let mut bytes = fs::read(&index)?;
-    bytes[7] ^= 1;
-    fs::write(&index, bytes)?;
-
-    assert_ne!(dump_log::deep(&files)?.complaints(), Vec::<&str>::new());
+    for (extension, at, complaint) in [
+        // An entry of the index is a relative offset and a position, four bytes each.
+        ("index", 3, "Mismatches in"),
+        ("index", 7, "Exception"),
+        // An entry of the time index is a timestamp of eight bytes and a relative offset.
+        ("timeindex", 7, "timestamp mismatch"),
+        ("log", BYTE_IN_A_RECORD, "isvalid: false"),
+    ] {
+        let file = segment_files(&partition, &[extension])?.remove(0);
+        let sound = fs::read(&file)?;
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1;
+        fs::write(&file, bytes)?;
+        let dump = dump_log::deep(&files)?;
+        let complaints = dump.complaints();
+        assert!(complaints.iter().any(|line| line.contains(complaint)), "{extension} {at}: {complaints:?}");
+        fs::write(&file, sound)?;
+    }
     Ok(())
 }
 
 fn produce_lines(broker: &Broker, directory: &Path) -> anyhow::Result<Running> {
     let files = lines::files(directory, 1)?;
     let mut command = Client::Confluent.command().map_err(|why| anyhow::anyhow!("{why:?}"))?;
-    command.args(["produce", &broker.bootstrap(), "lz4", "lines"]).args(files);
+    command.args(["produce", &broker.bootstrap(), "none", "lines"]).args(files);
     Running::spawn(command)
 }
 
@@ -94,5 +110,18 @@ fn assert_clean(partition: &Path, records: usize) -> anyhow::Result<()> {
     let sanity = dump_log::sanity(&indexes)?;
     assert_eq!(sanity.complaints(), Vec::<&str>::new());
     assert_eq!(sanity.sane_indexes(), indexes.len());
+    Ok(())
+}
+
+/// Whoever looks for an offset or a time in a sealed segment finds it without reading the whole of it.
+fn assert_sealed_segments_are_indexed(partition: &Path) -> anyhow::Result<()> {
+    for extension in ["index", "timeindex"] {
+        let mut files = segment_files(partition, &[extension])?;
+        // The active segment may be too short for an entry.
+        files.pop();
+        for file in files {
+            assert_ne!(fs::metadata(&file)?.len(), 0, "{} is empty", file.display());
+        }
+    }
     Ok(())
 }
