@@ -175,7 +175,7 @@ impl Recoverer {
         }
         let Walk { end, mut indexer, last_header, .. } = walk;
         if next.is_some() {
-            indexer.add_time(&segment);
+            indexer.complete(&segment);
         }
         segment.set_max_time(indexer.max_time);
         segment.publish(end);
