@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use highwater_record::BatchHeader;
+
 use crate::harness::broker::{Broker, Options};
 use crate::harness::clients::{Client, Running};
 use crate::harness::dump_log::{self, segment_files};
@@ -115,12 +117,17 @@ fn assert_clean(partition: &Path, records: usize) -> anyhow::Result<()> {
 
 /// Whoever looks for an offset or a time in a sealed segment finds it without reading the whole of it.
 fn assert_sealed_segments_are_indexed(partition: &Path) -> anyhow::Result<()> {
-    for extension in ["index", "timeindex"] {
-        let mut files = segment_files(partition, &[extension])?;
-        // The active segment may be too short for an entry.
-        files.pop();
-        for file in files {
-            assert_ne!(fs::metadata(&file)?.len(), 0, "{} is empty", file.display());
+    let mut logs = segment_files(partition, &["log"])?;
+    // The active segment may be too short for an entry.
+    logs.pop();
+    for log in logs {
+        let bytes = fs::read(&log)?;
+        let first_batch = BatchHeader::parse(&bytes)?.size_bytes as usize;
+        // The batch that a segment begins with needs no entry in the index of offsets.
+        let extensions = if first_batch < bytes.len() { &["index", "timeindex"][..] } else { &["timeindex"] };
+        for extension in extensions {
+            let index = log.with_extension(extension);
+            assert_ne!(fs::metadata(&index)?.len(), 0, "{} is empty", index.display());
         }
     }
     Ok(())
