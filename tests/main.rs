@@ -6,4 +6,5 @@
 mod harness;
 
 mod faults;
+mod interop;
 mod specs;

@@ -190,7 +190,7 @@ impl Recoverer {
         self.cut_tail(&segment, &walk, listed.log_bytes).map_err(io_error)?;
         let Walk { end, mut indexer, last_header, .. } = walk;
         if next.is_some() {
-            indexer.add_time(&segment);
+            indexer.complete(&segment);
         }
         segment.set_max_time(indexer.max_time);
         segment.publish(end);
