@@ -43,6 +43,21 @@ impl BrokerError {
         self.code == code.code()
     }
 
+    /// Whether it says that the topic or the partition does not exist.
+    pub fn is_unknown_topic(&self) -> bool {
+        self.is(ErrorCode::UnknownTopicOrPartition) || self.is(ErrorCode::UnknownTopicId)
+    }
+
+    /// Whether it says that a topic of this name exists already.
+    pub fn is_existing_topic(&self) -> bool {
+        self.is(ErrorCode::TopicAlreadyExists)
+    }
+
+    /// Whether it says that a batch is larger than the topic takes.
+    pub fn is_too_large(&self) -> bool {
+        self.is(ErrorCode::MessageTooLarge) || self.is(ErrorCode::RecordListTooLarge)
+    }
+
     /// Whether the same request may succeed later, perhaps at another broker
     /// (Kafka: the subclasses of `RetriableException`).
     pub fn is_retriable(&self) -> bool {
