@@ -32,7 +32,8 @@ Examples:
   highwater consume orders -o 100:200 -p 0 -f '%o %d{rfc3339} %k %v\\n'
 ";
 
-const OFFSETS: &str = "\
+/// The grammar of `-o` and the verbs of `-f`, for the end of the help.
+pub(crate) const GRAMMAR: &str = "\
 Offsets (-o):
   start, end          the first record, what comes next     +5, -10   after the start, before the end
   47, 47:, :47        from 47, from 47, until 47            10:20     from 10 until 20
@@ -46,7 +47,7 @@ Format verbs (-f):
 
 /// The arguments of `highwater consume`.
 #[derive(Debug, clap::Args)]
-#[command(before_help = EXAMPLES, after_help = OFFSETS)]
+#[command(before_help = EXAMPLES, after_help = GRAMMAR)]
 pub(crate) struct ConsumeArgs {
     /// The topic; it is never created by reading
     topic: String,

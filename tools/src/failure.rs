@@ -6,6 +6,8 @@ use anyhow::Error;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
+/// The operation worked and what it looked at is not as it should be.
+pub(crate) const PROBLEMS: u8 = 3;
 const NOT_FOUND: u8 = 4;
 /// What a shell expects of a command that SIGINT ended: 128 and the signal's number.
 pub(crate) const INTERRUPTED: u8 = 130;

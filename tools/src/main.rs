@@ -16,6 +16,7 @@ mod produce;
 mod record_json;
 mod record_view;
 mod resolve;
+mod segment;
 mod serve;
 mod suggest;
 mod time;
@@ -34,6 +35,7 @@ Examples:
   tail -F app.log | highwater produce orders          one record per line
   highwater consume orders -o -10                     the last ten records, then what comes
   highwater consume orders -o @-1h:end --output jsonl the last hour, lossless
+  highwater segment ls highwater-data                 what is in the files, no broker needed
 ";
 
 const EXIT_CODES: &str = "\
@@ -57,6 +59,8 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Print the records of a topic.
     Consume(consume::ConsumeArgs),
+    /// Look into segment files, without a broker.
+    Segment(segment::SegmentArgs),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Command::Topic(args) => block_on(topic::run(args)),
         Command::Produce(args) => block_on(produce::run(args)),
         Command::Consume(args) => block_on(consume::run(args)),
+        Command::Segment(args) => segment::run(args),
     };
     match outcome {
         Ok(code) => code,
@@ -102,7 +107,7 @@ mod tests {
     #[test]
     fn every_help_opens_with_examples() {
         let mut cli = Cli::command();
-        for name in ["topic", "produce", "consume"] {
+        for name in ["topic", "produce", "consume", "segment"] {
             let command = cli.find_subcommand_mut(name).unwrap();
             let help = command.render_long_help().to_string();
             assert!(help.starts_with("Examples:"), "{name}: {help}");

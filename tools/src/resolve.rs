@@ -127,14 +127,17 @@ pub(crate) async fn ranges(
     ends.iter().map(range).collect::<Result<_, _>>().map_err(Into::into)
 }
 
-/// The offsets that times were found at.
+/// The offsets that times were found at; none if no record is so late.
 #[derive(Clone, Debug, Default)]
-struct Times {
-    start: BTreeMap<PartitionId, Option<Offset>>,
-    stop: BTreeMap<PartitionId, Option<Offset>>,
+pub(crate) struct Times {
+    /// Where to start.
+    pub(crate) start: BTreeMap<PartitionId, Option<Offset>>,
+    /// Where to stop.
+    pub(crate) stop: BTreeMap<PartitionId, Option<Offset>>,
 }
 
-fn range_of(
+/// What `spec` means for a partition with these ends. The error is a sentence without its subject.
+pub(crate) fn range_of(
     spec: &OffsetSpec,
     partition: PartitionId,
     ends: Ends,

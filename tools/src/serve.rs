@@ -1,15 +1,107 @@
-//! `highwater serve`: the broker. It is not part of this build; the command says so.
+//! `highwater serve`: flags to a checked configuration, a runtime, signals, and the ready line. The only file that
+//! names the broker.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::failure::Failure;
+use anyhow::Context;
+use highwater_broker::{Config, Durability, Endpoint, Listen, Ready};
 
-/// Settings of a broker: none yet.
-#[derive(Debug, clap::Args)]
-pub(crate) struct ServeArgs {}
+/// Flags of `highwater serve`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  highwater serve                                        data in ./highwater-data, Kafka and HTTP on 127.0.0.1:9092
+  highwater serve --data /var/lib/highwater --listen 127.0.0.1:0
+  highwater serve --listen 0.0.0.0:9092 --advertise logs.example.org:9092 --insecure-allow-remote
 
-/// Refuses to start.
-pub(crate) fn run(_args: ServeArgs) -> anyhow::Result<ExitCode> {
-    Err(Failure::failed("this build of highwater has no broker; the other commands work with any Kafka")
-        .into())
+Signals: SIGTERM and SIGINT stop the broker gracefully; it exits with 0.")]
+pub(crate) struct ServeArgs {
+    /// Directory of all data; created if absent.
+    #[arg(long, value_name = "DIR", default_value = "./highwater-data", env = "HIGHWATER_DATA")]
+    data: PathBuf,
+    /// Address to listen on, several times for several. Default: 127.0.0.1:9092 and [::1]:9092. Port 0 picks a free one.
+    #[arg(long, value_name = "HOST:PORT", env = "HIGHWATER_LISTEN", value_delimiter = ',')]
+    listen: Vec<SocketAddr>,
+    /// Address that clients are told. Default: the one that they reached.
+    #[arg(long, value_name = "HOST:PORT", env = "HIGHWATER_ADVERTISE")]
+    advertise: Option<Endpoint>,
+    /// What an acknowledgement waits for: fsync, interval=<ms> or os. `os` loses acknowledged records in a power cut.
+    #[arg(long, value_name = "MODE", default_value = "fsync", env = "HIGHWATER_DURABILITY")]
+    durability: Durability,
+    /// Listen beyond loopback without encryption or authentication: everyone who can connect may read and write.
+    #[arg(long)]
+    insecure_allow_remote: bool,
+    /// Do not create topics that clients ask for.
+    #[arg(long)]
+    no_auto_create: bool,
+    /// Partitions of topics created without a count.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    partitions: u32,
+    /// Refuse a replication factor or min.insync.replicas above 1 instead of serving it with one replica.
+    #[arg(long)]
+    strict_replication: bool,
+}
+
+impl ServeArgs {
+    fn config(self) -> Config {
+        let mut config = Config::new(self.data);
+        if !self.listen.is_empty() {
+            config.listen = Listen::Exactly(self.listen);
+        }
+        config.advertise = self.advertise;
+        config.durability = self.durability;
+        config.insecure_allow_remote = self.insecure_allow_remote;
+        config.auto_create_topics = !self.no_auto_create;
+        config.partitions_default = self.partitions;
+        config.accept_replication_as_one = !self.strict_replication;
+        config
+    }
+}
+
+/// Runs a broker until SIGTERM or SIGINT.
+pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("HIGHWATER_LOG").unwrap_or_else(|_| "info".into());
+    let colour =
+        std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(highwater_broker::worker_threads())
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(async {
+        let stop = stop_signal().context("listen for signals")?;
+        highwater_broker::run(args.config(), stop, announce).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The ready line: data for scripts, so it goes to stdout.
+fn announce(ready: &Ready) {
+    use std::io::Write;
+    let addresses: Vec<_> = ready.addresses.iter().map(ToString::to_string).collect();
+    let line = format!(
+        "highwater {} ready on {} data={} in {} ms",
+        env!("CARGO_PKG_VERSION"),
+        addresses.join(","),
+        ready.data.display(),
+        ready.took.as_millis()
+    );
+    // A closed stdout is no reason to stop serving.
+    let mut stdout = std::io::stdout();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

@@ -80,7 +80,8 @@ impl ApiKey {
 
     /// The versions that ApiVersions lists: those served, and Produce from 0.
     ///
-    /// librdkafka derives features from Produce 0 to 2 being listed, though it does not use them (KAFKA-18659).
+    /// librdkafka derives features from Produce 0 to 2 being listed, though it does not use them
+    /// (KAFKA-18659).
     pub const fn advertised(self) -> Versions {
         match self {
             Self::Produce => Versions::new(0, self.served().max()),

@@ -1,7 +1,7 @@
 //! Kafka's error codes.
 //!
-//! All the codes of Apache Kafka 4.1 (`org.apache.kafka.common.protocol.Errors`). Whether a client retries is its own
-//! affair and not said here.
+//! All the codes of Apache Kafka 4.1 (`org.apache.kafka.common.protocol.Errors`). Whether a client retries is
+//! its own affair and not said here.
 
 use std::fmt;
 

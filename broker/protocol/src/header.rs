@@ -1,9 +1,9 @@
 //! The headers of requests and responses.
 //!
-//! Request header 1 is key, version, correlation id and client id; header 2, of flexible versions, adds tagged fields.
-//! The client id keeps its two-byte length in both (`RequestHeader.json`). Response header 0 is the correlation id;
-//! header 1 adds tagged fields. ApiVersions responses have header 0 in every version (KIP-511). Header 0 of requests
-//! is gone with Kafka 4.0.
+//! Request header 1 is key, version, correlation id and client id; header 2, of flexible versions, adds
+//! tagged fields. The client id keeps its two-byte length in both (`RequestHeader.json`). Response header 0
+//! is the correlation id; header 1 adds tagged fields. ApiVersions responses have header 0 in every version
+//! (KIP-511). Header 0 of requests is gone with Kafka 4.0.
 
 use highwater_wire::{DecodeError, EncodeError, Reader, Str, Writer};
 

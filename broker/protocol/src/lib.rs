@@ -1,7 +1,7 @@
 //! Kafka frames, headers and every message of every version the broker speaks.
 //!
-//! Bytes in, values out, and back. This crate does not know sockets, disks or what a broker does with a request; it
-//! knows nothing of what is inside a record batch either.
+//! Bytes in, values out, and back. This crate does not know sockets, disks or what a broker does with a
+//! request; it knows nothing of what is inside a record batch either.
 //!
 //! A broker reads a frame's size with [`frame_length`], the frame with [`parse_request`], and answers with
 //! [`encode_response`]. A client uses [`encode_request`] and [`decode_response`]. The messages are tables in
@@ -12,8 +12,8 @@
 //!    [`highwater_wire::Reader`].
 //! 2. A version is served only if its table is checked against an independent implementation
 //!    (`tests/differential.rs`).
-//! 3. Bytes after the body of a request are ignored, as Apache Kafka 4.1 ignores them: it parses a request from the
-//!    front of the buffer and does not look at the rest (`AbstractRequest.parseRequest`).
+//! 3. Bytes after the body of a request are ignored, as Apache Kafka 4.1 ignores them: it parses a request
+//!    from the front of the buffer and does not look at the rest (`AbstractRequest.parseRequest`).
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::cast_possible_truncation))]

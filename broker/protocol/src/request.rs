@@ -10,6 +10,12 @@ use crate::api::{
 };
 use crate::{ApiKey, RequestHeader};
 
+/// Most array elements in one request, all its arrays together.
+///
+/// A fetch of 100,000 partitions stays far below it. At up to about 100 bytes for each element in memory it
+/// keeps what a frame can make the broker allocate, besides the frame, to tens of MiB.
+const ELEMENTS_MAX: usize = 1 << 18;
+
 /// A decoded request. Its `Debug` form prints every field.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
@@ -37,8 +43,8 @@ pub enum Request {
 
 /// Why a request with a readable header is not decoded.
 ///
-/// Kafka closes the connection in all three cases, except that it answers an unsupported version of ApiVersions
-/// (`RequestContext.java`): with [`crate::api::ApiVersionsResponse::unsupported`] in version 0.
+/// Kafka closes the connection in all three cases, except that it answers an unsupported version of
+/// ApiVersions (`RequestContext.java`): with [`crate::api::ApiVersionsResponse::unsupported`] in version 0.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum RequestError {
     /// An API that the broker does not serve.
@@ -48,7 +54,11 @@ pub enum RequestError {
         key: i16,
     },
     /// A version that the broker does not serve.
-    #[error("{key} is served in versions {min} to {max}, not {version}", min = .key.served().min(), max = .key.served().max())]
+    #[error(
+        "{key} is served in versions {min} to {max}, not {version}",
+        min = .key.served().min(),
+        max = .key.served().max()
+    )]
     UnsupportedVersion {
         /// The API.
         key: ApiKey,
@@ -115,7 +125,7 @@ impl Request {
 ///
 /// If not even the header can be read.
 pub fn parse_request(frame: Bytes) -> Result<(RequestHeader, Result<Request, RequestError>), DecodeError> {
-    let mut reader = Reader::new(frame);
+    let mut reader = Reader::with_elements_max(frame, ELEMENTS_MAX);
     let header = RequestHeader::decode(&mut reader)?;
     let body = match header.known_key() {
         Some(key) => Request::decode(key, header.api_version, &mut reader),
@@ -159,6 +169,47 @@ mod tests {
         let (_, body) = parse_request(longer).unwrap();
 
         assert_eq!(body, Ok(Request::InitProducerId(request)));
+    }
+
+    #[test]
+    fn a_request_of_too_many_elements_is_refused_though_its_bytes_are_there() {
+        // DeleteTopics 4 with 2^18 + 1 empty names, of one byte each.
+        let mut frame = b"\x00\x14\x00\x04\x00\x00\x00\x01\xff\xff\x00\x82\x80\x10".to_vec();
+        frame.resize(frame.len() + ELEMENTS_MAX + 10, 1);
+
+        let (_, body) = parse_request(Bytes::from(frame)).unwrap();
+
+        let source = DecodeError::TooManyElements { count: ELEMENTS_MAX + 1, allowed: ELEMENTS_MAX };
+        assert_eq!(body, Err(RequestError::Malformed { key: ApiKey::DeleteTopics, version: 4, source }));
+    }
+
+    #[test]
+    fn elements_of_requests_are_small_in_memory() {
+        // What the budget of elements is worth depends on this.
+        let sizes = [
+            size_of::<crate::api::create_topics::CreatableTopic>(),
+            size_of::<crate::api::fetch::FetchPartition>(),
+            size_of::<crate::api::produce::PartitionProduceData>(),
+            size_of::<crate::api::metadata::MetadataRequestTopic>(),
+        ];
+
+        assert!(sizes.iter().all(|size| *size <= 112), "{sizes:?}");
+    }
+
+    #[test]
+    fn the_records_of_a_produce_request_are_a_slice_of_its_frame() {
+        // Produce 3: no transactional id, acks 1, one topic "t", one partition, three bytes of records.
+        let frame = Bytes::from_static(
+            b"\x00\x00\x00\x03\x00\x00\x00\x01\xff\xff\xff\xff\x00\x01\x00\x00\x00\x00\
+              \x00\x00\x00\x01\x00\x01t\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x03abc",
+        );
+
+        let (_, body) = parse_request(frame.clone()).unwrap();
+
+        let Ok(Request::Produce(request)) = body else { panic!("{body:?}") };
+        let records = request.topic_data[0].partition_data[0].records.bytes().unwrap();
+        assert_eq!(records.as_ptr(), frame.slice(frame.len() - 3..).as_ptr());
+        assert_eq!((request.acks, &records[..]), (1, &b"abc"[..]));
     }
 
     #[test]

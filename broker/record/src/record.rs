@@ -91,7 +91,7 @@ pub enum RecordFault {
         value: i32,
     },
     /// A length points beyond what there is.
-    #[error("{field} claims {claimed} bytes, there are {available}")]
+    #[error("{claimed} bytes are claimed by {field}, {available} are left")]
     Beyond {
         /// The field.
         field: &'static str,

@@ -1,1 +1,57 @@
-//! One partition's log on disk: segments, indexes, recovery, producer state.
+//! One partition's log on disk: segments, indexes, recovery, producer state; and what a data directory has besides.
+//!
+//! Synchronous and without a clock: time is an argument, and nothing here waits for anything but the disk. It knows
+//! no network, no tokio and no Kafka error codes. All I/O goes through [`FileLayer`], so that tests can crash it.
+//!
+//! - [`Log`] is one partition: [`Log::open`], [`Log::append`], [`Log::begin_sync`] / [`SyncJob::run`] /
+//!   [`Log::finish_sync`], [`Log::truncate`], [`Log::delete_before`], [`Log::checkpoint`], [`Log::close`].
+//! - [`LogView`] is what readers hold: [`LogView::read`], [`LogView::offset_for_time`], [`LogView::end_of_epoch`],
+//!   [`LogView::end`], [`LogView::durable`].
+//! - [`DataDir`] owns a data directory; [`CheckpointFile`] is its checkpoint; [`MetaLog`] keeps the broker's metadata.
+//! - [`SegmentScan`] reads segment files offline.
+//! - `DiskFiles` are real files; `SimFiles` (feature `sim`) fail and crash by plan.
+//!
+//! Left to later work: the manifest of sealed segments, bounded numbers of maps and descriptors (what is needed for
+//! it, opening on demand, is there), residency checks before cold reads, parallel recovery, the transaction index.
+
+mod batches;
+mod checkpoint;
+mod data_dir;
+mod disk;
+mod epochs;
+mod files;
+mod index;
+mod lazy_file;
+mod log;
+mod map;
+mod meta_log;
+mod meta_store;
+mod own_file;
+mod point;
+mod producers;
+mod scan;
+mod segment;
+#[cfg(any(test, feature = "sim"))]
+mod sim;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use batches::BatchFault;
+pub use checkpoint::{Checkpoint, CheckpointFile, LoadedCheckpoint, PartitionCheckpoint};
+pub use data_dir::{DataDir, DataDirError, Listing};
+pub use disk::DiskFiles;
+pub use files::{Access, DirEntry, FileHandle, FileLayer};
+pub use index::{OffsetEntry, TimeEntry};
+pub use log::{
+    AppendError, Appended, CutError, Log, LogCheckpoint, LogConfig, OpenError, Recovery, RemovalJob,
+    SidecarJob, SyncJob, SyncOutcome,
+};
+pub use map::{PublishedEnd, SegmentMap};
+pub use meta_log::{MetaDamage, MetaLog, MetaOpenError};
+pub use meta_store::{Change, Expectation, MetaStore, MetaValue, TransactError, Transaction, Version};
+pub use point::LogPoint;
+pub use scan::{IndexEntries, ScanError, ScannedBatch, SegmentScan, read_offset_index, read_time_index};
+#[cfg(any(test, feature = "sim"))]
+pub use sim::{SimCall, SimFault, SimFiles};
+pub use view::{FileRange, FirstBatch, LogView, ReadChunk, ReadError, TimedOffset};

@@ -1,6 +1,7 @@
 //! What can be wrong with bytes that came in, and with values that should go out.
 //!
-//! Both errors are small and `Copy`: the codec is on the hot path, and a hostile peer decides how often they occur.
+//! Both errors are small and `Copy`: the codec is on the hot path, and a hostile peer decides how often they
+//! occur.
 
 use thiserror::Error;
 
@@ -30,7 +31,7 @@ pub enum DecodeError {
         /// Bytes that are left.
         remaining: usize,
     },
-    /// All arrays of one message together claim more elements than [`crate::ELEMENTS_MAX`].
+    /// All arrays of one message together claim more elements than the reader allows.
     #[error("the message claims {count} more array elements, {allowed} are still allowed")]
     TooManyElements {
         /// Elements claimed by this array.

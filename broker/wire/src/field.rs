@@ -12,7 +12,8 @@ const ELEMENTS_AT_ONCE: usize = 1_024;
 pub struct Shape {
     /// The version of the message.
     pub version: i16,
-    /// Whether that version is flexible: compact lengths, and tagged fields at the end of each struct (KIP-482).
+    /// Whether that version is flexible: compact lengths, and tagged fields at the end of each struct
+    /// (KIP-482).
     pub flexible: bool,
     /// Whether this field may be null in that version.
     pub nullable: bool,

@@ -1,13 +1,13 @@
 //! Kafka's primitive encodings and the declarative message macro.
 //!
-//! This crate knows how values look on the wire and how a table of fields becomes a struct with a decoder and an
-//! encoder. It does not know which messages exist, what they mean, or where bytes come from.
+//! This crate knows how values look on the wire and how a table of fields becomes a struct with a decoder and
+//! an encoder. It does not know which messages exist, what they mean, or where bytes come from.
 //!
 //! Invariants:
 //! 1. Decoding takes hostile bytes: it never panics, and it allocates at most what [`Reader`] allows.
 //! 2. Decoding borrows: strings, byte fields and records are slices of the frame that was read.
-//! 3. Encoding a value that the version cannot carry is an error, never a silent change; the exceptions are the
-//!    fields that Kafka's own definitions mark as ignorable.
+//! 3. Encoding a value that the version cannot carry is an error, never a silent change; the exceptions are
+//!    the fields that Kafka's own definitions mark as ignorable.
 //!
 //! Read [`messages!`] first, then [`Wire`].
 

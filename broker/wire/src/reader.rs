@@ -1,18 +1,20 @@
 //! Reads primitive values from the front of a frame.
 //!
-//! Every read checks the bytes that remain. A count from the wire allocates nothing by itself: it must fit into the
-//! remaining bytes at the element's smallest size, the arrays of one message share a budget of [`ELEMENTS_MAX`]
+//! Every read checks the bytes that remain. A count from the wire allocates nothing by itself: it must fit
+//! into the remaining bytes at the element's smallest size, the arrays of one message share a budget of
 //! elements, and a `Vec` starts with room for at most 1,024 of them.
 
 use bytes::{Buf, Bytes};
 
 use crate::{DecodeError, Str, Uuid};
 
-/// Most array elements that one message may have, all its arrays together.
+/// Most array elements that one message may have, all its arrays together, unless the reader is told
+/// otherwise.
 ///
-/// A struct in memory is up to a hundred times larger than its smallest encoding, so the frame limit alone does not
-/// bound what a frame of lies costs. A fetch of a million partitions stays possible.
-pub const ELEMENTS_MAX: usize = 1 << 20;
+/// A struct in memory is up to a hundred times larger than its smallest encoding, so the frame limit alone
+/// does not bound what a frame of lies costs. This much lets a client read the metadata of several 100,000
+/// partitions; for requests from strangers a smaller budget will do.
+pub const ELEMENTS_MAX: usize = 1 << 22;
 
 /// Most tagged fields that one struct may have; Kafka defines at most a handful.
 pub const TAGS_MAX: usize = 128;
@@ -28,9 +30,14 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Starts at the first byte of `bytes`.
+    /// Starts at the first byte of `bytes`, with a budget of [`ELEMENTS_MAX`] array elements.
     pub const fn new(bytes: Bytes) -> Self {
         Self { bytes, elements_left: ELEMENTS_MAX }
+    }
+
+    /// The same with a budget of `elements_max` array elements.
+    pub const fn with_elements_max(bytes: Bytes, elements_max: usize) -> Self {
+        Self { bytes, elements_left: elements_max }
     }
 
     /// Bytes not read yet.
@@ -122,8 +129,8 @@ impl Reader {
 
     /// An unsigned variable-length integer of up to 32 bits.
     ///
-    /// Five bytes at most, and no bits above the 32nd. Leading zero groups within the five bytes are read, as Kafka
-    /// reads them: an encoder that reserves room before it knows the number may write them.
+    /// Five bytes at most, and no bits above the 32nd. Leading zero groups within the five bytes are read, as
+    /// Kafka reads them: an encoder that reserves room before it knows the number may write them.
     #[inline]
     pub fn uvarint(&mut self) -> Result<u32, DecodeError> {
         let value = self.unsigned_groups(5, 32)?;
@@ -213,8 +220,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads the tagged fields at the end of a struct. `field` gets each tag and a reader of exactly its value; it
-    /// returns whether it knows the tag. Unknown ones are skipped.
+    /// Reads the tagged fields at the end of a struct. `field` gets each tag and a reader of exactly its
+    /// value; it returns whether it knows the tag. Unknown ones are skipped.
     ///
     /// Like Kafka's generated readers, this does not insist on the order of the tags.
     ///
@@ -362,9 +369,10 @@ mod tests {
 
     #[test]
     fn the_arrays_of_a_message_share_one_budget() {
-        let mut reader = Reader::new(Bytes::from(vec![0; ELEMENTS_MAX]));
+        let mut reader = Reader::with_elements_max(Bytes::from_static(&[0; 16]), 5);
 
-        assert_eq!(reader.admit(ELEMENTS_MAX, 1), Ok(()));
-        assert_eq!(reader.admit(1, 1), Err(DecodeError::TooManyElements { count: 1, allowed: 0 }));
+        assert_eq!(reader.admit(3, 1), Ok(()));
+        assert_eq!(reader.admit(3, 1), Err(DecodeError::TooManyElements { count: 3, allowed: 2 }));
+        assert_eq!(reader.admit(2, 1), Ok(()));
     }
 }

@@ -10,8 +10,8 @@ pub enum Records {
     Null,
     /// The batches themselves. Decoding yields a slice of the frame.
     Bytes(Bytes),
-    /// `len` bytes that are not here: the encoder writes their length and leaves a [`crate::Cut`] at their place.
-    /// Decoding never yields it.
+    /// `len` bytes that are not here: the encoder writes their length and leaves a [`crate::Cut`] at their
+    /// place. Decoding never yields it.
     Deferred {
         /// Length of the batches in bytes.
         len: u32,

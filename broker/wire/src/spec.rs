@@ -1,6 +1,7 @@
 //! The tables as data: which fields a message has, in which versions and of which type.
 //!
-//! The macro's decoders and encoders consult these constants, so that what a test reads here is what the codec does.
+//! The macro's decoders and encoders consult these constants, so that what a test reads here is what the
+//! codec does.
 
 /// A range of versions, both ends included.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,8 +1,8 @@
 //! A string that is a slice of the frame it came in.
 //!
-//! The bytes are checked once when a `Str` is made. Looking at the text checks them again, since this crate forbids
-//! unsafe code; for names of tens of bytes that is a few nanoseconds. Holding a `Str` holds its whole frame: what
-//! outlives a request calls [`Str::detach`].
+//! The bytes are checked once when a `Str` is made. Looking at the text checks them again, since this crate
+//! forbids unsafe code; for names of tens of bytes that is a few nanoseconds. Holding a `Str` holds its whole
+//! frame: what outlives a request calls [`Str::detach`].
 
 use std::borrow::Borrow;
 use std::fmt;

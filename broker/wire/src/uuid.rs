@@ -1,7 +1,7 @@
 //! The UUID of the wire, with Kafka's way to print it.
 //!
-//! Kafka writes UUIDs in text as URL-safe base64 without padding (22 characters; `Uuid.java`), so that a topic id
-//! here reads as it does in Kafka's tools and in `partition.metadata`.
+//! Kafka writes UUIDs in text as URL-safe base64 without padding (22 characters; `Uuid.java`), so that a
+//! topic id here reads as it does in Kafka's tools and in `partition.metadata`.
 
 use std::fmt;
 use std::str::FromStr;

@@ -255,8 +255,8 @@ impl Writer {
         self.raw(&tags.body.encoded.bytes);
     }
 
-    /// Writes the length of what follows the first four bytes into them: the size prefix of a frame, for which the
-    /// caller has written four bytes at the start.
+    /// Writes the length of what follows the first four bytes into them: the size prefix of a frame, for
+    /// which the caller has written four bytes at the start.
     ///
     /// # Errors
     ///

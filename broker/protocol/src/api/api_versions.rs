@@ -79,8 +79,8 @@ impl ApiResponse for ApiVersionsResponse {
 }
 
 impl ApiVersionsResponse {
-    /// The answer to an ApiVersions request of a version that is not served, to be sent in version 0: the error, and
-    /// the versions in which the client may ask again (KIP-511).
+    /// The answer to an ApiVersions request of a version that is not served, to be sent in version 0: the
+    /// error, and the versions in which the client may ask again (KIP-511).
     pub fn unsupported() -> Self {
         let served = ApiKey::ApiVersions.advertised();
         let own = ApiVersion {

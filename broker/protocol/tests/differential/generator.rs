@@ -1,45 +1,56 @@
 //! Valid encodings of any message in any version, made from its table alone.
 //!
-//! The generator writes bytes with code of its own, not with the writer under test. Every tagged field is present and
-//! differs from its default, since encoders leave defaults out. Along with the bytes come what a decoder must find,
-//! and where the counts of arrays stand.
+//! The generator writes bytes with code of its own, not with the writer under test. Every tagged field is
+//! present and differs from its default, since encoders leave defaults out. Along with the bytes come what a
+//! decoder must find, and where the counts of arrays stand.
 
 use highwater_protocol::wire::{FieldSpec, Kind, Message, StructSpec};
 
 /// One encoding.
 #[derive(Debug, Default)]
-pub struct Generated {
+pub(crate) struct Generated {
     /// The message without any header.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Each field and, where its `Debug` form is the same everywhere, its value, in the order of the table.
-    pub found: Vec<(&'static str, Option<String>)>,
+    pub(crate) found: Vec<(&'static str, Option<String>)>,
     /// The positions of array counts in `bytes`.
-    pub counts: Vec<Count>,
+    pub(crate) counts: Vec<Count>,
 }
 
 /// Where the count of an array stands.
 #[derive(Clone, Copy, Debug)]
-pub struct Count {
+pub(crate) struct Count {
     /// Position of its first byte.
-    pub at: usize,
+    pub(crate) at: usize,
     /// Whether it is a variable-length integer; else it has four bytes.
-    pub compact: bool,
+    pub(crate) compact: bool,
 }
 
 /// Makes an encoding of `M`; the same seed makes the same one.
-pub fn generate<M: Message>(version: i16, seed: u64) -> Generated {
-    let mut generator = Generator {
-        random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
-        version,
-        flexible: M::FLEXIBLE.contains(version),
-    };
-    generator.fields(M::SPEC, false)
+pub(crate) fn generate<M: Message>(version: i16, seed: u64) -> Generated {
+    Generator::new::<M>(version, seed).fields(M::SPEC, false)
+}
+
+/// Makes encodings of `M` that are wrong in one thing: each has null in another field that is null in no
+/// version. With each comes the name of that field.
+pub(crate) fn generate_nulls<M: Message>(version: i16, seed: u64) -> Vec<(&'static str, Vec<u8>)> {
+    let encodings = (0..).map_while(|site| {
+        let mut generator = Generator::new::<M>(version, seed);
+        generator.forbidden_null_after = Some(site);
+        let generated = generator.fields(M::SPEC, false);
+        generator.forbidden_null.map(|name| (name, generated.bytes))
+    });
+    encodings.collect()
 }
 
 struct Generator {
     random: u64,
     version: i16,
     flexible: bool,
+    /// How many fields that are never null are left before the one that is null all the same.
+    forbidden_null_after: Option<usize>,
+    /// The field that became null so.
+    forbidden_null: Option<&'static str>,
 }
 
 impl Generated {
@@ -57,6 +68,16 @@ impl Generated {
 }
 
 impl Generator {
+    fn new<M: Message>(version: i16, seed: u64) -> Self {
+        Self {
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            version,
+            flexible: M::FLEXIBLE.contains(version),
+            forbidden_null_after: None,
+            forbidden_null: None,
+        }
+    }
+
     /// xorshift64*: good enough to fill fields, and without a dependency.
     fn next(&mut self) -> u64 {
         self.random ^= self.random >> 12;
@@ -96,7 +117,8 @@ impl Generator {
     }
 
     fn field(&mut self, field: &FieldSpec, solid: bool) -> Generated {
-        let null = field.nullable.contains(self.version) && !solid && self.below(4) == 0;
+        let nullable = field.nullable.contains(self.version);
+        let null = if nullable { !solid && self.below(4) == 0 } else { self.is_forbidden_null(field) };
         let mut value = if null { self.null(field.kind) } else { self.value(field.kind, solid) };
         match value.found.first_mut() {
             // A scalar does not know its name.
@@ -106,7 +128,25 @@ impl Generator {
         value
     }
 
-    fn null(&mut self, kind: Kind) -> Generated {
+    /// Whether this is the field to be null although it must not.
+    fn is_forbidden_null(&mut self, field: &FieldSpec) -> bool {
+        let has_null = field.nullable.is_empty()
+            && matches!(field.kind, Kind::String | Kind::Bytes | Kind::Records | Kind::Array(_));
+        match self.forbidden_null_after {
+            Some(0) if has_null => {
+                self.forbidden_null_after = None;
+                self.forbidden_null = Some(field.name);
+                true
+            }
+            Some(fields) if has_null => {
+                self.forbidden_null_after = Some(fields - 1);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn null(&self, kind: Kind) -> Generated {
         let bytes = match (kind, self.flexible) {
             (Kind::Struct(_), _) => vec![0xff],
             (_, true) => vec![0],

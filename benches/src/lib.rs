@@ -1,1 +1,0 @@
-//! Load generator, roofline and micro benches.

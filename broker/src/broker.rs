@@ -1,0 +1,134 @@
+//! The broker's shared state: what handlers reach through `&Broker`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use highwater_record::LeaderEpoch;
+use highwater_storage::{DataDir, FileLayer};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::buffers::BufferPool;
+use crate::config::Config;
+use crate::meta::{Metadata, ProducerIds};
+use crate::metrics;
+use crate::shutdown::{Shutdown, Stopping};
+use crate::sync_scheduler::SyncScheduler;
+use crate::topics::Topics;
+
+/// This broker's id. There is one broker; Kafka's numbering starts at 1 as well.
+pub(crate) const NODE_ID: i32 = 1;
+
+/// Everything that outlives a request.
+pub(crate) struct Broker {
+    pub(crate) config: Config,
+    pub(crate) files: Arc<dyn FileLayer>,
+    pub(crate) data: DataDir,
+    pub(crate) metadata: Arc<Metadata>,
+    pub(crate) cluster_id: String,
+    /// This start's incarnation: the leader epoch of what it appends.
+    pub(crate) epoch: LeaderEpoch,
+    /// The incarnation before this one, if there was one.
+    pub(crate) previous_epoch: Option<LeaderEpoch>,
+    pub(crate) topics: Topics,
+    /// Topics are created and deleted one at a time.
+    pub(crate) topic_changes: Mutex<()>,
+    pub(crate) producer_ids: ProducerIds,
+    pub(crate) scheduler: SyncScheduler,
+    /// How many appends may run on reactor threads at once: one thread always stays free (design D10).
+    pub(crate) append_slots: Semaphore,
+    pub(crate) append_pace: AppendPace,
+    pub(crate) buffers: Arc<BufferPool>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) recovery: RecoveryProgress,
+}
+
+/// Whether appends have been slow lately: then they stay off the reactor threads altogether (design D10).
+#[derive(Default)]
+pub(crate) struct AppendPace {
+    slow: AtomicBool,
+}
+
+/// A request whose appends take longer than this says that the disk blocks writers.
+const APPEND_SLOW: Duration = Duration::from_millis(20);
+/// A request whose appends are back below this says that it does not.
+const APPEND_FAST: Duration = Duration::from_millis(5);
+
+impl AppendPace {
+    /// Whether the last word was slow.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of how long the appends of one request took.
+    pub(crate) fn observe(&self, elapsed: Duration) {
+        if elapsed >= APPEND_SLOW {
+            self.slow.store(true, Ordering::Relaxed);
+        } else if elapsed < APPEND_FAST && self.is_slow() {
+            self.slow.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How far the recovery of the partitions has come.
+#[derive(Default)]
+pub(crate) struct RecoveryProgress {
+    pub(crate) total: AtomicUsize,
+    pub(crate) recovered: AtomicUsize,
+    pub(crate) failed: AtomicUsize,
+    pub(crate) done: AtomicBool,
+}
+
+/// A reading of [`RecoveryProgress`].
+pub(crate) struct Progress {
+    total: usize,
+    recovered: usize,
+    failed: usize,
+    done: bool,
+}
+
+impl Broker {
+    /// The configuration.
+    pub(crate) const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The pool of receive buffers.
+    pub(crate) fn buffers(&self) -> Arc<BufferPool> {
+        Arc::clone(&self.buffers)
+    }
+
+    /// Tells when the broker stops.
+    pub(crate) fn stopping(&self) -> Stopping {
+        self.shutdown.listen()
+    }
+
+    /// How far recovery has come.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress {
+            total: self.recovery.total.load(Ordering::Relaxed),
+            recovered: self.recovery.recovered.load(Ordering::Relaxed),
+            failed: self.recovery.failed.load(Ordering::Relaxed),
+            done: self.recovery.done.load(Ordering::Acquire),
+        }
+    }
+
+    /// The metrics in Prometheus' text format.
+    pub(crate) fn render_metrics(&self) -> String {
+        metrics::render()
+    }
+}
+
+impl Progress {
+    /// Whether every partition that can serve does.
+    pub(crate) const fn is_ready(&self) -> bool {
+        self.done
+    }
+
+    /// The body of `/readyz`.
+    pub(crate) fn to_json(&self) -> String {
+        let Self { total, recovered, failed, done } = self;
+        format!("{{\"ready\":{done},\"partitions\":{total},\"recovered\":{recovered},\"failed\":{failed}}}\n")
+    }
+}

@@ -1,0 +1,82 @@
+//! The checkpoint file: how far each log is durable, so that the next start need not scan what is below.
+//!
+//! Rewritten at most every five seconds, and only if something changed. It is disposable: without it the next start
+//! scans more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_record::{LeaderEpoch, TopicPartition};
+use highwater_storage::{Checkpoint, CheckpointFile, LoadedCheckpoint, PartitionCheckpoint};
+
+use crate::broker::Broker;
+use crate::metrics;
+
+/// The shortest time between two checkpoints.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// What the partitions of one data directory say about themselves.
+pub(crate) type Checkpoints = BTreeMap<TopicPartition, PartitionCheckpoint>;
+
+/// Writes checkpoints until the broker stops.
+pub(crate) async fn run(broker: Arc<Broker>) {
+    let mut stopping = broker.stopping();
+    let mut written = Checkpoints::new();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = stopping.stopped() => return,
+        }
+        metrics::upkeep();
+        let (broker, before) = (Arc::clone(&broker), std::mem::take(&mut written));
+        let pass = tokio::task::spawn_blocking(move || {
+            let now = collect(&broker);
+            if now != before {
+                store(&broker, now.clone(), None);
+            }
+            now
+        });
+        match pass.await {
+            Ok(now) => written = now,
+            Err(error) => tracing::error!(%error, "writing a checkpoint panicked"),
+        }
+    }
+}
+
+/// Reads the checkpoint file; none or a damaged one is as good as empty.
+pub(crate) fn load(broker: &Broker) -> Checkpoint {
+    match file(broker).load() {
+        LoadedCheckpoint::Found(checkpoint) => checkpoint,
+        LoadedCheckpoint::Absent => Checkpoint::default(),
+        LoadedCheckpoint::Unusable { reason } => {
+            tracing::warn!(reason, "the checkpoint file is not usable; every log is scanned from its start");
+            Checkpoint::default()
+        }
+    }
+}
+
+/// Asks every partition.
+pub(crate) fn collect(broker: &Broker) -> Checkpoints {
+    let mut checkpoints = Checkpoints::new();
+    for topic in broker.topics.all() {
+        for partition in &topic.partitions {
+            if let Some(log) = partition.checkpoint() {
+                let checkpoint = PartitionCheckpoint { topic_id: Some(topic.id), log };
+                checkpoints.insert(partition.id().clone(), checkpoint);
+            }
+        }
+    }
+    checkpoints
+}
+
+/// Replaces the checkpoint file. `clean_stop` names the incarnation that stopped cleanly.
+pub(crate) fn store(broker: &Broker, partitions: Checkpoints, clean_stop: Option<LeaderEpoch>) {
+    if let Err(error) = file(broker).store(&Checkpoint { clean_stop, partitions }) {
+        tracing::warn!(%error, "cannot write the checkpoint file; the next start scans more");
+    }
+}
+
+fn file(broker: &Broker) -> CheckpointFile {
+    CheckpointFile::new(Arc::clone(&broker.files), broker.data.path())
+}

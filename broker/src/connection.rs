@@ -1,0 +1,139 @@
+//! One Kafka connection: a reader that decodes and appends, a writer that answers in the same order.
+//!
+//! Produce requests pipeline: the reader appends them one after another and queues their pending answers, so that
+//! one connection can fill a group commit. Every other request is a barrier: it is handled when all earlier
+//! requests of its connection are answered, as Kafka does it. Knows no message's meaning.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_protocol::{Request, RequestError, RequestHeader};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tracing::Instrument;
+
+use crate::broker::Broker;
+use crate::dispatch::{self, Answer, Caller, Hangup};
+use crate::inbound::Inbound;
+use crate::outbound::Outbound;
+
+/// How many produce requests of one connection may wait for durability at once.
+const PENDING_MAX: u32 = 256;
+/// A connection that sends nothing for this long is closed (`connections.max.idle.ms`).
+const IDLE_DEADLINE: Duration = Duration::from_secs(600);
+
+/// An answer in its place in the order, and the permit that the barrier waits for.
+struct Queued {
+    answer: Answer,
+    _pending: OwnedSemaphorePermit,
+}
+
+/// Serves one connection until it closes, misbehaves or the broker stops.
+pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, broker: Arc<Broker>) {
+    let local = match stream.local_addr() {
+        Ok(local) => local,
+        Err(error) => {
+            tracing::debug!(%peer, %error, "connection closed before its first request");
+            return;
+        }
+    };
+    let span = tracing::info_span!("connection", %peer);
+    let (read, write) = stream.into_split();
+    // The semaphore bounds the queue: whoever sends holds a permit.
+    let (answers, queue) = mpsc::channel(PENDING_MAX as usize);
+    let writer = tokio::spawn(write_answers(write, queue).instrument(span.clone()));
+    let inbound = Inbound::new(read, broker.buffers(), broker.config().request_bytes_max);
+    let pending = Arc::new(Semaphore::new(PENDING_MAX as usize));
+    let reader = Reader { broker, peer, local, inbound, pending, answers };
+    if let Err(hangup) = reader.run().instrument(span.clone()).await {
+        crate::metrics::count_hangup();
+        span.in_scope(|| tracing::warn!("closing the connection: {hangup}"));
+    }
+    // The writer ends when the queue is drained, which also answers what was appended before a hang-up.
+    if let Err(error) = writer.await {
+        span.in_scope(|| tracing::error!(%error, "the connection's writer panicked"));
+    }
+}
+
+struct Reader {
+    broker: Arc<Broker>,
+    peer: SocketAddr,
+    local: SocketAddr,
+    inbound: Inbound,
+    pending: Arc<Semaphore>,
+    answers: mpsc::Sender<Queued>,
+}
+
+impl Reader {
+    async fn run(mut self) -> Result<(), Hangup> {
+        let mut stopping = self.broker.stopping();
+        loop {
+            let frame = tokio::select! {
+                frame = tokio::time::timeout(IDLE_DEADLINE, self.inbound.frame()) => frame,
+                () = stopping.stopped() => return Ok(()),
+            };
+            let frame = match frame {
+                Ok(Ok(Some(frame))) => frame,
+                Ok(Ok(None)) | Err(_) => return Ok(()),
+                Ok(Err(error)) => return Err(Hangup::Frame(error)),
+            };
+            let (header, body) = dispatch::parse(frame)?;
+            let permit = self.permit(&body).await;
+            let Some(answer) = self.handle(header, body).await? else { continue };
+            if self.answers.send(Queued { answer, _pending: permit }).await.is_err() {
+                // The writer is gone: the peer does not read any more.
+                return Ok(());
+            }
+        }
+    }
+
+    /// Produce takes one place in the queue; everything else waits until the queue is empty.
+    async fn permit(&self, body: &Result<Request, RequestError>) -> OwnedSemaphorePermit {
+        let permits = if matches!(body, Ok(Request::Produce(_))) { 1 } else { PENDING_MAX };
+        let acquired = Arc::clone(&self.pending).acquire_many_owned(permits).await;
+        acquired.expect("the semaphore is never closed")
+    }
+
+    async fn handle(
+        &mut self,
+        header: RequestHeader,
+        body: Result<Request, RequestError>,
+    ) -> Result<Option<Answer>, Hangup> {
+        let caller = Caller { peer: self.peer, local: self.local };
+        tokio::select! {
+            answer = dispatch::handle(&self.broker, caller, header, body) => answer,
+            // Only a parked fetch takes long enough for this to matter.
+            () = self.inbound.closed() => Ok(None),
+        }
+    }
+}
+
+async fn write_answers(socket: OwnedWriteHalf, mut queue: mpsc::Receiver<Queued>) {
+    let mut out = Outbound::default();
+    while let Some(mut queued) = queue.recv().await {
+        let mut served = Vec::new();
+        loop {
+            if !queued.answer.is_ready() && !out.is_empty() && out.flush(&socket).await.is_err() {
+                return;
+            }
+            match queued.answer.resolve().await {
+                Ok(pieces) => pieces.into_iter().for_each(|piece| out.push(piece)),
+                Err(hangup) => {
+                    tracing::warn!("closing the connection: {hangup}");
+                    return;
+                }
+            }
+            served.push(queued._pending);
+            match queue.try_recv() {
+                Ok(next) => queued = next,
+                Err(_) => break,
+            }
+        }
+        if let Err(error) = out.flush(&socket).await {
+            tracing::debug!(%error, "the client left before its answer");
+            return;
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! From a frame to an answer: one exhaustive match over the APIs.
+//!
+//! Handlers get a decoded request and give back a response; this file decodes, encodes and decides what ends a
+//! connection. Knows no API's meaning.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use highwater_protocol::api::ApiVersionsResponse;
+use highwater_protocol::wire::{DecodeError, EncodeError, Encoded, Piece as WirePiece, Str};
+use highwater_protocol::{
+    ApiKey, ApiResponse, Request, RequestError, RequestHeader, encode_response, parse_request,
+};
+use highwater_storage::FileRange;
+use thiserror::Error;
+
+use crate::broker::Broker;
+use crate::config::Endpoint;
+use crate::handler;
+use crate::handler::produce::PendingProduce;
+use crate::inbound::InboundError;
+use crate::metrics;
+use crate::outbound::Piece;
+
+/// Who asks, and in which version.
+pub(crate) struct Context<'a> {
+    pub(crate) broker: &'a Arc<Broker>,
+    /// The address that the client reached.
+    pub(crate) local: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    pub(crate) version: i16,
+    pub(crate) client_id: Option<Str>,
+}
+
+impl Context<'_> {
+    /// The address that this client is told to connect to.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        let reached = || Endpoint { host: self.local.ip().to_string(), port: self.local.port() };
+        self.broker.config().advertise.clone().unwrap_or_else(reached)
+    }
+}
+
+/// The two ends of a connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller {
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+}
+
+/// Why a connection is closed from this side.
+#[derive(Debug, Error)]
+pub(crate) enum Hangup {
+    /// What arrived is no frame.
+    #[error(transparent)]
+    Frame(#[from] InboundError),
+    /// The frame has no header.
+    #[error("the request header is malformed: {0}")]
+    Header(DecodeError),
+    /// The request cannot be decoded; Kafka closes the connection as well, there is no answer for it.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A produce without acknowledgement failed: closing is the only way to say so.
+    #[error("a produce request with acks=0 failed: {0}")]
+    Unacknowledged(String),
+    /// The answer does not fit its version.
+    #[error("the answer cannot be encoded: {0}")]
+    Encode(#[from] EncodeError),
+}
+
+/// An answer in its place in a connection's order.
+pub(crate) enum Answer {
+    /// Ready to leave.
+    Ready(Vec<Piece>),
+    /// Waits for durability.
+    Produce(Box<PendingProduce>),
+}
+
+impl Answer {
+    /// Whether [`Answer::resolve`] would not wait.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        match self {
+            Self::Ready(_) => true,
+            Self::Produce(pending) => pending.settle(),
+        }
+    }
+
+    /// The bytes to send. Waits for what it must.
+    pub(crate) async fn resolve(self) -> Result<Vec<Piece>, Hangup> {
+        match self {
+            Self::Ready(pieces) => Ok(pieces),
+            Self::Produce(pending) => {
+                let (correlation_id, version, began) =
+                    (pending.correlation_id, pending.version, pending.began);
+                let response = pending.finish().await;
+                metrics::observe_request(ApiKey::Produce, began.elapsed());
+                Ok(plain(encode_response(correlation_id, version, &response)?))
+            }
+        }
+    }
+}
+
+/// Reads the key and the rest of the header, so that the connection knows its place in the order.
+pub(crate) fn parse(frame: Bytes) -> Result<(RequestHeader, Result<Request, RequestError>), Hangup> {
+    parse_request(frame).map_err(Hangup::Header)
+}
+
+/// Handles one request. `None` means that there is nothing to answer (a successful produce with acks=0).
+pub(crate) async fn handle(
+    broker: &Arc<Broker>,
+    caller: Caller,
+    header: RequestHeader,
+    body: Result<Request, RequestError>,
+) -> Result<Option<Answer>, Hangup> {
+    let began = Instant::now();
+    let request = match body {
+        Ok(request) => request,
+        Err(RequestError::UnsupportedVersion { key: ApiKey::ApiVersions, .. }) => {
+            let response = ApiVersionsResponse::unsupported();
+            return Ok(Some(Answer::Ready(plain(encode_response(header.correlation_id, 0, &response)?))));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let key = request.key();
+    let (correlation_id, version) = (header.correlation_id, header.api_version);
+    let context =
+        Context { broker, local: caller.local, peer: caller.peer, version, client_id: header.client_id };
+    let ready = |encoded| Ok(Some(Answer::Ready(encoded)));
+    let answer = match request {
+        Request::Produce(request) => {
+            return handler::produce::handle(&context, correlation_id, request, began).await;
+        }
+        Request::Fetch(request) => {
+            // Boxed: a parked fetch is rare and large, and the connection's future holds room for the largest.
+            let (response, ranges) = Box::pin(handler::fetch::handle(&context, request)).await;
+            ready(with_files(encode_response(correlation_id, version, &response)?, ranges))
+        }
+        Request::ListOffsets(request) => {
+            ready(encode(correlation_id, version, handler::list_offsets::handle(&context, request).await)?)
+        }
+        Request::Metadata(request) => ready(encode(
+            correlation_id,
+            version,
+            Box::pin(handler::metadata::handle(&context, request)).await,
+        )?),
+        Request::FindCoordinator(request) => {
+            ready(encode(correlation_id, version, handler::find_coordinator::handle(&context, request))?)
+        }
+        Request::ApiVersions(request) => {
+            ready(encode(correlation_id, version, handler::api_versions::handle(&context, &request))?)
+        }
+        Request::CreateTopics(request) => ready(encode(
+            correlation_id,
+            version,
+            Box::pin(handler::create_topics::handle(&context, request)).await,
+        )?),
+        Request::DeleteTopics(request) => ready(encode(
+            correlation_id,
+            version,
+            Box::pin(handler::delete_topics::handle(&context, request)).await,
+        )?),
+        Request::InitProducerId(request) => ready(encode(
+            correlation_id,
+            version,
+            handler::init_producer_id::handle(&context, request).await,
+        )?),
+        Request::OffsetForLeaderEpoch(request) => ready(encode(
+            correlation_id,
+            version,
+            handler::offset_for_leader_epoch::handle(&context, request),
+        )?),
+    };
+    metrics::observe_request(key, began.elapsed());
+    answer
+}
+
+fn encode<R: ApiResponse>(correlation_id: i32, version: i16, response: R) -> Result<Vec<Piece>, EncodeError> {
+    Ok(plain(encode_response(correlation_id, version, &response)?))
+}
+
+fn plain(encoded: Encoded) -> Vec<Piece> {
+    vec![Piece::Memory(encoded.bytes.freeze())]
+}
+
+/// Puts file ranges where the encoder left room for them; both are in the order of the partitions.
+fn with_files(encoded: Encoded, ranges: Vec<Vec<FileRange>>) -> Vec<Piece> {
+    let mut ranges = ranges.into_iter();
+    let mut pieces = Vec::new();
+    for piece in encoded.into_pieces() {
+        match piece {
+            WirePiece::Bytes(bytes) => pieces.push(Piece::Memory(bytes)),
+            WirePiece::Deferred { len } => {
+                let ranges =
+                    ranges.next().expect("the fetch handler gives ranges for each deferred records field");
+                let bytes: usize = ranges.iter().map(|range| range.len() as usize).sum();
+                assert_eq!(bytes, len, "ranges have the length that their frame announces");
+                pieces.extend(ranges.into_iter().map(Piece::File));
+            }
+        }
+    }
+    pieces
+}

@@ -1,0 +1,154 @@
+//! CreateTopics (19): creates topics, each on its own.
+//!
+//! Versions: 2-7. Synchronous: when the answer leaves, the topic is durable and serves. A replication factor above
+//! 1 is accepted as 1 unless the broker is told otherwise; manual assignments must name this broker only.
+
+use std::collections::{BTreeMap, HashSet};
+
+use highwater_protocol::ErrorCode;
+use highwater_protocol::api::create_topics::{CreatableTopic, CreatableTopicConfigs, CreatableTopicResult};
+use highwater_protocol::api::{CreateTopicsRequest, CreateTopicsResponse};
+use highwater_protocol::wire::{Str, Uuid};
+use highwater_record::TopicName;
+
+use crate::broker::NODE_ID;
+use crate::config::Config;
+use crate::dispatch::Context;
+use crate::topic_admin::{self, NewTopic};
+
+/// Source of a config that was set on the topic (`DescribeConfigsResponse.ConfigSource.TOPIC_CONFIG`).
+const SOURCE_TOPIC: i8 = 1;
+
+struct Refusal {
+    code: ErrorCode,
+    message: String,
+}
+
+fn refuse(code: ErrorCode, message: impl ToString) -> Refusal {
+    Refusal { code, message: message.to_string() }
+}
+
+pub(crate) async fn handle(context: &Context<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let mut seen = HashSet::new();
+    let twice: HashSet<Str> = request
+        .topics
+        .iter()
+        .filter(|topic| !seen.insert(topic.name.clone()))
+        .map(|topic| topic.name.clone())
+        .collect();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for asked in request.topics {
+        let name = asked.name.clone();
+        let created = if twice.contains(&name) {
+            Err(refuse(
+                ErrorCode::InvalidRequest,
+                format!("the request names topic {:?} twice", name.as_str()),
+            ))
+        } else {
+            create(context, asked, request.validate_only).await
+        };
+        topics.push(created.unwrap_or_else(|refusal| CreatableTopicResult {
+            name,
+            error_code: refusal.code.code(),
+            error_message: Some(Str::from(refusal.message)),
+            ..CreatableTopicResult::default()
+        }));
+    }
+    CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
+}
+
+async fn create(
+    context: &Context<'_>,
+    asked: CreatableTopic,
+    validate_only: bool,
+) -> Result<CreatableTopicResult, Refusal> {
+    let broker = context.broker;
+    let name =
+        TopicName::new(&asked.name).map_err(|error| refuse(ErrorCode::InvalidTopicException, error))?;
+    let partitions = partition_count(&asked)?;
+    check_replication(broker.config(), &asked)?;
+    let new = NewTopic { name, partitions, configs: configs(&asked)? };
+    let (count, id) = if validate_only {
+        let (count, _) = topic_admin::check(broker, &new).map_err(|error| refuse(error.code(), error))?;
+        (count, Uuid::ZERO)
+    } else {
+        let topic = topic_admin::create(broker, new).await.map_err(|error| refuse(error.code(), error))?;
+        (topic.record.partitions, Uuid::from_bytes(topic.id.get()))
+    };
+    let set = asked.configs.into_iter().map(|config| CreatableTopicConfigs {
+        name: config.name,
+        value: config.value,
+        config_source: SOURCE_TOPIC,
+        ..CreatableTopicConfigs::default()
+    });
+    Ok(CreatableTopicResult {
+        name: asked.name,
+        topic_id: id,
+        num_partitions: i32::try_from(count).unwrap_or(i32::MAX),
+        replication_factor: 1,
+        configs: Some(set.collect()),
+        ..CreatableTopicResult::default()
+    })
+}
+
+/// How many partitions are asked for; `None` leaves it to the broker.
+fn partition_count(asked: &CreatableTopic) -> Result<Option<u32>, Refusal> {
+    if asked.assignments.is_empty() {
+        return match asked.num_partitions {
+            -1 => Ok(None),
+            count @ 1.. => Ok(u32::try_from(count).ok()),
+            count => Err(refuse(
+                ErrorCode::InvalidPartitions,
+                format!("{count} partitions were asked for, a topic has at least 1"),
+            )),
+        };
+    }
+    if asked.num_partitions != -1 || asked.replication_factor != -1 {
+        let message =
+            "an assignment replaces the partition count and the replication factor: both must be -1";
+        return Err(refuse(ErrorCode::InvalidRequest, message));
+    }
+    let mut indexes: Vec<_> = asked.assignments.iter().map(|assignment| assignment.partition_index).collect();
+    indexes.sort_unstable();
+    let consecutive = indexes.iter().zip(0..).all(|(index, expected)| *index == expected);
+    let here = asked.assignments.iter().all(|assignment| assignment.broker_ids == [NODE_ID]);
+    if !consecutive || !here {
+        let message =
+            format!("the assignment must number partitions from 0 and place each on broker {NODE_ID} alone");
+        return Err(refuse(ErrorCode::InvalidReplicaAssignment, message));
+    }
+    Ok(u32::try_from(indexes.len()).ok())
+}
+
+fn check_replication(broker: &Config, asked: &CreatableTopic) -> Result<(), Refusal> {
+    match asked.replication_factor {
+        -1 | 1 => Ok(()),
+        factor @ 2.. if broker.accept_replication_as_one => {
+            tracing::warn!(
+                topic = asked.name.as_str(),
+                factor,
+                "one broker keeps one replica: the factor counts as 1"
+            );
+            Ok(())
+        }
+        factor => {
+            let message =
+                format!("replication factor is {factor}, this broker keeps 1 replica of each partition");
+            Err(refuse(ErrorCode::InvalidReplicationFactor, message))
+        }
+    }
+}
+
+fn configs(asked: &CreatableTopic) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut configs = BTreeMap::new();
+    for config in &asked.configs {
+        let Some(value) = &config.value else {
+            return Err(refuse(
+                ErrorCode::InvalidConfig,
+                format!("topic config {:?} has no value", config.name.as_str()),
+            ));
+        };
+        configs.insert(config.name.to_string(), value.to_string());
+    }
+    Ok(configs)
+}

@@ -1,0 +1,145 @@
+//! ListOffsets (2): the offset of a timestamp, or one of the ends of a log.
+//!
+//! Versions: 1-10. There are no transactions and no tiers: the last stable offset is the high watermark, the
+//! earliest local offset is the log start, and nothing is tiered. A lookup by time may read the disk and runs on
+//! the blocking pool.
+
+use std::sync::Arc;
+
+use highwater_protocol::ErrorCode;
+use highwater_protocol::api::list_offsets::{
+    ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use highwater_protocol::api::{ListOffsetsRequest, ListOffsetsResponse};
+use highwater_record::{LeaderEpoch, Offset, TimestampMs};
+use highwater_storage::{LogView, ReadError, TimedOffset};
+
+use super::{check_epoch, partition, topic_by_name};
+use crate::dispatch::Context;
+use crate::topics::Topic;
+
+/// From here on the answer names the epoch of the offset.
+const EPOCH_VERSION_MIN: i16 = 4;
+
+/// What a timestamp asks for (`ListOffsetsRequest.java`).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wanted {
+    Latest,
+    Earliest,
+    MaxTimestamp,
+    EarliestLocal,
+    LatestTiered,
+    At(TimestampMs),
+}
+
+impl Wanted {
+    fn parse(timestamp: i64, version: i16) -> Result<Self, ErrorCode> {
+        match timestamp {
+            -1 => Ok(Self::Latest),
+            -2 => Ok(Self::Earliest),
+            -3 if version >= 7 => Ok(Self::MaxTimestamp),
+            -4 if version >= 8 => Ok(Self::EarliestLocal),
+            -5 if version >= 9 => Ok(Self::LatestTiered),
+            0.. => Ok(Self::At(TimestampMs(timestamp))),
+            _ => Err(ErrorCode::UnsupportedVersion),
+        }
+    }
+}
+
+/// An offset, its timestamp if the question was about time, and the epoch it was written in.
+#[derive(Default)]
+struct Found {
+    offset: Option<Offset>,
+    timestamp: Option<TimestampMs>,
+    epoch: Option<LeaderEpoch>,
+}
+
+pub(crate) async fn handle(context: &Context<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for asked in request.topics {
+        let topic = topic_by_name(context.broker, &asked.name);
+        let mut partitions = Vec::with_capacity(asked.partitions.len());
+        for asked in asked.partitions {
+            let found = match &topic {
+                Ok(topic) => find(topic, &asked, context.version).await,
+                Err(error) => Err(*error),
+            };
+            partitions.push(answer(asked.partition_index, found, context.version));
+        }
+        topics.push(ListOffsetsTopicResponse { name: asked.name, partitions });
+    }
+    ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
+}
+
+async fn find(topic: &Topic, asked: &ListOffsetsPartition, version: i16) -> Result<Found, ErrorCode> {
+    let partition = partition(topic, asked.partition_index)?;
+    let (current, view) = partition.leader().map_err(|_| ErrorCode::NotLeaderOrFollower)?;
+    check_epoch(current, asked.current_leader_epoch)?;
+    let until = partition.high_watermark();
+    let at = |offset| Found {
+        offset: Some(offset),
+        epoch: view.epoch_of(offset).or(Some(current)),
+        timestamp: None,
+    };
+    match Wanted::parse(asked.timestamp, version)? {
+        Wanted::Latest => Ok(at(until)),
+        Wanted::Earliest | Wanted::EarliestLocal => Ok(at(view.log_start())),
+        Wanted::LatestTiered => Ok(Found::default()),
+        Wanted::MaxTimestamp => search(view, move |view| view.max_timestamp(until)).await,
+        Wanted::At(timestamp) => search(view, move |view| view.offset_for_time(timestamp, until)).await,
+    }
+}
+
+async fn search(
+    view: &Arc<LogView>,
+    lookup: impl FnOnce(&LogView) -> Result<Option<TimedOffset>, ReadError> + Send + 'static,
+) -> Result<Found, ErrorCode> {
+    let view = Arc::clone(view);
+    match tokio::task::spawn_blocking(move || lookup(&view)).await {
+        Ok(Ok(Some(found))) => Ok(Found {
+            offset: Some(found.offset),
+            timestamp: Some(found.timestamp),
+            epoch: found.leader_epoch,
+        }),
+        Ok(Ok(None)) => Ok(Found::default()),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "cannot look up an offset by time");
+            Err(ErrorCode::KafkaStorageError)
+        }
+        Err(error) => {
+            tracing::error!(%error, "a lookup by time panicked");
+            Err(ErrorCode::UnknownServerError)
+        }
+    }
+}
+
+fn answer(
+    partition_index: i32,
+    found: Result<Found, ErrorCode>,
+    version: i16,
+) -> ListOffsetsPartitionResponse {
+    let (error, found) = match found {
+        Ok(found) => (ErrorCode::None, found),
+        Err(error) => (error, Found::default()),
+    };
+    ListOffsetsPartitionResponse {
+        partition_index,
+        error_code: error.code(),
+        timestamp: found.timestamp.map_or(-1, |t| t.0),
+        offset: found.offset.map_or(-1, Offset::get),
+        leader_epoch: found.epoch.filter(|_| version >= EPOCH_VERSION_MIN).map_or(-1, LeaderEpoch::get),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_special_timestamp_needs_the_version_that_introduced_it() {
+        assert_eq!(Wanted::parse(-3, 6), Err(ErrorCode::UnsupportedVersion));
+        assert_eq!(Wanted::parse(-3, 7), Ok(Wanted::MaxTimestamp));
+        assert_eq!(Wanted::parse(-6, 10), Err(ErrorCode::UnsupportedVersion));
+        assert_eq!(Wanted::parse(0, 1), Ok(Wanted::At(TimestampMs(0))));
+    }
+}

@@ -1,0 +1,110 @@
+//! Metadata (3): brokers, topics, partitions and their leaders.
+//!
+//! Versions: 0-13. Creates unknown topics if the broker and the request allow it, and answers when the topic is
+//! in service: the first answer names a leader. Authorized operations are not reported; there is no authorization.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use highwater_protocol::ErrorCode;
+use highwater_protocol::api::metadata::{
+    MetadataRequestTopic, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use highwater_protocol::api::{MetadataRequest, MetadataResponse};
+use highwater_protocol::wire::{Str, Uuid};
+use highwater_record::{TopicId, TopicName};
+
+use crate::broker::NODE_ID;
+use crate::dispatch::Context;
+use crate::topic_admin::{self, CreateError, NewTopic};
+use crate::topics::Topic;
+
+/// From here on an empty list asks for nothing and null for everything.
+const EMPTY_IS_NONE_VERSION_MIN: i16 = 1;
+/// From here on topics may be asked for by id.
+const TOPIC_ID_VERSION_MIN: i16 = 12;
+
+pub(crate) async fn handle(context: &Context<'_>, request: MetadataRequest) -> MetadataResponse {
+    let endpoint = context.endpoint();
+    let everything = match &request.topics {
+        None => true,
+        Some(topics) => topics.is_empty() && context.version < EMPTY_IS_NONE_VERSION_MIN,
+    };
+    let topics = if everything {
+        context.broker.topics.all().iter().map(describe).collect()
+    } else {
+        let mut topics = Vec::new();
+        for asked in request.topics.unwrap_or_default() {
+            topics.push(find(context, asked, request.allow_auto_topic_creation).await);
+        }
+        topics
+    };
+    let broker = MetadataResponseBroker {
+        node_id: NODE_ID,
+        host: Str::from(endpoint.host),
+        port: endpoint.port.into(),
+        rack: None,
+    };
+    MetadataResponse {
+        brokers: vec![broker],
+        cluster_id: Some(Str::from(context.broker.cluster_id.as_str())),
+        controller_id: NODE_ID,
+        topics,
+        ..MetadataResponse::default()
+    }
+}
+
+async fn find(context: &Context<'_>, asked: MetadataRequestTopic, may_create: bool) -> MetadataResponseTopic {
+    let Some(asked_name) = asked.name else { return by_id(context, asked.topic_id) };
+    let Ok(name) = TopicName::new(&asked_name) else {
+        return unknown(Some(asked_name), Uuid::ZERO, ErrorCode::InvalidTopicException);
+    };
+    if let Some(topic) = context.broker.topics.by_name(&name) {
+        return describe(&topic);
+    }
+    if !may_create || !context.broker.config().auto_create_topics || name.is_internal() {
+        return unknown(Some(asked_name), Uuid::ZERO, ErrorCode::UnknownTopicOrPartition);
+    }
+    let new = NewTopic { name, partitions: None, configs: BTreeMap::new() };
+    match topic_admin::create(context.broker, new).await {
+        Ok(topic) | Err(CreateError::Exists(topic)) => describe(&topic),
+        Err(error) => {
+            tracing::warn!(topic = asked_name.as_str(), %error, "cannot create the topic that a client asked for");
+            unknown(Some(asked_name), Uuid::ZERO, error.code())
+        }
+    }
+}
+
+fn by_id(context: &Context<'_>, id: Uuid) -> MetadataResponseTopic {
+    if context.version < TOPIC_ID_VERSION_MIN {
+        return unknown(Some(Str::from_static("")), id, ErrorCode::InvalidRequest);
+    }
+    let topic = TopicId::new(*id.as_bytes()).and_then(|id| context.broker.topics.by_id(id));
+    topic.map_or_else(|| unknown(None, id, ErrorCode::UnknownTopicId), |topic| describe(&topic))
+}
+
+fn describe(topic: &Arc<Topic>) -> MetadataResponseTopic {
+    let partitions = topic.partitions.iter().map(|partition| {
+        let leader = partition.leader();
+        MetadataResponsePartition {
+            error_code: leader.as_ref().map_or(ErrorCode::LeaderNotAvailable, |_| ErrorCode::None).code(),
+            partition_index: partition.id().partition.get(),
+            leader_id: leader.as_ref().map_or(-1, |_| NODE_ID),
+            leader_epoch: leader.map_or(-1, |(epoch, _)| epoch.get()),
+            replica_nodes: vec![NODE_ID],
+            isr_nodes: vec![NODE_ID],
+            offline_replicas: Vec::new(),
+        }
+    });
+    MetadataResponseTopic {
+        name: Some(Str::from(topic.name.as_str())),
+        topic_id: Uuid::from_bytes(topic.id.get()),
+        is_internal: topic.name.is_internal(),
+        partitions: partitions.collect(),
+        ..MetadataResponseTopic::default()
+    }
+}
+
+fn unknown(name: Option<Str>, topic_id: Uuid, code: ErrorCode) -> MetadataResponseTopic {
+    MetadataResponseTopic { error_code: code.code(), name, topic_id, ..MetadataResponseTopic::default() }
+}

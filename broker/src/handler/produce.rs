@@ -1,0 +1,332 @@
+//! Produce (0): appends one batch per partition and answers when the records are durable.
+//!
+//! Versions: 3-13 (0-2 are listed for librdkafka and refused). The append happens before the next request of the
+//! connection is looked at, the wait for durability does not: that is what lets one connection fill a group commit.
+//! `acks=1` and `acks=all` both mean the topic's durability; `acks=0` promises nothing and gets no answer.
+//! Not here: transactions (refused), quotas, internal topics (not writable).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use highwater_protocol::ErrorCode;
+use highwater_protocol::api::produce::{
+    PartitionProduceData, PartitionProduceResponse, TopicProduceData, TopicProduceResponse,
+};
+use highwater_protocol::api::{ProduceRequest, ProduceResponse};
+use highwater_protocol::wire::{Records, Str, Uuid};
+use highwater_record::{Batch, Compressed, DecodeLimits, ProduceError, ProduceRules, TimestampMs, validate};
+use highwater_storage::AppendError;
+
+use super::{partition, topic_by_id, topic_by_name};
+use crate::broker::Broker;
+use crate::clock;
+use crate::dispatch::{Answer, Context, Hangup};
+use crate::metrics;
+use crate::partition::{Accepted, Partition, Refused};
+use crate::waiters::{Ack, Lost};
+
+/// How far a batch whose header does not say its largest timestamp is decompressed to find it.
+const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 1000 };
+/// The first version that names topics by id (KIP-516).
+const TOPIC_ID_VERSION_MIN: i16 = 13;
+
+/// A produce request whose batches are appended and whose acknowledgements are awaited.
+pub(crate) struct PendingProduce {
+    pub(crate) correlation_id: i32,
+    pub(crate) version: i16,
+    pub(crate) began: Instant,
+    topics: Vec<PendingTopic>,
+}
+
+struct PendingTopic {
+    name: Str,
+    topic_id: Uuid,
+    partitions: Vec<PendingPartition>,
+}
+
+struct PendingPartition {
+    response: PartitionProduceResponse,
+    /// Gone once it has resolved.
+    ack: Option<Ack>,
+}
+
+/// A batch that may not be appended, and what the client is told.
+#[derive(Debug)]
+struct Rejection {
+    code: ErrorCode,
+    message: Option<String>,
+}
+
+impl From<ErrorCode> for Rejection {
+    fn from(code: ErrorCode) -> Self {
+        Self { code, message: None }
+    }
+}
+
+/// A checked batch on its way to its partition.
+struct Append {
+    partition: Arc<Partition>,
+    batch: Batch,
+}
+
+impl Append {
+    fn try_run(&self, broker: &Broker, now: TimestampMs) -> Option<Result<Accepted, Refused>> {
+        self.partition.try_append(&self.batch, now, &broker.scheduler)
+    }
+
+    fn run(&self, broker: &Broker, now: TimestampMs) -> Result<Accepted, Refused> {
+        self.partition.append(&self.batch, now, &broker.scheduler)
+    }
+}
+
+/// Appends every batch of the request, in order. The answer waits for durability.
+pub(crate) async fn handle(
+    context: &Context<'_>,
+    correlation_id: i32,
+    request: ProduceRequest,
+    began: Instant,
+) -> Result<Option<Answer>, Hangup> {
+    let acks = request.acks;
+    let refuse_all = if !matches!(acks, -1..=1) {
+        Some(ErrorCode::InvalidRequiredAcks)
+    } else if request.transactional_id.is_some() {
+        Some(ErrorCode::TransactionalIdAuthorizationFailed)
+    } else {
+        None
+    };
+    let mut pending = PendingProduce { correlation_id, version: context.version, began, topics: Vec::new() };
+    let mut appends = Vec::new();
+    for data in request.topic_data {
+        pending.topics.push(check_topic(context, data, refuse_all, &mut appends));
+    }
+    let results = append_in_order(context.broker, appends).await;
+    pending.record(results);
+    if acks == 0 {
+        return match pending.first_error() {
+            None => Ok(None),
+            Some(error) => Err(Hangup::Unacknowledged(error)),
+        };
+    }
+    Ok(Some(Answer::Produce(Box::new(pending))))
+}
+
+fn check_topic(
+    context: &Context<'_>,
+    data: TopicProduceData,
+    refuse_all: Option<ErrorCode>,
+    appends: &mut Vec<Append>,
+) -> PendingTopic {
+    let topic = match refuse_all {
+        Some(code) => Err(code),
+        None if context.version >= TOPIC_ID_VERSION_MIN => topic_by_id(context.broker, data.topic_id),
+        None => topic_by_name(context.broker, &data.name),
+    };
+    let topic = topic.and_then(|topic| match topic.name.is_internal() {
+        true => Err(ErrorCode::InvalidTopicException),
+        false => Ok(topic),
+    });
+    let mut partitions = Vec::with_capacity(data.partition_data.len());
+    for data in data.partition_data {
+        let index = data.index;
+        let checked = topic.as_ref().map_err(|code| Rejection::from(*code)).and_then(|topic| {
+            let partition = partition(topic, index)?;
+            Ok(Append { partition: Arc::clone(partition), batch: check_batch(context, partition, data)? })
+        });
+        let mut response =
+            PartitionProduceResponse { index, base_offset: -1, ..PartitionProduceResponse::default() };
+        match checked {
+            Ok(append) => appends.push(append),
+            Err(rejection) => reject(&mut response, rejection),
+        }
+        partitions.push(PendingPartition { response, ack: None });
+    }
+    // The name is a slice of the request's frame, which must not live as long as the answer is pending.
+    PendingTopic { name: data.name.detach(), topic_id: data.topic_id, partitions }
+}
+
+fn check_batch(
+    context: &Context<'_>,
+    partition: &Partition,
+    data: PartitionProduceData,
+) -> Result<Batch, Rejection> {
+    let Records::Bytes(bytes) = data.records else {
+        let message = Some("the request has no record batch for this partition".to_owned());
+        return Err(Rejection { code: ErrorCode::InvalidRecord, message });
+    };
+    let rules = ProduceRules {
+        batch_bytes_max: partition.message_bytes_max(),
+        produce_version: context.version,
+        compressed: Compressed::Trust,
+        limits: DECODE_LIMITS,
+    };
+    validate(bytes, &rules).map_err(|error| {
+        let message = match &error {
+            ProduceError::TooLarge { .. } => format!(
+                "{error} on {:?}; send smaller batches or create the topic with a larger max.message.bytes",
+                partition.id().topic.as_str()
+            ),
+            _ => error.to_string(),
+        };
+        let client_id = context.client_id.as_deref().unwrap_or_default();
+        tracing::debug!(partition = %partition.id(), peer = %context.peer, client_id, message, "refused a batch");
+        Rejection { code: code_of(&error), message: Some(message) }
+    })
+}
+
+fn code_of(error: &ProduceError) -> ErrorCode {
+    match error {
+        ProduceError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+        ProduceError::Batch(_) => ErrorCode::CorruptMessage,
+        ProduceError::LogAppendTime => ErrorCode::InvalidTimestamp,
+        ProduceError::ZstdVersion { .. } => ErrorCode::UnsupportedCompressionType,
+        ProduceError::Transactional => ErrorCode::TransactionalIdAuthorizationFailed,
+        _ => ErrorCode::InvalidRecord,
+    }
+}
+
+/// Appends on this thread while slots and locks are free, and on the pool from the first one that is not; either way
+/// in order, and completed before the connection's next request.
+async fn append_in_order(broker: &Arc<Broker>, appends: Vec<Append>) -> Vec<Result<Accepted, Refused>> {
+    let now = clock::now();
+    let mut results = Vec::with_capacity(appends.len());
+    if !broker.append_pace.is_slow()
+        && let Ok(_slot) = broker.append_slots.try_acquire()
+    {
+        let began = Instant::now();
+        for append in &appends {
+            let Some(result) = append.try_run(broker, now) else { break };
+            results.push(result);
+        }
+        broker.append_pace.observe(began.elapsed());
+    }
+    let done = results.len();
+    if done == appends.len() {
+        return results;
+    }
+    metrics::count_pooled_append();
+    let count = appends.len();
+    let broker = Arc::clone(broker);
+    let pooled = tokio::task::spawn_blocking(move || {
+        let began = Instant::now();
+        let results = appends[done..].iter().map(|append| append.run(&broker, now)).collect::<Vec<_>>();
+        broker.append_pace.observe(began.elapsed());
+        results
+    });
+    match pooled.await {
+        Ok(rest) => results.extend(rest),
+        Err(error) => {
+            tracing::error!(%error, "an append panicked");
+            results.extend((done..count).map(|_| Err(Refused::NotLeader)));
+        }
+    }
+    results
+}
+
+impl PendingProduce {
+    /// Enters what the log said into the places that were left open for it, in order.
+    fn record(&mut self, results: Vec<Result<Accepted, Refused>>) {
+        let mut results = results.into_iter();
+        for partition in self.partitions() {
+            if partition.response.error_code != ErrorCode::None.code() {
+                continue;
+            }
+            match results.next() {
+                Some(Ok(accepted)) => partition.accept(accepted),
+                Some(Err(refused)) => reject(&mut partition.response, rejection_of(&refused)),
+                None => reject(&mut partition.response, ErrorCode::UnknownServerError.into()),
+            }
+        }
+    }
+
+    fn partitions(&mut self) -> impl Iterator<Item = &mut PendingPartition> {
+        self.topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut())
+    }
+
+    fn first_error(&mut self) -> Option<String> {
+        let failed = self.partitions().find(|p| p.response.error_code != ErrorCode::None.code())?;
+        let code = ErrorCode::from_code(failed.response.error_code).map_or("UNKNOWN", ErrorCode::name);
+        let message = failed.response.error_message.as_ref().map_or("", |message| message.as_str());
+        Some(format!("partition {}: {code} {message}", failed.response.index))
+    }
+
+    /// Takes up the acknowledgements that are there. True if none is outstanding.
+    pub(crate) fn settle(&mut self) -> bool {
+        self.partitions().all(|partition| {
+            let Some(ack) = &mut partition.ack else { return true };
+            match ack.try_recv() {
+                Ok(result) => partition.acknowledge(result),
+                Err(tokio::sync::oneshot::error::TryRecvError::Empty) => return false,
+                Err(tokio::sync::oneshot::error::TryRecvError::Closed) => {
+                    partition.acknowledge(Err(Lost::Closed))
+                }
+            }
+            true
+        })
+    }
+
+    /// Waits for every acknowledgement.
+    pub(crate) async fn finish(mut self) -> ProduceResponse {
+        for partition in self.partitions() {
+            if let Some(ack) = partition.ack.take() {
+                partition.acknowledge(ack.await.unwrap_or(Err(Lost::Closed)));
+            }
+        }
+        metrics::observe_ack_wait(self.began.elapsed());
+        let responses = self.topics.into_iter().map(|topic| TopicProduceResponse {
+            name: topic.name,
+            topic_id: topic.topic_id,
+            partition_responses: topic.partitions.into_iter().map(|partition| partition.response).collect(),
+        });
+        ProduceResponse { responses: responses.collect(), ..ProduceResponse::default() }
+    }
+}
+
+impl PendingPartition {
+    fn accept(&mut self, accepted: Accepted) {
+        self.response.base_offset = accepted.appended.base_offset.get();
+        self.response.log_append_time_ms = accepted.appended.log_append_time.map_or(-1, |time| time.0);
+        self.response.log_start_offset = accepted.log_start.get();
+        self.ack = Some(accepted.ack);
+    }
+
+    fn acknowledge(&mut self, result: Result<(), Lost>) {
+        self.ack = None;
+        let (code, message) = match result {
+            Ok(()) => return,
+            Err(Lost::SyncFailed) => (
+                ErrorCode::KafkaStorageError,
+                "the disk did not confirm the sync of this batch; it is not stored, send it again",
+            ),
+            Err(Lost::Closed) => {
+                (ErrorCode::NotLeaderOrFollower, "the partition was closed before the batch was durable")
+            }
+        };
+        reject(&mut self.response, Rejection { code, message: Some(message.to_owned()) });
+    }
+}
+
+fn reject(response: &mut PartitionProduceResponse, rejection: Rejection) {
+    response.error_code = rejection.code.code();
+    response.error_message = rejection.message.map(Str::from);
+    response.base_offset = -1;
+    response.log_append_time_ms = -1;
+    response.log_start_offset = -1;
+}
+
+/// What the client is told about an append that the log refused.
+fn rejection_of(refused: &Refused) -> Rejection {
+    let error = match refused {
+        Refused::NotLeader => return ErrorCode::NotLeaderOrFollower.into(),
+        Refused::Log(error) => error,
+    };
+    let code = match error {
+        AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+        AppendError::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
+        AppendError::TooLarge { .. } => ErrorCode::RecordListTooLarge,
+        _ => ErrorCode::KafkaStorageError,
+    };
+    if code == ErrorCode::KafkaStorageError {
+        tracing::error!(%error, "an append failed");
+    }
+    Rejection { code, message: Some(error.to_string()) }
+}

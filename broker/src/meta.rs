@@ -1,0 +1,223 @@
+//! What the broker must remember besides records: cluster id, incarnation, topics, producer ids.
+//!
+//! Typed access to the metadata store (design D6). Values are JSON, so that `segment cat` shows them readable. Every
+//! change is durable when its call returns; the calls block on the disk and belong on the blocking pool or a thread
+//! of their own, never on the reactor. Knows no protocol.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use bytes::Bytes;
+use highwater_record::{LeaderEpoch, PartitionId, ProducerId, TopicId, TopicName};
+use highwater_storage::{MetaStore, TransactError, Transaction};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::clock;
+
+const CLUSTER_ID: &str = "cluster/id";
+const INCARNATION: &str = "incarnation";
+const PRODUCER_ID_NEXT: &str = "producer-id/next";
+const TOPICS: &str = "topic/";
+const DELETED: &str = "deleted/";
+
+/// Producer ids are taken from the store this many at a time (Kafka: `ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
+const PRODUCER_ID_BLOCK: i64 = 1000;
+
+/// A topic as the store keeps it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct TopicRecord {
+    /// The topic id in Kafka's text form.
+    pub(crate) id: String,
+    /// How many partitions it has.
+    pub(crate) partitions: u32,
+    /// The configs that were set, as they were given.
+    pub(crate) configs: BTreeMap<String, String>,
+}
+
+/// A deleted topic whose files may still be there.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Tombstone {
+    /// The name it had.
+    pub(crate) name: String,
+    /// How many partitions it had.
+    pub(crate) partitions: u32,
+}
+
+/// Why the metadata cannot be read or changed.
+#[derive(Debug, Error)]
+pub enum MetadataError {
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] TransactError),
+    /// A value is not what this version writes.
+    #[error("metadata entry {key:?} is not readable: {cause}")]
+    Value {
+        /// The entry.
+        key: String,
+        /// Why not.
+        cause: String,
+    },
+    /// A counter reached its end.
+    #[error("metadata counter {key:?} is exhausted at {value}")]
+    Exhausted {
+        /// The counter.
+        key: &'static str,
+        /// Its last value.
+        value: i64,
+    },
+}
+
+/// Typed metadata.
+pub(crate) struct Metadata {
+    store: Box<dyn MetaStore>,
+}
+
+impl Metadata {
+    /// Wraps a store.
+    pub(crate) fn new(store: Box<dyn MetaStore>) -> Self {
+        Self { store }
+    }
+
+    /// The cluster id, made at the first start.
+    pub(crate) fn cluster_id(&self) -> Result<String, MetadataError> {
+        if let Some(id) = self.read::<String>(CLUSTER_ID)? {
+            return Ok(id);
+        }
+        let id = new_topic_id().to_string();
+        self.write(Transaction::new().put(CLUSTER_ID, encode(&id)))?;
+        Ok(id)
+    }
+
+    /// Starts a new incarnation of the broker: the leader epoch of everything that it appends (design D5).
+    pub(crate) fn next_incarnation(&self) -> Result<LeaderEpoch, MetadataError> {
+        let current = self.read::<i32>(INCARNATION)?;
+        let next = current.map_or(Some(0), |epoch| epoch.checked_add(1)).and_then(LeaderEpoch::new);
+        let exhausted =
+            || MetadataError::Exhausted { key: INCARNATION, value: current.unwrap_or_default().into() };
+        let next = next.ok_or_else(exhausted)?;
+        self.write(Transaction::new().put(INCARNATION, encode(&next.get())))?;
+        Ok(next)
+    }
+
+    /// The incarnation before this start, if there was one.
+    pub(crate) fn incarnation(&self) -> Result<Option<LeaderEpoch>, MetadataError> {
+        Ok(self.read::<i32>(INCARNATION)?.and_then(LeaderEpoch::new))
+    }
+
+    /// Takes a block of producer ids that nobody else gets.
+    pub(crate) fn producer_id_block(&self) -> Result<Range<i64>, MetadataError> {
+        let first = self.read::<i64>(PRODUCER_ID_NEXT)?.unwrap_or(0);
+        let next = first.checked_add(PRODUCER_ID_BLOCK);
+        let next = next.ok_or(MetadataError::Exhausted { key: PRODUCER_ID_NEXT, value: first })?;
+        self.write(Transaction::new().put(PRODUCER_ID_NEXT, encode(&next)))?;
+        Ok(first..next)
+    }
+
+    /// Every topic.
+    pub(crate) fn topics(&self) -> Result<Vec<(TopicName, TopicRecord)>, MetadataError> {
+        let entries = self.store.range(TOPICS.as_bytes());
+        entries
+            .into_iter()
+            .map(|(key, value)| {
+                let key = String::from_utf8_lossy(&key).into_owned();
+                let name = key.strip_prefix(TOPICS).unwrap_or(&key);
+                let name = TopicName::new(name).map_err(|e| unreadable(&key, e))?;
+                Ok((name, decode(&key, &value.bytes)?))
+            })
+            .collect()
+    }
+
+    /// Adds a topic that does not exist yet.
+    pub(crate) fn create_topic(&self, name: &TopicName, record: &TopicRecord) -> Result<(), MetadataError> {
+        let key = format!("{TOPICS}{name}");
+        self.write(Transaction::new().expect(key.clone(), None).put(key, encode(record)))
+    }
+
+    /// Replaces a topic by its tombstone, in one transaction.
+    pub(crate) fn delete_topic(&self, name: &TopicName, record: &TopicRecord) -> Result<(), MetadataError> {
+        let tombstone = Tombstone { name: name.to_string(), partitions: record.partitions };
+        let tombstone_key = format!("{DELETED}{}", record.id);
+        self.write(
+            Transaction::new().delete(format!("{TOPICS}{name}")).put(tombstone_key, encode(&tombstone)),
+        )
+    }
+
+    /// Deleted topics whose files may still be there.
+    pub(crate) fn tombstones(&self) -> Result<Vec<(TopicId, Tombstone)>, MetadataError> {
+        let entries = self.store.range(DELETED.as_bytes());
+        entries
+            .into_iter()
+            .map(|(key, value)| {
+                let key = String::from_utf8_lossy(&key).into_owned();
+                let id =
+                    key.strip_prefix(DELETED).unwrap_or(&key).parse().map_err(|e| unreadable(&key, e))?;
+                Ok((id, decode(&key, &value.bytes)?))
+            })
+            .collect()
+    }
+
+    /// Forgets a tombstone once its files are gone.
+    pub(crate) fn bury(&self, id: TopicId) -> Result<(), MetadataError> {
+        self.write(Transaction::new().delete(format!("{DELETED}{id}")))
+    }
+
+    fn read<T: for<'a> Deserialize<'a>>(&self, key: &str) -> Result<Option<T>, MetadataError> {
+        self.store.get(key.as_bytes()).map(|value| decode(key, &value.bytes)).transpose()
+    }
+
+    fn write(&self, transaction: Transaction) -> Result<(), MetadataError> {
+        self.store.transact(transaction, clock::now())?;
+        Ok(())
+    }
+}
+
+/// A random topic id (UUID version 4), as Kafka makes them.
+pub(crate) fn new_topic_id() -> TopicId {
+    TopicId::new(uuid::Uuid::new_v4().into_bytes()).expect("a version 4 UUID has bits set")
+}
+
+/// Hands out producer ids from durable blocks.
+pub(crate) struct ProducerIds {
+    block: parking_lot::Mutex<Range<i64>>,
+}
+
+impl ProducerIds {
+    /// No block yet.
+    pub(crate) fn new() -> Self {
+        Self { block: parking_lot::Mutex::new(0..0) }
+    }
+
+    /// The next id, if the block at hand has one and nobody is taking a new block.
+    pub(crate) fn at_hand(&self) -> Option<ProducerId> {
+        self.block.try_lock()?.next().and_then(ProducerId::new)
+    }
+
+    /// The next id; takes a new block from the store when needed, which blocks on the disk.
+    pub(crate) fn take(&self, metadata: &Metadata) -> Result<ProducerId, MetadataError> {
+        let mut block = self.block.lock();
+        if block.is_empty() {
+            *block = metadata.producer_id_block()?;
+        }
+        let id = block.next().and_then(ProducerId::new);
+        id.ok_or(MetadataError::Exhausted { key: PRODUCER_ID_NEXT, value: block.end })
+    }
+}
+
+/// The partitions of a topic, by number.
+pub(crate) fn partition_ids(count: u32) -> impl Iterator<Item = PartitionId> {
+    (0..count).filter_map(|number| i32::try_from(number).ok().and_then(PartitionId::new))
+}
+
+fn encode<T: Serialize>(value: &T) -> Bytes {
+    let value = serde_json::to_vec(value).expect("metadata values are plain structs, numbers and strings");
+    Bytes::from(value)
+}
+
+fn decode<T: for<'a> Deserialize<'a>>(key: &str, value: &[u8]) -> Result<T, MetadataError> {
+    serde_json::from_slice(value).map_err(|e| unreadable(key, e))
+}
+
+fn unreadable(key: &str, cause: impl std::fmt::Display) -> MetadataError {
+    MetadataError::Value { key: key.to_owned(), cause: cause.to_string() }
+}

@@ -1,0 +1,230 @@
+//! What the broker counts. Callers say what happened (`observe_sync(elapsed)`); names and labels live only here.
+//!
+//! The `metrics` facade is process-wide by its nature: the recorder is installed once, however many brokers a test
+//! starts in one process. Handles are looked up once, so that the hot path pays one atomic addition.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use highwater_protocol::ApiKey;
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Upper bounds of latency buckets, in seconds.
+const LATENCY_BUCKETS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+static EXPORTER: LazyLock<Option<PrometheusHandle>> = LazyLock::new(|| {
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), LATENCY_BUCKETS)
+        .expect("the bucket list is not empty");
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    // An embedding program may have its own recorder: then it exports, and /metrics here stays empty.
+    metrics::set_global_recorder(recorder).ok().map(|()| handle)
+});
+
+static HANDLES: LazyLock<Handles> = LazyLock::new(Handles::register);
+
+struct Handles {
+    connections: Gauge,
+    connections_refused: Counter,
+    hangups: Counter,
+    requests: Vec<(ApiKey, Counter, Histogram)>,
+    produced_bytes: Counter,
+    produced_records: Counter,
+    produced_duplicates: Counter,
+    fetched_bytes: Counter,
+    fetches_parked: Gauge,
+    fetch_wakes: Counter,
+    appends_pooled: Counter,
+    ack_wait: Histogram,
+    syncs: Histogram,
+    sync_failures: Counter,
+    partitions: Gauge,
+    topics: Gauge,
+}
+
+impl Handles {
+    fn register() -> Self {
+        describe_all();
+        let request = |key: ApiKey| {
+            let api = key.to_string();
+            (
+                key,
+                counter!("highwater_requests_total", "api" => api.clone()),
+                histogram!("highwater_request_seconds", "api" => api),
+            )
+        };
+        Self {
+            connections: gauge!("highwater_connections"),
+            connections_refused: counter!("highwater_connections_refused_total"),
+            hangups: counter!("highwater_connections_dropped_total"),
+            requests: ApiKey::ALL.iter().map(|key| request(*key)).collect(),
+            produced_bytes: counter!("highwater_produced_bytes_total"),
+            produced_records: counter!("highwater_produced_records_total"),
+            produced_duplicates: counter!("highwater_produced_duplicate_batches_total"),
+            fetched_bytes: counter!("highwater_fetched_bytes_total"),
+            fetches_parked: gauge!("highwater_fetches_parked"),
+            fetch_wakes: counter!("highwater_fetch_wakes_total"),
+            appends_pooled: counter!("highwater_appends_pooled_total"),
+            ack_wait: histogram!("highwater_ack_wait_seconds"),
+            syncs: histogram!("highwater_sync_seconds"),
+            sync_failures: counter!("highwater_sync_failures_total"),
+            partitions: gauge!("highwater_partitions"),
+            topics: gauge!("highwater_topics"),
+        }
+    }
+
+    fn request(&self, key: ApiKey) -> Option<&(ApiKey, Counter, Histogram)> {
+        self.requests.iter().find(|(other, ..)| *other == key)
+    }
+}
+
+fn describe_all() {
+    describe_gauge!("highwater_connections", "Connections that are open.");
+    describe_counter!(
+        "highwater_connections_refused_total",
+        "Connections refused for the protocol they speak."
+    );
+    describe_counter!("highwater_connections_dropped_total", "Connections closed for what the client sent.");
+    describe_counter!("highwater_requests_total", "Kafka requests, by API.");
+    describe_histogram!(
+        "highwater_request_seconds",
+        "Time from a decoded request to its answer, long polls included."
+    );
+    describe_counter!("highwater_produced_bytes_total", "Bytes of batches appended.");
+    describe_counter!("highwater_produced_records_total", "Records appended.");
+    describe_counter!(
+        "highwater_produced_duplicate_batches_total",
+        "Batches that an idempotent producer had sent before."
+    );
+    describe_counter!("highwater_fetched_bytes_total", "Bytes of batches sent to consumers.");
+    describe_gauge!("highwater_fetches_parked", "Long polls that are waiting.");
+    describe_counter!("highwater_fetch_wakes_total", "Long polls woken because their bytes were there.");
+    describe_counter!(
+        "highwater_appends_pooled_total",
+        "Produce requests appended on the pool instead of the reactor."
+    );
+    describe_histogram!("highwater_ack_wait_seconds", "Time from an append to its acknowledgement.");
+    describe_histogram!("highwater_sync_seconds", "Duration of a sync to stable storage.");
+    describe_counter!(
+        "highwater_sync_failures_total",
+        "Syncs that failed. Each one cut unacknowledged records."
+    );
+    describe_gauge!("highwater_partitions", "Partitions of all topics.");
+    describe_gauge!("highwater_topics", "Topics.");
+}
+
+/// Installs the recorder and registers every metric, so that `/metrics` shows zeros instead of nothing.
+pub(crate) fn install() {
+    LazyLock::force(&EXPORTER);
+    LazyLock::force(&HANDLES);
+}
+
+/// The metrics in Prometheus' text format.
+pub(crate) fn render() -> String {
+    EXPORTER.as_ref().map(PrometheusHandle::render).unwrap_or_default()
+}
+
+/// Moves samples out of the recorder's buffers; histograms grow without it. Called about every few seconds.
+pub(crate) fn upkeep() {
+    if let Some(exporter) = EXPORTER.as_ref() {
+        exporter.run_upkeep();
+    }
+}
+
+/// Counts something up now and down again when dropped.
+pub(crate) struct Held(&'static Gauge);
+
+impl Held {
+    fn new(gauge: &'static Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// A connection is open until the returned value is dropped.
+pub(crate) fn connected() -> Held {
+    Held::new(&HANDLES.connections)
+}
+
+/// A fetch is parked until the returned value is dropped.
+pub(crate) fn fetch_parked() -> Held {
+    Held::new(&HANDLES.fetches_parked)
+}
+
+/// A parked fetch was woken by its bytes.
+pub(crate) fn count_fetch_wake() {
+    HANDLES.fetch_wakes.increment(1);
+}
+
+/// A connection was refused for its protocol.
+pub(crate) fn count_refused_connection() {
+    HANDLES.connections_refused.increment(1);
+}
+
+/// A connection was closed for what the client sent.
+pub(crate) fn count_hangup() {
+    HANDLES.hangups.increment(1);
+}
+
+/// A request was answered `elapsed` after it was decoded.
+pub(crate) fn observe_request(key: ApiKey, elapsed: Duration) {
+    if let Some((_, count, latency)) = HANDLES.request(key) {
+        count.increment(1);
+        latency.record(elapsed.as_secs_f64());
+    }
+}
+
+/// A batch was appended.
+pub(crate) fn count_append(bytes: usize, records: u32) {
+    HANDLES.produced_bytes.increment(bytes as u64);
+    HANDLES.produced_records.increment(records.into());
+}
+
+/// A batch was there already.
+pub(crate) fn count_duplicate() {
+    HANDLES.produced_duplicates.increment(1);
+}
+
+/// Bytes left for a consumer.
+pub(crate) fn count_fetched(bytes: u64) {
+    HANDLES.fetched_bytes.increment(bytes);
+}
+
+/// A produce request was appended on the pool.
+pub(crate) fn count_pooled_append() {
+    HANDLES.appends_pooled.increment(1);
+}
+
+/// An acknowledgement left `elapsed` after its append.
+pub(crate) fn observe_ack_wait(elapsed: Duration) {
+    HANDLES.ack_wait.record(elapsed.as_secs_f64());
+}
+
+/// A sync took `elapsed`.
+pub(crate) fn observe_sync(elapsed: Duration) {
+    HANDLES.syncs.record(elapsed.as_secs_f64());
+}
+
+/// A sync failed.
+pub(crate) fn count_sync_failure() {
+    HANDLES.sync_failures.increment(1);
+}
+
+/// How many topics and partitions there are.
+pub(crate) fn set_topics(topics: usize, partitions: usize) {
+    HANDLES.topics.set(topics as f64);
+    HANDLES.partitions.set(partitions as f64);
+}

@@ -1,0 +1,349 @@
+//! One partition as the broker sees it: a log with an owner's lock, a high watermark, and those who wait for it.
+//!
+//! The high watermark is the durable end under `fsync` and the appended end otherwise (design D4). Reads go through
+//! the log's view and never take the owner's lock. Knows no protocol and no connection.
+//!
+//! Invariants: (1) the high watermark never passes the durable end while the durability is `fsync`, and then never
+//! moves back; (2) an acknowledgement is released only by the watermark, and is queued before the lock under which
+//! its batch was appended is given back. Locks are taken in the order log, acknowledgements, watermark.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use highwater_record::{Batch, LeaderEpoch, Offset, TimestampMs, TopicPartition};
+use highwater_storage::{AppendError, Appended, Log, LogCheckpoint, LogPoint, LogView, SyncJob, SyncOutcome};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+use crate::config::Durability;
+use crate::sync_scheduler::SyncScheduler;
+use crate::topic_config::TopicConfig;
+use crate::waiters::{Ack, AckQueue, FetchWaiters, Lost};
+
+/// How often a contended owner's lock is tried before the append goes to the pool.
+const LOCK_TRIES: u32 = 64;
+
+/// The effective settings of a partition.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) durability: Durability,
+    pub(crate) topic: TopicConfig,
+}
+
+/// One partition.
+pub(crate) struct Partition {
+    id: TopicPartition,
+    settings: RwLock<Settings>,
+    log: Mutex<Slot>,
+    /// The leader epoch while the partition is in service, else -1. Beside the log, so that reads need no lock.
+    epoch: AtomicI32,
+    view: OnceLock<Arc<LogView>>,
+    high_watermark: Mutex<LogPoint>,
+    sync_state: AtomicU8,
+    /// A write failed and the log must be cut before it takes more.
+    broken: AtomicBool,
+    pub(crate) acks: AckQueue,
+    pub(crate) fetches: FetchWaiters,
+}
+
+/// Where the log is in its life.
+enum Slot {
+    Recovering,
+    Open(Box<Log>),
+    Closed,
+}
+
+/// What `epoch` says while the partition is not in service.
+const NO_EPOCH: i32 = -1;
+
+/// The partition has not recovered yet, or is gone: the client must ask for metadata again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct NotLeader;
+
+/// An append that the log took.
+pub(crate) struct Accepted {
+    pub(crate) appended: Appended,
+    pub(crate) log_start: Offset,
+    pub(crate) ack: Ack,
+}
+
+/// An append that the log did not take.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    NotLeader,
+    Log(AppendError),
+}
+
+/// The state machine that keeps a partition in the sync queue at most once.
+const IDLE: u8 = 0;
+const QUEUED: u8 = 1;
+const RUNNING: u8 = 2;
+const RUNNING_DIRTY: u8 = 3;
+
+impl Partition {
+    /// A partition whose log is not open yet.
+    pub(crate) fn recovering(id: TopicPartition, settings: Settings) -> Self {
+        Self {
+            id,
+            settings: RwLock::new(settings),
+            log: Mutex::new(Slot::Recovering),
+            epoch: AtomicI32::new(NO_EPOCH),
+            view: OnceLock::new(),
+            high_watermark: Mutex::new(LogPoint::default()),
+            sync_state: AtomicU8::new(IDLE),
+            broken: AtomicBool::new(false),
+            acks: AckQueue::default(),
+            fetches: FetchWaiters::default(),
+        }
+    }
+
+    /// Topic and number.
+    pub(crate) const fn id(&self) -> &TopicPartition {
+        &self.id
+    }
+
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings.read().clone()
+    }
+
+    /// Largest batch that the partition takes, in bytes (`max.message.bytes`).
+    pub(crate) fn message_bytes_max(&self) -> u32 {
+        self.settings.read().topic.message_bytes_max
+    }
+
+    /// Brings a recovered log into service under `epoch`. Its durable end is the high watermark, or its appended
+    /// end where the durability does not wait for syncs and the recovered tail is synced.
+    pub(crate) fn open(&self, log: Log, epoch: LeaderEpoch) {
+        let view = log.view();
+        let mut slot = self.log.lock();
+        if !matches!(*slot, Slot::Recovering) {
+            return;
+        }
+        *self.high_watermark.lock() = view.durable();
+        *slot = Slot::Open(Box::new(log));
+        // Set once, under the slot's lock: a second call never gets here.
+        let _ = self.view.set(view);
+        self.epoch.store(epoch.get(), Ordering::Release);
+    }
+
+    /// The read side, if the partition is in service.
+    pub(crate) fn view(&self) -> Result<&Arc<LogView>, NotLeader> {
+        self.view.get().ok_or(NotLeader)
+    }
+
+    /// The leader epoch and the read side; the ownership check that every handler goes through.
+    pub(crate) fn leader(&self) -> Result<(LeaderEpoch, &Arc<LogView>), NotLeader> {
+        let epoch = LeaderEpoch::new(self.epoch.load(Ordering::Acquire)).ok_or(NotLeader)?;
+        Ok((epoch, self.view()?))
+    }
+
+    /// What consumers may see: everything below.
+    pub(crate) fn high_watermark(&self) -> Offset {
+        self.high_watermark.lock().offset
+    }
+
+    /// Appends if the owner's lock is free, else gives the batch back.
+    pub(crate) fn try_append(
+        self: &Arc<Self>,
+        batch: &Batch,
+        now: TimestampMs,
+        scheduler: &SyncScheduler,
+    ) -> Option<Result<Accepted, Refused>> {
+        for _ in 0..LOCK_TRIES {
+            if let Some(slot) = self.log.try_lock() {
+                return Some(self.append_locked(slot, batch, now, scheduler));
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
+    /// Appends, waiting for the owner's lock: not for reactor threads.
+    pub(crate) fn append(
+        self: &Arc<Self>,
+        batch: &Batch,
+        now: TimestampMs,
+        scheduler: &SyncScheduler,
+    ) -> Result<Accepted, Refused> {
+        self.append_locked(self.log.lock(), batch, now, scheduler)
+    }
+
+    fn append_locked(
+        self: &Arc<Self>,
+        mut slot: MutexGuard<'_, Slot>,
+        batch: &Batch,
+        now: TimestampMs,
+        scheduler: &SyncScheduler,
+    ) -> Result<Accepted, Refused> {
+        let Slot::Open(log) = &mut *slot else { return Err(Refused::NotLeader) };
+        let epoch = LeaderEpoch::new(self.epoch.load(Ordering::Acquire)).ok_or(Refused::NotLeader)?;
+        let appended = match log.append(batch, epoch, now) {
+            Ok(appended) => appended,
+            Err(error) => {
+                if matches!(error, AppendError::Io(_) | AppendError::Failed) {
+                    // The log must be cut before it takes more; that is work for a sync thread.
+                    self.broken.store(true, Ordering::Release);
+                    scheduler.request(self);
+                }
+                return Err(Refused::Log(error));
+            }
+        };
+        if appended.duplicate {
+            crate::metrics::count_duplicate();
+        } else {
+            crate::metrics::count_append(batch.bytes().len(), batch.header().record_count);
+        }
+        let (end, log_start) = (log.view().end(), log.view().log_start());
+        // Queued while the log is held: a failed sync that cuts this append off also finds its acknowledgement.
+        let last = appended.last_offset.advance(1);
+        let ack = self.acks.wait(last, || self.high_watermark() >= last);
+        drop(slot);
+
+        match self.settings.read().durability {
+            Durability::Fsync => scheduler.request(self),
+            Durability::Interval(every) => {
+                self.advance(end);
+                scheduler.request_within(self, every);
+            }
+            Durability::Os => self.advance(end),
+        }
+        Ok(Accepted { appended, log_start, ack })
+    }
+
+    /// Moves the high watermark to `point`, if that is ahead, and tells those who wait.
+    pub(crate) fn advance(&self, point: LogPoint) {
+        let mut watermark = self.high_watermark.lock();
+        if point.offset <= watermark.offset {
+            return;
+        }
+        let bytes = point.bytes.saturating_sub(watermark.bytes);
+        *watermark = point;
+        drop(watermark);
+        self.acks.release(point.offset);
+        self.fetches.credit(bytes);
+    }
+
+    /// Notes that something wants to be synced. True if the partition must be put into the queue.
+    pub(crate) fn mark_dirty(&self) -> bool {
+        let mark = |state| match state {
+            IDLE => Some(QUEUED),
+            RUNNING => Some(RUNNING_DIRTY),
+            _ => None,
+        };
+        self.sync_state.fetch_update(Ordering::AcqRel, Ordering::Acquire, mark) == Ok(IDLE)
+    }
+
+    /// Syncs what is appended, without the owner's lock while the disk works. Called by a sync thread that took
+    /// the partition from the queue. True if more was appended meanwhile: the partition must be queued again.
+    pub(crate) fn sync(&self, next_epoch: impl FnOnce() -> Option<LeaderEpoch>) -> bool {
+        self.sync_state.store(RUNNING, Ordering::Release);
+        if self.broken.swap(false, Ordering::AcqRel) {
+            self.mend(next_epoch());
+        } else if let Some(job) = self.with_log(Log::begin_sync).flatten() {
+            let began = std::time::Instant::now();
+            let result = job.run();
+            crate::metrics::observe_sync(began.elapsed());
+            // A new epoch is a metadata transaction: only a failure needs one.
+            let epoch = if result.is_err() { next_epoch() } else { None };
+            self.finish_sync(job, result, epoch);
+        }
+        let idle =
+            self.sync_state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if !idle {
+            self.sync_state.store(QUEUED, Ordering::Release);
+        }
+        !idle
+    }
+
+    /// Takes note of what a sync said; after a failure the partition goes on under `epoch`.
+    pub(crate) fn finish_sync(&self, job: SyncJob, result: io::Result<()>, epoch: Option<LeaderEpoch>) {
+        let mut slot = self.log.lock();
+        let Slot::Open(log) = &mut *slot else { return };
+        let Some(epoch) = self.enter_epoch(epoch) else { return };
+        match log.finish_sync(job, result, epoch) {
+            SyncOutcome::Durable(point) => {
+                drop(slot);
+                self.advance(point);
+            }
+            SyncOutcome::Superseded => {}
+            SyncOutcome::Failed { error, end, resumed } => {
+                crate::metrics::count_sync_failure();
+                tracing::error!(
+                    partition = %self.id, %error, durable_end = %end.offset, resumed,
+                    "a sync failed: what was not acknowledged is cut, the partition goes on in a new segment"
+                );
+                self.cut_back(end);
+            }
+        }
+    }
+
+    /// Cuts a log that a failed write closed, so that it takes appends again under `epoch`.
+    fn mend(&self, epoch: Option<LeaderEpoch>) {
+        let mut slot = self.log.lock();
+        let Slot::Open(log) = &mut *slot else { return };
+        let Some(epoch) = self.enter_epoch(epoch) else { return };
+        match log.resume(epoch) {
+            Ok(end) => {
+                tracing::warn!(partition = %self.id, end = %end.offset, "a failed write was cut off, appends go on");
+                self.cut_back(end);
+            }
+            Err(error) => {
+                tracing::error!(partition = %self.id, %error, "the partition takes no appends; the next one tries again");
+            }
+        }
+    }
+
+    /// The epoch in force after taking up a new one, if there is one; `None` if the partition is out of service.
+    fn enter_epoch(&self, new: Option<LeaderEpoch>) -> Option<LeaderEpoch> {
+        if let Some(epoch) = new {
+            self.epoch.store(epoch.get(), Ordering::Release);
+        }
+        LeaderEpoch::new(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// After the log was cut to `end`, with its owner's lock held: nobody may wait for, or see, what is gone.
+    fn cut_back(&self, end: LogPoint) {
+        self.acks.release(end.offset);
+        self.acks.fail(Lost::SyncFailed);
+        *self.high_watermark.lock() = end;
+        self.fetches.wake_all();
+    }
+
+    /// What the checkpoint file should say about the partition.
+    pub(crate) fn checkpoint(&self) -> Option<LogCheckpoint> {
+        match &*self.log.lock() {
+            Slot::Open(log) => Some(log.checkpoint()),
+            Slot::Recovering | Slot::Closed => None,
+        }
+    }
+
+    /// Runs `change` on the open log under the owner's lock.
+    pub(crate) fn with_log<T>(&self, change: impl FnOnce(&mut Log) -> T) -> Option<T> {
+        match &mut *self.log.lock() {
+            Slot::Open(log) => Some(change(log)),
+            Slot::Recovering | Slot::Closed => None,
+        }
+    }
+
+    /// Takes the partition out of service; waits for a running append. The log is handed back for closing.
+    pub(crate) fn close(&self) -> Option<Log> {
+        let slot = std::mem::replace(&mut *self.log.lock(), Slot::Closed);
+        self.epoch.store(NO_EPOCH, Ordering::Release);
+        self.acks.fail(Lost::Closed);
+        self.fetches.wake_all();
+        match slot {
+            Slot::Open(log) => Some(*log),
+            Slot::Recovering | Slot::Closed => None,
+        }
+    }
+
+    /// Longest time that an acknowledged record may stay unsynced, if the durability bounds it.
+    pub(crate) fn sync_interval(&self) -> Option<Duration> {
+        match self.settings.read().durability {
+            Durability::Interval(every) => Some(every),
+            Durability::Fsync | Durability::Os => None,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Bringing partitions into service at a start, and out of it at a stop.
+//!
+//! What was appended after the last checkpoint is scanned; everything else is taken as it was left. A partition
+//! that cannot be opened stays out of service with an error in the log and does not keep the others from serving.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use highwater_record::TopicName;
+use highwater_storage::{Log, SyncJob};
+
+use crate::broker::Broker;
+use crate::config::Durability;
+use crate::meta::MetadataError;
+use crate::partition::Partition;
+use crate::topic_admin;
+use crate::topic_config::TopicConfig;
+use crate::topics::Topic;
+use crate::{checkpointer, clock};
+
+/// Enters every topic of the metadata, still out of service, and finishes deletions that were cut short.
+pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
+    for (id, tombstone) in broker.metadata.tombstones()? {
+        match TopicName::new(&tombstone.name) {
+            Ok(name) => topic_admin::bury(broker, id, &name, tombstone.partitions),
+            Err(error) => tracing::error!(name = tombstone.name, %error, "a deleted topic has no legal name"),
+        }
+    }
+    for (name, record) in broker.metadata.topics()? {
+        let unreadable = |cause: String| MetadataError::Value { key: name.to_string(), cause };
+        let id = record.id.parse().map_err(|error| unreadable(format!("{error}")))?;
+        let config = TopicConfig::parse(&record.configs, broker.config()).map_err(unreadable)?;
+        let topic = topic_admin::assemble(broker, name, id, record, config);
+        broker.recovery.total.fetch_add(topic.partitions.len(), Ordering::Relaxed);
+        broker.topics.insert(Arc::new(topic));
+    }
+    Ok(())
+}
+
+/// Opens every partition's log, on as many threads as there are cores, and makes recovered tails durable before
+/// anyone can read them.
+pub(crate) fn recover(broker: &Broker) {
+    let checkpoint = checkpointer::load(broker);
+    if broker.previous_epoch.is_some() && checkpoint.clean_stop != broker.previous_epoch {
+        tracing::warn!(
+            "the last stop was not a clean one; what was appended after the last checkpoint is scanned"
+        );
+    }
+    let topics = broker.topics.all();
+    let work: Vec<_> =
+        topics.iter().flat_map(|topic| topic.partitions.iter().map(move |p| (topic, p))).collect();
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(work.len());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((topic, partition)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let known = checkpoint.partitions.get(partition.id());
+                    // A log of an earlier topic of the same name is not meant.
+                    let known = known.filter(|known| known.topic_id == Some(topic.id)).map(|known| known.log);
+                    recover_one(broker, topic, partition, known);
+                }
+            });
+        }
+    });
+    if let Err(error) = sync_all(broker) {
+        tracing::error!(%error, "cannot make recovered tails durable; they stay invisible until a later sync succeeds");
+    }
+    broker.recovery.done.store(true, Ordering::Release);
+}
+
+fn recover_one(
+    broker: &Broker,
+    topic: &Topic,
+    partition: &Partition,
+    known: Option<highwater_storage::LogCheckpoint>,
+) {
+    match topic_admin::open_log(broker, topic, partition, known, clock::now()) {
+        Ok(log) => {
+            partition.open(log, broker.epoch);
+            broker.recovery.recovered.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(error) => {
+            broker.recovery.failed.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(
+                partition = %partition.id(), %error,
+                "cannot open a partition; it stays out of service, its files are untouched"
+            );
+        }
+    }
+}
+
+/// Makes everything that is appended durable with one `syncfs`, and moves the watermarks.
+fn sync_all(broker: &Broker) -> io::Result<()> {
+    let partitions = all_partitions(broker);
+    let jobs: Vec<(&Arc<Partition>, SyncJob)> = partitions
+        .iter()
+        .filter_map(|partition| Some((partition, partition.with_log(Log::begin_sync)??)))
+        .collect();
+    if !jobs.is_empty() {
+        sync_file_system(broker)?;
+    }
+    for (partition, job) in jobs {
+        partition.finish_sync(job, Ok(()), None);
+    }
+    for partition in &partitions {
+        if partition.settings().durability != Durability::Fsync
+            && let Ok(view) = partition.view()
+        {
+            partition.advance(view.end());
+        }
+    }
+    Ok(())
+}
+
+/// Makes everything durable that the data directory's file system holds.
+fn sync_file_system(broker: &Broker) -> io::Result<()> {
+    let directory = std::fs::File::open(broker.data.path())?;
+    Ok(rustix::fs::syncfs(&directory)?)
+}
+
+/// Takes every partition out of service: durable, checkpointed, closed. Called when no connection is left.
+pub(crate) fn close(broker: &Broker) -> io::Result<()> {
+    broker.scheduler.stop();
+    let synced = sync_all(broker);
+    let checkpoints = checkpointer::collect(broker);
+    let mut closed = true;
+    for partition in all_partitions(broker) {
+        let Some(log) = partition.close() else { continue };
+        if let Err(error) = log.close() {
+            closed = false;
+            tracing::error!(partition = %partition.id(), %error, "cannot close a log; the next start scans its tail");
+        }
+    }
+    // The mark says that everything is durable, and what closing wrote is part of everything.
+    let clean = closed && synced.is_ok() && sync_file_system(broker).is_ok();
+    checkpointer::store(broker, checkpoints, clean.then_some(broker.epoch));
+    synced
+}
+
+fn all_partitions(broker: &Broker) -> Vec<Arc<Partition>> {
+    broker.topics.all().iter().flat_map(|topic| topic.partitions.iter().cloned()).collect()
+}

@@ -1,0 +1,150 @@
+//! The life of a broker: bind, open, recover, serve, stop.
+//!
+//! The port opens before the partitions have recovered; until then they answer NOT_LEADER_OR_FOLLOWER. Neither start
+//! nor stop syncs partition by partition: one `syncfs` makes all recovered tails, or all that is left, durable.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use highwater_storage::{DataDir, DataDirError, DiskFiles, FileLayer, MetaLog, MetaOpenError};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::broker::{AppendPace, Broker, RecoveryProgress};
+use crate::buffers::BufferPool;
+use crate::config::Config;
+use crate::listener::{self, ListenError};
+use crate::meta::{Metadata, MetadataError, ProducerIds};
+use crate::shutdown::Shutdown;
+use crate::sync_scheduler::SyncScheduler;
+use crate::topics::Topics;
+use crate::{checkpointer, clock, metrics, recovery};
+
+/// How long connections may take to finish what they have begun when the broker stops.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
+
+/// What a broker that serves can tell about itself.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// The addresses that it listens on.
+    pub addresses: Vec<SocketAddr>,
+    /// Its data directory.
+    pub data: PathBuf,
+    /// Time from the start until every partition had recovered.
+    pub took: Duration,
+}
+
+/// Why a broker does not start, or stops by itself.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// No listener.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataDirError),
+    /// The metadata log cannot be opened.
+    #[error("cannot open the metadata log: {0}")]
+    MetaLog(#[from] MetaOpenError),
+    /// The metadata cannot be read.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// The system gives no threads.
+    #[error("cannot start the sync threads: {0}")]
+    Threads(std::io::Error),
+    /// What was appended last may not be durable.
+    #[error(
+        "cannot make the last appends durable: {0}; acknowledged records are safe, the next start recovers the rest"
+    )]
+    LastSync(std::io::Error),
+    /// A part of the broker panicked.
+    #[error("a part of the broker panicked: {0}")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+/// How many reactor threads a broker wants: one more than there are cores, so that appends on all but one of them
+/// leave a thread for heartbeats and health.
+pub fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 1
+}
+
+/// Runs a broker until `stop` completes, calling `ready` once all partitions serve.
+///
+/// # Errors
+/// If it cannot start, or cannot stop cleanly. Acknowledged records are safe in either case.
+pub async fn run(
+    config: Config,
+    stop: impl Future<Output = ()>,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), RunError> {
+    let began = Instant::now();
+    metrics::install();
+    // Bound first: a start that finds its port taken has touched nothing.
+    let listeners = listener::bind(&config)?;
+    let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let broker = tokio::task::spawn_blocking(move || open(config)).await??;
+
+    let mut serving = JoinSet::new();
+    for listener in listeners {
+        serving.spawn(listener::serve(listener, Arc::clone(&broker)));
+    }
+    let recovering = Arc::clone(&broker);
+    tokio::task::spawn_blocking(move || recovery::recover(&recovering)).await?;
+    let checkpoints = tokio::spawn(checkpointer::run(Arc::clone(&broker)));
+    ready(&Ready { addresses, data: broker.data.path().to_owned(), took: began.elapsed() });
+
+    stop.await;
+    tracing::info!("stopping");
+    broker.shutdown.stop();
+    checkpoints.await?;
+    let drained =
+        tokio::time::timeout(DRAIN_DEADLINE, async { while serving.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!("connections did not finish within {} s and are cut", DRAIN_DEADLINE.as_secs());
+        serving.shutdown().await;
+    }
+    tokio::task::spawn_blocking(move || recovery::close(&broker)).await?.map_err(RunError::LastSync)
+}
+
+/// Opens everything but the partitions' logs.
+pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
+    let files: Arc<dyn FileLayer> = Arc::new(DiskFiles);
+    let data = DataDir::open(config.data.clone(), Arc::clone(&files))?;
+    let store = MetaLog::open(Arc::clone(&files), data.path(), clock::now())?;
+    let metadata = Arc::new(Metadata::new(Box::new(store)));
+    let previous_epoch = metadata.incarnation()?;
+    let epoch = metadata.next_incarnation()?;
+    let cluster_id = metadata.cluster_id()?;
+    let for_syncs = Arc::clone(&metadata);
+    let next_epoch = Arc::new(move || match for_syncs.next_incarnation() {
+        Ok(epoch) => Some(epoch),
+        Err(error) => {
+            tracing::error!(%error, "cannot take a new leader epoch");
+            None
+        }
+    });
+    let broker = Arc::new(Broker {
+        files,
+        data,
+        metadata,
+        cluster_id,
+        epoch,
+        previous_epoch,
+        topics: Topics::default(),
+        topic_changes: parking_lot::Mutex::new(()),
+        producer_ids: ProducerIds::new(),
+        scheduler: SyncScheduler::start(next_epoch).map_err(RunError::Threads)?,
+        append_slots: Semaphore::new(worker_threads() - 1),
+        append_pace: AppendPace::default(),
+        buffers: Arc::new(BufferPool::default()),
+        shutdown: Shutdown::new(),
+        recovery: RecoveryProgress::default(),
+        config,
+    });
+    recovery::register(&broker)?;
+    Ok(broker)
+}

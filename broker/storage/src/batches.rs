@@ -1,0 +1,108 @@
+//! Walking the batches of a segment by their headers, without reading what is in them.
+//!
+//! The walk trusts no byte: each header must parse, fit before the limit and follow the batch before it. It does not
+//! compare CRCs; recovery and `SegmentScan` do.
+
+use std::io;
+use std::ops::ControlFlow;
+
+use highwater_record::{BatchHeader, HEADER_BYTES, HeaderError, Offset};
+use thiserror::Error;
+
+/// Bytes that are read at a time: many headers of small batches, and no more than one page.
+const WINDOW_BYTES: usize = 4096;
+
+/// Why bytes in a segment are not the batch that should be there.
+#[derive(Clone, Copy, Debug, Error, Eq, PartialEq)]
+pub enum BatchFault {
+    /// The header does not parse.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The batch ends after the bytes do.
+    #[error("the batch says it is {size_bytes} bytes long, there are {available}")]
+    PastEnd {
+        /// Size by the batch's length field.
+        size_bytes: u32,
+        /// Bytes up to the end of the file, or to where the next segment begins.
+        available: u64,
+    },
+    /// The batch does not follow the one before it.
+    #[error("base offset is {actual}, the batch before ends at {expected}")]
+    OffsetOrder {
+        /// Smallest offset that may come here.
+        expected: Offset,
+        /// Base offset that is there.
+        actual: Offset,
+    },
+    /// The checksum differs.
+    #[error("checksum is {stored:#010x}, the bytes give {computed:#010x}")]
+    Crc {
+        /// CRC in the header.
+        stored: u32,
+        /// CRC of the bytes.
+        computed: u32,
+    },
+}
+
+/// Why a walk ended early.
+#[derive(Debug, Error)]
+pub(crate) enum WalkError {
+    #[error("position {position}: {fault}")]
+    Fault { position: u64, fault: BatchFault },
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Reads bytes at a position: fills the buffer or stops at the end.
+pub(crate) trait ReadAt {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+}
+
+/// Calls `visit` with position and header of each batch from `start` on that lies wholly below `limit`, until it
+/// breaks. The first batch must not begin before `expected`.
+pub(crate) fn walk<B>(
+    source: &impl ReadAt,
+    start: u64,
+    limit: u64,
+    mut expected: Offset,
+    mut visit: impl FnMut(u64, &BatchHeader) -> ControlFlow<B>,
+) -> Result<Option<B>, WalkError> {
+    let mut window = [0; WINDOW_BYTES];
+    let mut window_start = 0;
+    let mut window_len = 0;
+    let mut position = start;
+    while position < limit {
+        let available = limit - position;
+        let wanted = available.min(HEADER_BYTES as u64);
+        if position < window_start || position + wanted > window_start + window_len {
+            let len = available.min(WINDOW_BYTES as u64) as usize;
+            window_start = position;
+            window_len = source.read_at(&mut window[..len], position)? as u64;
+        }
+        let bytes = &window[(position - window_start) as usize..window_len as usize];
+        let header = checked_header(bytes, available, expected)
+            .map_err(|fault| WalkError::Fault { position, fault })?;
+        if let ControlFlow::Break(value) = visit(position, &header) {
+            return Ok(Some(value));
+        }
+        expected = header.next_offset();
+        position += u64::from(header.size_bytes);
+    }
+    Ok(None)
+}
+
+/// The header at the front of `bytes`, if a batch of it fits and may come here.
+pub(crate) fn checked_header(
+    bytes: &[u8],
+    available: u64,
+    expected: Offset,
+) -> Result<BatchHeader, BatchFault> {
+    let header = BatchHeader::parse(bytes)?;
+    if u64::from(header.size_bytes) > available {
+        return Err(BatchFault::PastEnd { size_bytes: header.size_bytes, available });
+    }
+    if header.base_offset < expected || header.next_offset() <= header.base_offset {
+        return Err(BatchFault::OffsetOrder { expected, actual: header.base_offset });
+    }
+    Ok(header)
+}

@@ -1,0 +1,179 @@
+//! The checkpoint of a data directory: what is known of each log, and whether the last stop was a clean one.
+//!
+//! One file, `checkpoint`, replaced as a whole. It is disposable: without it every log is read from its start. A
+//! clean-stop mark counts only for the incarnation that it names. Byte table in `broker/docs/format.md`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use highwater_record::{LeaderEpoch, Offset, PartitionId, TopicId, TopicName, TopicPartition};
+
+use crate::files::FileLayer;
+use crate::log::LogCheckpoint;
+use crate::own_file::{self, Durable, Fields, Kind, frame, unframe};
+
+const KIND: Kind = Kind { magic: *b"HWCP", version: 1 };
+/// Name of the file in the data directory.
+const FILE_NAME: &str = "checkpoint";
+
+/// What is known of one partition's log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PartitionCheckpoint {
+    /// The topic that the log belongs to. A log of another topic of the same name is not meant.
+    pub topic_id: Option<TopicId>,
+    /// Its offsets.
+    pub log: LogCheckpoint,
+}
+
+/// The contents of the file.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Checkpoint {
+    /// The incarnation that stopped cleanly, if the last one did: all that it wrote is durable.
+    pub clean_stop: Option<LeaderEpoch>,
+    /// The partitions.
+    pub partitions: BTreeMap<TopicPartition, PartitionCheckpoint>,
+}
+
+/// What loading found.
+#[derive(Debug)]
+pub enum LoadedCheckpoint {
+    /// There is no file.
+    Absent,
+    /// There is one, but it does not hold together or cannot be read. Treat it as absent, and say so.
+    Unusable {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file.
+    Found(Checkpoint),
+}
+
+/// The checkpoint file of one data directory.
+#[derive(Clone, Debug)]
+pub struct CheckpointFile {
+    files: Arc<dyn FileLayer>,
+    path: PathBuf,
+}
+
+impl CheckpointFile {
+    /// The file in `data_dir`, whether it exists or not.
+    pub fn new(files: Arc<dyn FileLayer>, data_dir: &Path) -> Self {
+        Self { files, path: data_dir.join(FILE_NAME) }
+    }
+
+    /// Reads the file. Never an error: the file is disposable.
+    pub fn load(&self) -> LoadedCheckpoint {
+        match own_file::load(&*self.files, &self.path) {
+            Ok(None) => LoadedCheckpoint::Absent,
+            Ok(Some(bytes)) => match Checkpoint::decode(&bytes) {
+                Some(checkpoint) => LoadedCheckpoint::Found(checkpoint),
+                None => LoadedCheckpoint::Unusable {
+                    reason: format!(
+                        "its {} bytes are not a whole checkpoint of version {}",
+                        bytes.len(),
+                        KIND.version
+                    ),
+                },
+            },
+            Err(error) => LoadedCheckpoint::Unusable { reason: error.to_string() },
+        }
+    }
+
+    /// Replaces the file; it is durable when this returns.
+    pub fn store(&self, checkpoint: &Checkpoint) -> io::Result<()> {
+        own_file::store(&*self.files, &self.path, &checkpoint.encode(), Durable::Yes)
+    }
+}
+
+impl Checkpoint {
+    fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(16 + self.partitions.len() * 80);
+        body.extend_from_slice(&self.clean_stop.map_or(-1, LeaderEpoch::get).to_be_bytes());
+        body.extend_from_slice(&(self.partitions.len() as u32).to_be_bytes());
+        for (partition, known) in &self.partitions {
+            let topic = partition.topic.as_str().as_bytes();
+            // A legal name has at most 249 bytes.
+            body.push(topic.len() as u8);
+            body.extend_from_slice(topic);
+            body.extend_from_slice(&partition.partition.get().to_be_bytes());
+            body.extend_from_slice(&known.topic_id.map_or([0; 16], TopicId::get));
+            for offset in [known.log.log_start, known.log.recovery_point, known.log.high_watermark] {
+                body.extend_from_slice(&offset.get().to_be_bytes());
+            }
+        }
+        frame(KIND, &body)
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(unframe(KIND, bytes)?);
+        let clean_stop = LeaderEpoch::new(fields.i32()?);
+        let count = fields.u32()?;
+        let mut partitions = BTreeMap::new();
+        for _ in 0..count {
+            let length = usize::from(fields.u8()?);
+            let topic = TopicName::new(std::str::from_utf8(fields.bytes(length)?).ok()?).ok()?;
+            let partition = PartitionId::new(fields.i32()?)?;
+            let topic_id = TopicId::new(*fields.bytes(16)?.first_chunk()?);
+            let log = LogCheckpoint {
+                log_start: Offset::new(fields.i64()?)?,
+                recovery_point: Offset::new(fields.i64()?)?,
+                high_watermark: Offset::new(fields.i64()?)?,
+            };
+            partitions.insert(TopicPartition { topic, partition }, PartitionCheckpoint { topic_id, log });
+        }
+        fields.0.is_empty().then_some(Self { clean_stop, partitions })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimFiles;
+
+    fn sample() -> Checkpoint {
+        let offset = |n| Offset::new(n).unwrap();
+        let partition = |topic: &str, id| TopicPartition {
+            topic: TopicName::new(topic).unwrap(),
+            partition: PartitionId::new(id).unwrap(),
+        };
+        let log =
+            LogCheckpoint { log_start: offset(5), recovery_point: offset(90), high_watermark: offset(80) };
+        Checkpoint {
+            clean_stop: LeaderEpoch::new(7),
+            partitions: BTreeMap::from([
+                (partition("logs", 0), PartitionCheckpoint { topic_id: TopicId::new([3; 16]), log }),
+                (partition("__meta", 12), PartitionCheckpoint { topic_id: None, log }),
+            ]),
+        }
+    }
+
+    #[test]
+    fn a_stored_checkpoint_survives_a_crash() {
+        let files = SimFiles::with_dir(Path::new("data"));
+        CheckpointFile::new(Arc::new(files.clone()), Path::new("data")).store(&sample()).unwrap();
+
+        for seed in 0..20 {
+            let after = CheckpointFile::new(Arc::new(files.crash(seed)), Path::new("data"));
+            assert!(matches!(after.load(), LoadedCheckpoint::Found(found) if found == sample()));
+        }
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_reported_and_not_used() {
+        let files = SimFiles::with_dir(Path::new("data"));
+        let file = CheckpointFile::new(Arc::new(files.clone()), Path::new("data"));
+        assert!(matches!(file.load(), LoadedCheckpoint::Absent));
+        file.store(&sample()).unwrap();
+        let path = Path::new("data/checkpoint");
+        let good = files.read(path).unwrap();
+
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            files.overwrite(path, &bad);
+            assert!(matches!(file.load(), LoadedCheckpoint::Unusable { .. }), "byte {at}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Taking away: the end of a log (a failed sync, a truncation) and its beginning (retention).
+//!
+//! A reader may hold what is taken away. So the end is cut in two steps: readers get a new object for the shortened
+//! segment at once; the file is shortened when nobody holds the old object, which owns the map. Until then the next
+//! segment's base offset says where the old one ends, and recovery honours it. The beginning goes file by file;
+//! whoever has one open keeps it.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use highwater_record::{LeaderEpoch, Offset};
+use thiserror::Error;
+
+use crate::batches::{BatchFault, WalkError};
+use crate::files::{Access, FileLayer};
+use crate::log::Log;
+use crate::log::recover::rebuild_producers;
+use crate::point::LogPoint;
+use crate::producers::Fingerprint;
+use crate::segment::{Extent, MaxTime, Segment, base_of};
+
+/// Why a log is not cut.
+#[derive(Debug, Error)]
+pub enum CutError {
+    /// The log does not reach there.
+    #[error("offset {requested} is outside {start}..={end}")]
+    OutOfRange {
+        /// The offset that was asked for.
+        requested: Offset,
+        /// First offset of the log.
+        start: Offset,
+        /// Offset after the last.
+        end: Offset,
+    },
+    /// A batch that stays cannot be read.
+    #[error("{} at position {position}: {fault}", path.display())]
+    Corrupt {
+        /// The log's directory.
+        path: PathBuf,
+        /// Where the batch begins in its segment.
+        position: u64,
+        /// What is wrong with it.
+        fault: BatchFault,
+    },
+    /// The disk says no.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A segment that lost bytes, and the length that its file will have.
+#[derive(Debug)]
+pub(super) struct Retired {
+    segment: Arc<Segment>,
+    len: u64,
+}
+
+/// Segments that are no longer part of a log. Run it when the new log start is durable elsewhere; dropping it
+/// leaves the files to the next one.
+#[derive(Debug)]
+pub struct RemovalJob {
+    files: Arc<dyn FileLayer>,
+    dir: PathBuf,
+    below: Offset,
+}
+
+impl Log {
+    /// Takes away everything from offset `to` on; batches get at least `new_epoch` from now on. A batch that `to`
+    /// lies inside of goes as a whole.
+    pub fn truncate(&mut self, to: Offset, new_epoch: LeaderEpoch) -> Result<LogPoint, CutError> {
+        let (start, end) = (self.view.log_start(), self.end.offset);
+        if to < start || to > end {
+            return Err(CutError::OutOfRange { requested: to, start, end });
+        }
+        self.cut(to, new_epoch)?;
+        if !self.retired.is_empty() {
+            // The file cannot be shortened yet. A new segment says where it ends, should the process die now.
+            self.start_segment(self.expired_at)?;
+        }
+        Ok(self.end)
+    }
+
+    /// Cuts a log at its durable end after a failed write or sync, so that it takes appends again, in a new segment
+    /// and with at least `new_epoch`.
+    pub fn resume(&mut self, new_epoch: LeaderEpoch) -> Result<LogPoint, CutError> {
+        if self.failed {
+            self.cut(self.durable.offset, new_epoch)?;
+            self.failed = false;
+        }
+        Ok(self.end)
+    }
+
+    /// Closes the log to appends.
+    pub(super) fn fail(&mut self) {
+        self.failed = true;
+        self.generation += 1;
+        self.syncing = false;
+    }
+
+    fn cut(&mut self, to: Offset, new_epoch: LeaderEpoch) -> Result<(), CutError> {
+        self.generation += 1;
+        self.syncing = false;
+        let corrupt = |dir: &PathBuf, error| match error {
+            WalkError::Fault { position, fault } => CutError::Corrupt { path: dir.clone(), position, fault },
+            WalkError::Io(error) => CutError::Io(error),
+        };
+        let mut segments = Vec::clone(&self.view.segments());
+        let dropped = segments.split_off(segments.partition_point(|segment| segment.base() < to));
+        let mut end = to;
+        let mut retired = None;
+        if let Some(last) = segments.pop_if(|last| last.end().offset > to) {
+            let shorter = self.shortened(&last, to).map_err(|error| corrupt(&self.place.dir, error))?;
+            end = shorter.end().offset;
+            retired = Some(Retired { len: shorter.end().bytes, segment: last });
+            segments.extend((shorter.end().bytes > 0).then(|| Arc::new(shorter)));
+        }
+        let (producers, sidecar_end) = rebuild_producers(&self.place, &segments, end, self.expired_at)
+            .map_err(|error| corrupt(&self.place.dir, error))?;
+        self.last_batch = last_batch(&segments).map_err(|error| corrupt(&self.place.dir, error))?;
+
+        // Nothing fails from here on.
+        self.writer = None;
+        self.retired.extend(retired);
+        self.producers = producers;
+        self.owed.sidecar_end = sidecar_end;
+        self.owed.indexes.clear();
+        self.epoch_min = self.epoch_min.max(new_epoch);
+        self.set_epochs(|epochs| epochs.truncate_from_end(end));
+        self.publish_cut(segments, end);
+        for segment in dropped {
+            self.remove_files(&segment);
+        }
+        self.finish_cuts();
+        Ok(())
+    }
+
+    fn publish_cut(&mut self, segments: Vec<Arc<Segment>>, end: Offset) {
+        let kept: u64 = segments.iter().map(|segment| segment.end().bytes).sum();
+        let lost = self.view.size_bytes() - kept;
+        let bytes =
+            if end == self.durable.offset { self.durable.bytes } else { self.end.bytes.saturating_sub(lost) };
+        let point = LogPoint { offset: end, bytes };
+        self.set_end(point);
+        if self.durable.offset > end {
+            self.set_durable(point);
+        }
+        self.view.set_segments(segments);
+    }
+
+    /// A new object for `segment`, which ends at the batch that contains `to`.
+    fn shortened(&self, segment: &Segment, to: Offset) -> Result<Segment, WalkError> {
+        let base = segment.base();
+        let durable = segment.durable();
+        let end = if durable.offset == to {
+            durable
+        } else {
+            let located = segment.locate(to)?;
+            let end = segment.end();
+            located.map_or(end, |(position, header)| LogPoint { offset: header.base_offset, bytes: position })
+        };
+        segment.flush_indexes()?;
+        let distance = end.offset.since(base);
+        let offset_entries = segment.offsets.count_where(|e| u64::from(e.relative_offset) < distance)?;
+        let time_entries = segment.times.count_where(|e| u64::from(e.relative_offset) < distance)?;
+        let mut max_time = segment.max_time();
+        if max_time.offset >= end.offset {
+            max_time = MaxTime { timestamp: crate::segment::NO_TIMESTAMP, offset: base };
+            segment.locate_from(None, |_, header| {
+                let stays = header.base_offset < end.offset;
+                if stays && header.max_timestamp > max_time.timestamp {
+                    max_time = MaxTime { timestamp: header.max_timestamp, offset: header.last_offset() };
+                }
+                !stays
+            })?;
+        }
+        let extent = Extent { end, max_time, offset_entries, time_entries };
+        let shorter = Segment::new(&self.place, base, &extent, 0);
+        shorter.offsets.truncate(offset_entries)?;
+        shorter.times.truncate(time_entries)?;
+        shorter.set_durable(if durable.offset < end.offset { durable } else { end });
+        Ok(shorter)
+    }
+
+    /// Shortens the files of segments that nobody holds any more.
+    pub(super) fn finish_cuts(&mut self) {
+        let files = Arc::clone(&self.place.files);
+        self.retired.retain_mut(|retired| {
+            // Nobody can take another reference: the list that readers begin from no longer has it.
+            if Arc::strong_count(&retired.segment) > 1 {
+                return true;
+            }
+            let cut =
+                files.open(retired.segment.path(), Access::Write).and_then(|file| file.set_len(retired.len));
+            if let Err(error) = &cut
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                let path = retired.segment.path().display();
+                tracing::error!(%path, %error, "bytes after the cut stay in the file");
+            }
+            false
+        });
+    }
+
+    fn remove_files(&self, segment: &Segment) {
+        for path in [segment.offsets.path(), segment.times.path()].map(PathBuf::as_path) {
+            let _ = self.place.files.unlink(path);
+        }
+        if let Err(error) = self.place.files.unlink(segment.path()) {
+            tracing::error!(path = %segment.path().display(), %error, "segment after the cut stays");
+        }
+    }
+
+    /// Moves the log's start forward; it may come to lie inside a batch. Segments that end at or below it are
+    /// gone for readers from now on, and their files when the job has run.
+    pub fn delete_before(&mut self, offset: Offset) -> Result<RemovalJob, CutError> {
+        let (start, end) = (self.view.log_start(), self.end.offset);
+        if offset > end {
+            return Err(CutError::OutOfRange { requested: offset, start, end });
+        }
+        let start = start.max(offset);
+        let segments = self.view.segments();
+        let keep_from = segments.iter().skip(1).take_while(|next| next.base() <= start).count();
+        self.view.set_start(start);
+        if keep_from > 0 {
+            self.view.set_segments(segments[keep_from..].to_vec());
+        }
+        self.set_epochs(|epochs| epochs.truncate_from_start(start));
+        let below = segments.get(keep_from).map_or(Offset::ZERO, |first| first.base());
+        Ok(RemovalJob { files: Arc::clone(&self.place.files), dir: self.place.dir.clone(), below })
+    }
+}
+
+impl RemovalJob {
+    /// Removes the files, oldest segment first, so that what a crash leaves is the end of the log without a hole.
+    /// Says how many log bytes were removed.
+    pub fn run(&self) -> io::Result<u64> {
+        if self.below == Offset::ZERO {
+            return Ok(0);
+        }
+        let mut removed = 0;
+        let mut old: Vec<_> = (self.files.list(&self.dir)?.into_iter())
+            .filter_map(|entry| base_of(&entry.name, "log").map(|base| (base, entry)))
+            .filter(|(base, _)| *base < self.below)
+            .collect();
+        old.sort_unstable_by_key(|(base, _)| *base);
+        for (base, entry) in old {
+            for suffix in ["index", "timeindex", "log"] {
+                match self.files.unlink(&self.dir.join(crate::segment::file_name(base, suffix))) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            removed += entry.len;
+        }
+        Ok(removed)
+    }
+}
+
+/// The batch that a list of segments ends with.
+fn last_batch(segments: &[Arc<Segment>]) -> Result<Option<Fingerprint>, WalkError> {
+    let Some(last) = segments.iter().rfind(|segment| segment.end().bytes > 0) else { return Ok(None) };
+    let wanted = Offset::new(last.end().offset.get() - 1).unwrap_or_default();
+    let found = last.locate(wanted)?;
+    Ok(found.map(|(_, header)| Fingerprint { base_offset: header.base_offset, crc: header.crc }))
+}

@@ -1,0 +1,259 @@
+//! One partition's log: open, append, sync, cut, delete before.
+//!
+//! One owner holds the [`Log`] and appends; readers hold its [`LogView`]. Nothing here waits for the disk's cache:
+//! the owner takes a [`SyncJob`], runs it without holding the log, and hands the result back. Time is an argument,
+//! the network and error codes are not known.
+//!
+//! Invariants:
+//! 1. Segments are in offset order; each begins where the one before ends, and only the last grows.
+//! 2. `durable <= end`. Below the durable end everything was covered by a sync that succeeded, names included.
+//! 3. What was recorded of producers and epochs is what a walk over the batch headers would record.
+//! 4. After a failed write or sync nothing is appended until the log was cut at its durable end.
+
+mod append;
+mod cut;
+mod recover;
+mod sync;
+mod writer;
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use highwater_record::{LeaderEpoch, Offset, TimestampMs, TimestampType, TopicId};
+use thiserror::Error;
+
+use crate::batches::BatchFault;
+use crate::epochs::{self, Epochs};
+use crate::files::FileLayer;
+use crate::own_file::{self, Durable};
+use crate::point::LogPoint;
+use crate::producers::{self, Fingerprint, Producers, Snapshot};
+use crate::segment::{Place, Segment};
+use crate::view::LogView;
+
+pub use append::{AppendError, Appended};
+pub use cut::{CutError, RemovalJob};
+pub use recover::Recovery;
+pub use sync::{SidecarJob, SyncJob, SyncOutcome};
+
+use cut::Retired;
+use writer::Writer;
+
+/// What a log is like. The caller chooses everything; there is no default.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LogConfig {
+    /// Largest size of a segment file (`segment.bytes`). At most `i32::MAX`, as in Kafka.
+    pub segment_bytes: u32,
+    /// How long a segment takes batches (`segment.ms`).
+    pub segment_ms: u64,
+    /// Bytes between two index entries (`index.interval.bytes`; Kafka's default is 4096).
+    pub index_interval_bytes: u32,
+    /// Largest size of an index file (`segment.index.bytes`; Kafka's default is 10 MiB).
+    pub index_bytes_max: u32,
+    /// Whose clock stamps records (`message.timestamp.type`).
+    pub timestamp_type: TimestampType,
+    /// Whether writeback is started as bytes arrive; only useful if they are going to be synced.
+    pub writeback: bool,
+    /// How long a silent producer is remembered (`producer.id.expiration.ms`).
+    pub producer_expiry_ms: u64,
+    /// The topic's UUID, written to `partition.metadata` when the directory is made.
+    pub topic_id: Option<TopicId>,
+}
+
+/// What is known of a log from outside it, from the data directory's checkpoint file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LogCheckpoint {
+    /// First offset.
+    pub log_start: Offset,
+    /// Everything below was synced.
+    pub recovery_point: Offset,
+    /// What consumers had been shown. Storage keeps it and does not use it.
+    pub high_watermark: Offset,
+}
+
+/// Why a log does not open. No batch was changed or removed.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// A batch that had been synced is damaged.
+    #[error("{} is damaged at position {position}, below the recovery point: {fault}", path.display())]
+    Corrupt {
+        /// The segment.
+        path: PathBuf,
+        /// Where the batch begins.
+        position: u64,
+        /// What is wrong with it.
+        fault: BatchFault,
+    },
+    /// Bytes that had been synced are gone.
+    #[error("{} ends at offset {found}, but everything below {expected} had been synced", path.display())]
+    Missing {
+        /// The segment or directory that is too short.
+        path: PathBuf,
+        /// Where it must reach to.
+        expected: Offset,
+        /// Where it ends.
+        found: Offset,
+    },
+    /// The disk says no.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it says.
+        source: io::Error,
+    },
+}
+
+/// One partition's log.
+#[derive(Debug)]
+pub struct Log {
+    place: Place,
+    config: LogConfig,
+    view: Arc<LogView>,
+    dir_exists: bool,
+    /// The active segment's writer; none before the first append and after a cut.
+    writer: Option<Writer>,
+    end: LogPoint,
+    durable: LogPoint,
+    /// Batches get at least this epoch, whatever the caller says: epochs never go back.
+    epoch_min: LeaderEpoch,
+    producers: Producers,
+    expired_at: TimestampMs,
+    /// The batch that ends at `end`.
+    last_batch: Option<Fingerprint>,
+    owed: Owed,
+    /// Counts cuts, so that a sync that began before one is not taken for one after it.
+    generation: u64,
+    syncing: bool,
+    failed: bool,
+    retired: Vec<Retired>,
+}
+
+/// What the next sync has to make durable besides the segments.
+#[derive(Debug, Default)]
+struct Owed {
+    /// The partition's directory has names that are not durable.
+    dir: bool,
+    /// So has its parent, and `partition.metadata` was written.
+    parent: bool,
+    /// The epoch file is older than the log.
+    epochs: bool,
+    /// Indexes of sealed segments.
+    indexes: Vec<Arc<Segment>>,
+    /// The producers' sidecar should be written with the next sync.
+    sidecar: bool,
+    /// Where the sidecar on disk ends.
+    sidecar_end: Option<Offset>,
+}
+
+impl Log {
+    /// Opens the log in a directory; a missing directory is an empty log, and is made at the first append.
+    ///
+    /// What lies above the recovery point of `known` is checked batch by batch, and a torn tail is dropped. Without
+    /// `known` that is the whole log. Damage below the recovery point is an error and changes nothing.
+    pub fn open(
+        files: Arc<dyn FileLayer>,
+        dir: PathBuf,
+        config: LogConfig,
+        known: Option<LogCheckpoint>,
+        now: TimestampMs,
+    ) -> Result<(Self, Recovery), OpenError> {
+        recover::open(Place { files, dir }, config, known, now)
+    }
+
+    /// The read side. It stays valid as long as it is held.
+    pub fn view(&self) -> Arc<LogView> {
+        Arc::clone(&self.view)
+    }
+
+    /// What must be known to open the log again without reading all of it. The high watermark is the durable end;
+    /// a caller with another idea of it puts its own.
+    pub fn checkpoint(&self) -> LogCheckpoint {
+        LogCheckpoint {
+            log_start: self.view.log_start(),
+            recovery_point: self.durable.offset,
+            high_watermark: self.durable.offset,
+        }
+    }
+
+    /// Takes another configuration from the next append on.
+    pub fn set_config(&mut self, config: LogConfig) {
+        self.config = config;
+    }
+
+    /// The configuration.
+    pub const fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
+    /// Number of idempotent producers that are remembered.
+    pub fn producer_count(&self) -> usize {
+        self.producers.len()
+    }
+
+    /// Whether a write or a sync failed and [`Log::resume`] was not called yet.
+    pub const fn is_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Puts the log away: writes what is pending to the indexes, the epoch file and the producers' sidecar, and gives
+    /// reserved space back. Syncs nothing: whoever marks a clean stop syncs the file system first.
+    pub fn close(mut self) -> io::Result<()> {
+        self.finish_cuts();
+        if !self.retired.is_empty() {
+            // A reader keeps the file from being cut. A new segment says where the old one ends.
+            self.start_segment(self.expired_at)?;
+        }
+        if let Some(writer) = self.writer.take() {
+            writer.seal()?;
+        }
+        if !self.dir_exists {
+            return Ok(());
+        }
+        if self.owed.epochs {
+            self.store_epochs()?;
+        }
+        if self.owed.sidecar_end != Some(self.end.offset) {
+            let path = self.place.dir.join(producers::FILE_NAME);
+            own_file::store(&*self.place.files, &path, &self.snapshot().encode(), Durable::No)?;
+        }
+        Ok(())
+    }
+
+    fn store_epochs(&self) -> io::Result<()> {
+        let text = self.view.epochs().to_text();
+        let path = self.place.dir.join(epochs::FILE_NAME);
+        own_file::store(&*self.place.files, &path, text.as_bytes(), Durable::No)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot { end: self.end.offset, last: self.last_batch, producers: self.producers.clone() }
+    }
+
+    fn set_epochs(&mut self, change: impl FnOnce(&mut Epochs) -> bool) {
+        let mut epochs = Epochs::clone(&self.view.epochs());
+        if change(&mut epochs) {
+            self.view.set_epochs(epochs);
+            self.owed.epochs = true;
+        }
+    }
+
+    fn set_end(&mut self, end: LogPoint) {
+        self.end = end;
+        self.view.set_end(end);
+    }
+
+    fn set_durable(&mut self, durable: LogPoint) {
+        self.durable = durable;
+        self.view.set_durable(durable);
+    }
+}
+
+/// The text of Kafka's `partition.metadata`.
+fn partition_metadata(topic_id: TopicId) -> String {
+    let mut text = String::from("version: 0\n");
+    writeln!(text, "topic_id: {topic_id}").expect("writing to a string cannot fail");
+    text
+}

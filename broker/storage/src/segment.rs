@@ -1,0 +1,322 @@
+//! A segment: consecutive batches in one file, and the two indexes that find them.
+//!
+//! This is the side that readers share; the one writer of an active segment is `log::writer`. Offsets are at least
+//! the base offset and grow; bytes below the published end never change (the invariants of `map.rs`). A segment
+//! that loses published bytes is replaced by a new object for the same file.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use highwater_record::{Batch, BatchHeader, Offset, TimestampMs};
+
+use crate::batches::{BatchFault, ReadAt, WalkError, walk};
+use crate::files::{FileHandle, FileLayer, read_exact_at};
+use crate::index::{Index, OffsetEntry, TimeEntry, relative};
+use crate::lazy_file::LazyFile;
+use crate::map::{PublishedEnd, SegmentMap};
+use crate::point::{LogPoint, PointCell};
+
+/// No record of a batch has a timestamp (Kafka: `RecordBatch.NO_TIMESTAMP`).
+pub(crate) const NO_TIMESTAMP: TimestampMs = TimestampMs(-1);
+
+/// The name of a file of the segment with this base offset, such as `00000000000000000042.index`.
+pub(crate) fn file_name(base: Offset, suffix: &str) -> String {
+    format!("{base:020}.{suffix}")
+}
+
+/// The base offset that a segment file's name says, if its suffix is `suffix`.
+pub(crate) fn base_of(name: &str, suffix: &str) -> Option<Offset> {
+    let digits = name.strip_suffix(suffix)?.strip_suffix('.')?;
+    if digits.len() != 20 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Offset::new(digits.parse().ok()?)
+}
+
+/// The largest timestamp of a segment and the last offset of the batch that has it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct MaxTime {
+    pub(crate) timestamp: TimestampMs,
+    pub(crate) offset: Offset,
+}
+
+/// What the files of a segment hold, as far as it is known to be good.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    /// Next offset and position after the last batch.
+    pub(crate) end: LogPoint,
+    pub(crate) max_time: MaxTime,
+    pub(crate) offset_entries: u32,
+    pub(crate) time_entries: u32,
+}
+
+impl Extent {
+    pub(crate) const fn empty(base: Offset) -> Self {
+        Self {
+            end: LogPoint { offset: base, bytes: 0 },
+            max_time: MaxTime { timestamp: NO_TIMESTAMP, offset: base },
+            offset_entries: 0,
+            time_entries: 0,
+        }
+    }
+}
+
+/// Where a segment's files are.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) files: Arc<dyn FileLayer>,
+    pub(crate) dir: PathBuf,
+}
+
+impl Place {
+    pub(crate) fn path(&self, base: Offset, suffix: &str) -> PathBuf {
+        self.dir.join(file_name(base, suffix))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Segment {
+    base: Offset,
+    log: LazyFile,
+    pub(crate) offsets: Index<OffsetEntry>,
+    pub(crate) times: Index<TimeEntry>,
+    published: Arc<PublishedEnd>,
+    end: PointCell,
+    durable: PointCell,
+    /// A `MaxTime`: the timestamp's bits stand in `bytes`.
+    max_time: PointCell,
+    /// Bytes to map; zero for a segment that is not hot, which is read by `pread` alone.
+    map_bytes: u64,
+    map: OnceLock<Option<SegmentMap>>,
+}
+
+impl Segment {
+    pub(crate) fn new(place: &Place, base: Offset, extent: &Extent, map_bytes: u64) -> Self {
+        let path = |suffix| place.path(base, suffix);
+        let files = || Arc::clone(&place.files);
+        let segment = Self {
+            base,
+            log: LazyFile::new(files(), path("log")),
+            offsets: Index::new(files(), path("index"), extent.offset_entries),
+            times: Index::new(files(), path("timeindex"), extent.time_entries),
+            published: Arc::new(PublishedEnd::new(extent.end.bytes)),
+            end: PointCell::new(extent.end),
+            durable: PointCell::new(LogPoint { offset: base, bytes: 0 }),
+            max_time: PointCell::new(LogPoint::default()),
+            map_bytes,
+            map: OnceLock::new(),
+        };
+        segment.set_max_time(extent.max_time);
+        segment
+    }
+
+    pub(crate) const fn base(&self) -> Offset {
+        self.base
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.log.path()
+    }
+
+    pub(crate) fn log_file(&self) -> io::Result<Arc<dyn FileHandle>> {
+        self.log.get()
+    }
+
+    pub(crate) fn create_log_file(&self) -> io::Result<Arc<dyn FileHandle>> {
+        self.log.create_new()
+    }
+
+    /// Next offset, and the position where its batch will begin.
+    pub(crate) fn end(&self) -> LogPoint {
+        self.end.load()
+    }
+
+    /// Makes appended bytes visible. Only the writer calls this.
+    pub(crate) fn publish(&self, end: LogPoint) {
+        self.published.publish(end.bytes);
+        self.end.store(end);
+    }
+
+    /// The place up to which the segment is durable.
+    pub(crate) fn durable(&self) -> LogPoint {
+        self.durable.load()
+    }
+
+    pub(crate) fn set_durable(&self, point: LogPoint) {
+        self.durable.store(point);
+    }
+
+    pub(crate) fn max_time(&self) -> MaxTime {
+        let point = self.max_time.load();
+        MaxTime { timestamp: TimestampMs(point.bytes as i64), offset: point.offset }
+    }
+
+    pub(crate) fn set_max_time(&self, max: MaxTime) {
+        self.max_time.store(LogPoint { offset: max.offset, bytes: max.timestamp.0 as u64 });
+    }
+
+    /// The map of a hot segment. A map that cannot be had is not asked for again.
+    pub(crate) fn map(&self) -> Option<&SegmentMap> {
+        if self.map_bytes == 0 {
+            return None;
+        }
+        let open = || self.log_file()?.map(self.map_bytes, Arc::clone(&self.published));
+        self.map
+            .get_or_init(|| {
+                open().unwrap_or_else(|error| {
+                    tracing::warn!(path = %self.path().display(), %error, "segment is read without a map");
+                    None
+                })
+            })
+            .as_ref()
+    }
+
+    /// Writes pending index entries. Times first: offset entries in the file vouch for the time entries before them.
+    pub(crate) fn flush_indexes(&self) -> io::Result<()> {
+        self.times.flush()?;
+        self.offsets.flush()
+    }
+
+    /// Forgets the open files; whoever uses them keeps them.
+    pub(crate) fn close_files(&self) {
+        self.log.close();
+        self.close_indexes();
+    }
+
+    pub(crate) fn close_indexes(&self) {
+        self.offsets.close();
+        self.times.close();
+    }
+
+    /// Position and header of the first batch that ends at or after `offset`; `None` if there is none below the end.
+    pub(crate) fn locate(&self, offset: Offset) -> Result<Option<(u64, BatchHeader)>, WalkError> {
+        let wanted = relative(self.base, offset).unwrap_or(u32::MAX);
+        let floor = self.offsets.last_where(|entry| entry.relative_offset < wanted);
+        self.locate_from(lenient(self, floor), |_, header| header.last_offset() >= offset)
+    }
+
+    /// Position and header of the first batch from an index entry on that `matches`. Falls back to the start of the
+    /// segment if the entry does not point to a batch that ends where it says.
+    pub(crate) fn locate_from(
+        &self,
+        entry: Option<OffsetEntry>,
+        mut matches: impl FnMut(u64, &BatchHeader) -> bool,
+    ) -> Result<Option<(u64, BatchHeader)>, WalkError> {
+        let limit = self.end().bytes;
+        let entry = entry.filter(|entry| u64::from(entry.position) < limit);
+        let mut find = |position, header: &BatchHeader| {
+            if matches(position, header) {
+                ControlFlow::Break((position, *header))
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        if let Some(entry) = entry {
+            let start = u64::from(entry.position);
+            match walk(self, start, limit, self.base, |position, header| {
+                if position == start && !self.is_entry_of(entry, header) {
+                    return ControlFlow::Break(None);
+                }
+                find(position, header).map_break(Some)
+            }) {
+                Ok(Some(None)) | Err(WalkError::Fault { .. }) => {
+                    tracing::warn!(path = %self.path().display(), ?entry, "index entry points to no batch");
+                }
+                Ok(found) => return Ok(found.flatten()),
+                Err(error) => return Err(error),
+            }
+        }
+        walk(self, 0, limit, self.base, find)
+    }
+
+    fn is_entry_of(&self, entry: OffsetEntry, header: &BatchHeader) -> bool {
+        relative(self.base, header.last_offset()) == Some(entry.relative_offset)
+    }
+
+    /// The end of the last batch that ends at or before position `limit`, from the batch at `start` on, which is
+    /// counted if it is `whole` although it ends after `limit`.
+    pub(crate) fn cut_at(&self, start: u64, limit: u64, whole: bool) -> Result<LogPoint, WalkError> {
+        let near = self.offsets.last_where(|entry| u64::from(entry.position) <= limit);
+        let near = lenient(self, near).filter(|entry| u64::from(entry.position) > start);
+        let mut end = LogPoint { offset: self.base, bytes: start };
+        let stop = |end: &mut LogPoint, position: u64, header: &BatchHeader| {
+            let next = position + u64::from(header.size_bytes);
+            if next > limit && !(whole && position == start) {
+                *end = LogPoint { offset: header.base_offset, bytes: position };
+                return ControlFlow::Break(());
+            }
+            *end = LogPoint { offset: header.next_offset(), bytes: next };
+            if next >= limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        if let Some(entry) = near {
+            let from = u64::from(entry.position);
+            let mut good = true;
+            let walked = walk(self, from, self.end().bytes, self.base, |position, header| {
+                good &= position != from || self.is_entry_of(entry, header);
+                if good { stop(&mut end, position, header) } else { ControlFlow::Break(()) }
+            });
+            match walked {
+                Ok(_) if good => return Ok(end),
+                Err(WalkError::Io(error)) => return Err(error.into()),
+                Ok(_) | Err(WalkError::Fault { .. }) => {}
+            }
+        }
+        walk(self, start, self.end().bytes, self.base, |position, header| stop(&mut end, position, header))?;
+        Ok(end)
+    }
+
+    /// Reads one whole batch and compares its CRC.
+    pub(crate) fn read_batch(&self, position: u64, header: &BatchHeader) -> Result<Batch, WalkError> {
+        let mut bytes = vec![0; header.size_bytes as usize];
+        read_exact_at(&*self.log_file()?, &mut bytes, position)?;
+        let stored = header.crc;
+        Batch::new(bytes.into()).map_err(|error| {
+            let fault = match error {
+                highwater_record::BatchError::Crc { computed, .. } => BatchFault::Crc { stored, computed },
+                highwater_record::BatchError::Header(fault) => fault.into(),
+                highwater_record::BatchError::Size { expected, actual } => {
+                    BatchFault::PastEnd { size_bytes: expected, available: actual as u64 }
+                }
+            };
+            WalkError::Fault { position, fault }
+        })
+    }
+}
+
+impl ReadAt for Segment {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        if let Some(bytes) = self.map().and_then(|map| map.slice(position..position + buffer.len() as u64)) {
+            buffer.copy_from_slice(bytes);
+            return Ok(buffer.len());
+        }
+        self.log_file()?.pread(buffer, position)
+    }
+}
+
+/// An index that cannot be read costs a walk, not the read.
+pub(crate) fn lenient<E>(segment: &Segment, entry: io::Result<Option<E>>) -> Option<E> {
+    entry.unwrap_or_else(|error| {
+        tracing::warn!(path = %segment.path().display(), %error, "index is not readable");
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_named_as_kafka_names_it() {
+        let base = Offset::new(42).unwrap();
+
+        assert_eq!(file_name(base, "log"), "00000000000000000042.log");
+        assert_eq!(base_of("00000000000000000042.log", "log"), Some(base));
+        for name in
+            ["42.log", "00000000000000000042.index", "00000000000000000042log", "99999999999999999999.log"]
+        {
+            assert_eq!(base_of(name, "log"), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Appending and reading back.
+
+use super::support::*;
+use crate::{AppendError, FirstBatch, ReadError};
+
+#[test]
+fn a_missing_directory_is_an_empty_log_and_is_made_at_the_first_append() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::disk(dir.path());
+    let (mut log, recovery) = home.open();
+
+    assert_eq!(log.view().end().offset, offset(0));
+    assert!(!recovery.needs_sync);
+    assert!(!home.dir.exists());
+
+    append(&mut log, &records(3));
+
+    assert!(home.path("00000000000000000000.log").exists());
+}
+
+#[test]
+fn batches_get_the_next_offsets_and_come_back_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::disk(dir.path());
+    let (mut log, _) = home.open();
+
+    assert_eq!(append(&mut log, &records(3)), offset(0));
+    assert_eq!(append(&mut log, &records(1)), offset(3));
+    assert_eq!(append(&mut log, &records(2)), offset(4));
+
+    let batches = read_all(&log, offset(0));
+    assert_eq!(spans(&batches), [(0, 2), (3, 3), (4, 5)]);
+    assert!(batches.iter().all(|batch| batch.header().leader_epoch == Some(epoch(1))));
+}
+
+#[test]
+fn what_was_synced_is_there_after_opening_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut home = Home::disk(dir.path());
+    let (mut log, _) = home.open();
+    append(&mut log, &records(3));
+    assert_eq!(log.view().durable().offset, offset(0));
+    sync(&mut log);
+    assert_eq!(log.view().durable().offset, offset(3));
+    home.known = Some(log.checkpoint());
+    log.close().unwrap();
+
+    let (mut log, recovery) = home.open();
+
+    assert_eq!(recovery.bytes_scanned, 0);
+    assert!(!recovery.needs_sync);
+    assert_eq!(append(&mut log, &records(1)), offset(3));
+    assert_eq!(spans(&read_all(&log, offset(0))), [(0, 2), (3, 3)]);
+}
+
+#[test]
+fn a_batch_that_fits_no_segment_is_refused_with_both_sizes() {
+    let (mut home, _) = Home::sim();
+    home.config.segment_bytes = 100;
+    let (mut log, _) = home.open();
+
+    let refused = log.append(&records(10), epoch(1), NOW);
+
+    assert!(matches!(refused, Err(AppendError::TooLarge { limit: 100, .. })));
+    assert_eq!(log.view().end().offset, offset(0));
+}
+
+#[test]
+fn a_read_begins_with_the_batch_that_contains_the_offset_and_ends_at_whole_batches() {
+    let (home, _) = Home::sim();
+    let (mut log, _) = home.open();
+    for _ in 0..50 {
+        append(&mut log, &records(2));
+    }
+    let view = log.view();
+    let size = records(2).header().size_bytes;
+    let read = |from: i64, bytes_max, until: i64| {
+        let chunk = view.read(offset(from), bytes_max, offset(until), FirstBatch::Whole).unwrap();
+        (chunk.bytes / size, chunk.next_offset.get())
+    };
+
+    assert_eq!(read(41, size * 3 + size / 2, 100), (3, 46));
+    assert_eq!(read(41, size * 3, 100), (3, 46));
+    assert_eq!(read(41, 1, 100), (1, 42));
+    assert_eq!(read(41, u32::MAX, 45), (2, 44));
+    assert_eq!(read(41, u32::MAX, 41), (0, 41));
+    assert_eq!(read(100, u32::MAX, 100), (0, 100));
+    let limited = view.read(offset(0), 1, offset(100), FirstBatch::WithinLimit).unwrap();
+    assert_eq!(limited.bytes, 0);
+    assert!(matches!(
+        view.read(offset(101), 1, offset(200), FirstBatch::Whole),
+        Err(ReadError::OutOfRange { .. })
+    ));
+}

@@ -1,0 +1,479 @@
+//! The read side of a log: lock-free, shared by any number of readers while one owner appends.
+//!
+//! A reader sees an immutable list of segments and a few atomic points. What it may see of the log is the caller's
+//! business (`until`): this side knows the appended end and the durable end and promises nothing about either.
+//!
+//! Invariants: the segments are in offset order; every byte below a segment's end is complete and stays; a segment
+//! that left the list stays readable for those who hold it.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use arc_swap::ArcSwap;
+use highwater_record::{
+    BatchHeader, DecodeLimits, LeaderEpoch, Offset, ReadError as RecordsError, TimestampMs,
+};
+use thiserror::Error;
+
+use crate::batches::{BatchFault, WalkError};
+use crate::epochs::Epochs;
+use crate::files::{FileHandle, read_exact_at};
+use crate::index::{OffsetEntry, TimeEntry, relative};
+use crate::point::{LogPoint, PointCell};
+use crate::segment::{NO_TIMESTAMP, Segment, lenient};
+
+/// How far a compressed batch is decompressed to find a record in it.
+const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 256 << 20, ratio_max: 1000 };
+
+/// What readers see of a log. Obtained from `Log::view`, valid as long as it is held.
+#[derive(Debug)]
+pub struct LogView {
+    segments: ArcSwap<Vec<Arc<Segment>>>,
+    start: AtomicI64,
+    end: PointCell,
+    durable: PointCell,
+    epochs: ArcSwap<Epochs>,
+}
+
+/// Whether a read may return a first batch that is larger than its limit (KIP-74).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FirstBatch {
+    /// The first batch is returned whole, whatever its size.
+    Whole,
+    /// Nothing is returned if the first batch is too large.
+    WithinLimit,
+}
+
+/// Batches as ranges of files.
+#[derive(Debug)]
+pub struct ReadChunk {
+    /// The bytes in their order: whole batches only. Empty if there is nothing to read.
+    pub ranges: Vec<FileRange>,
+    /// Bytes in all ranges.
+    pub bytes: u32,
+    /// Offset to read from next: the end of the last batch, or the requested offset if there is none.
+    pub next_offset: Offset,
+}
+
+/// Consecutive bytes of one segment. They never change, and stay readable while this is held.
+#[derive(Clone, Debug)]
+pub struct FileRange {
+    segment: Arc<Segment>,
+    file: Arc<dyn FileHandle>,
+    position: u64,
+    len: u32,
+}
+
+/// A record that was found by its time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TimedOffset {
+    /// Its offset.
+    pub offset: Offset,
+    /// Its timestamp.
+    pub timestamp: TimestampMs,
+    /// The epoch that its batch was appended in.
+    pub leader_epoch: Option<LeaderEpoch>,
+}
+
+/// Why a log cannot be read.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The log does not reach there.
+    #[error("offset {requested} is outside {start}..={end}")]
+    OutOfRange {
+        /// The offset that was asked for.
+        requested: Offset,
+        /// First offset of the log.
+        start: Offset,
+        /// Offset after the last.
+        end: Offset,
+    },
+    /// The bytes of a batch are not a batch.
+    #[error("{} at position {position}: {fault}", path.display())]
+    Corrupt {
+        /// The segment.
+        path: PathBuf,
+        /// Where the batch begins.
+        position: u64,
+        /// What is wrong with it.
+        fault: BatchFault,
+    },
+    /// The records of a batch cannot be decoded.
+    #[error("batch at offset {base_offset}: {source}")]
+    Records {
+        /// The batch's base offset.
+        base_offset: Offset,
+        /// Why not.
+        source: RecordsError,
+    },
+    /// The disk says no.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl LogView {
+    pub(crate) fn new(start: Offset, end: LogPoint, durable: LogPoint) -> Self {
+        Self {
+            segments: ArcSwap::default(),
+            start: AtomicI64::new(start.get()),
+            end: PointCell::new(end),
+            durable: PointCell::new(durable),
+            epochs: ArcSwap::default(),
+        }
+    }
+
+    /// First offset of the log. It may lie inside a batch.
+    pub fn log_start(&self) -> Offset {
+        Offset::new(self.start.load(Ordering::Acquire)).unwrap_or_default()
+    }
+
+    /// The appended end: what the next batch will begin at.
+    pub fn end(&self) -> LogPoint {
+        self.end.load()
+    }
+
+    /// The durable end: everything below it is on stable storage.
+    pub fn durable(&self) -> LogPoint {
+        self.durable.load()
+    }
+
+    /// Bytes in all segment files.
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.load().iter().map(|segment| segment.end().bytes).sum()
+    }
+
+    /// Number of segments.
+    pub fn segment_count(&self) -> usize {
+        self.segments.load().len()
+    }
+
+    pub(crate) fn set_start(&self, start: Offset) {
+        self.start.store(start.get(), Ordering::Release);
+    }
+
+    pub(crate) fn set_end(&self, end: LogPoint) {
+        self.end.store(end);
+    }
+
+    pub(crate) fn set_durable(&self, durable: LogPoint) {
+        self.durable.store(durable);
+    }
+
+    pub(crate) fn segments(&self) -> Arc<Vec<Arc<Segment>>> {
+        self.segments.load_full()
+    }
+
+    pub(crate) fn set_segments(&self, segments: Vec<Arc<Segment>>) {
+        self.segments.store(Arc::new(segments));
+    }
+
+    pub(crate) fn epochs(&self) -> Arc<Epochs> {
+        self.epochs.load_full()
+    }
+
+    pub(crate) fn set_epochs(&self, epochs: Epochs) {
+        self.epochs.store(Arc::new(epochs));
+    }
+
+    /// Batches from the one that contains `from` on: whole ones, wholly below `until`, and at most `bytes_max`
+    /// bytes of them unless `first` says otherwise. At the end of the log there is nothing, which is no error.
+    pub fn read(
+        &self,
+        from: Offset,
+        bytes_max: u32,
+        until: Offset,
+        first: FirstBatch,
+    ) -> Result<ReadChunk, ReadError> {
+        self.check_range(from)?;
+        let segments = self.segments.load();
+        let mut chunk = ReadChunk { ranges: Vec::new(), bytes: 0, next_offset: from };
+        let at = segments.partition_point(|segment| segment.base() <= from).saturating_sub(1);
+        for segment in &segments[at..] {
+            if chunk.next_offset >= until || segment.base() >= until {
+                break;
+            }
+            let left = bytes_max - chunk.bytes.min(bytes_max);
+            let whole = chunk.bytes == 0 && first == FirstBatch::Whole;
+            let read = read_segment(segment, chunk.next_offset, left, until, whole)
+                .map_err(|error| self.explain(error, from, segment))?;
+            match read {
+                Found::Range { range, end, more } => {
+                    chunk.bytes += range.len;
+                    chunk.next_offset = end;
+                    chunk.ranges.push(range);
+                    if !more {
+                        break;
+                    }
+                }
+                Found::NothingHere => {}
+                Found::TooLarge => break,
+            }
+        }
+        Ok(chunk)
+    }
+
+    fn check_range(&self, requested: Offset) -> Result<(), ReadError> {
+        let (start, end) = (self.log_start(), self.end().offset);
+        if requested < start || requested > end {
+            return Err(ReadError::OutOfRange { requested, start, end });
+        }
+        Ok(())
+    }
+
+    /// A file may have been removed while a reader was on its way to it.
+    fn explain(&self, error: WalkError, requested: Offset, segment: &Segment) -> ReadError {
+        match error {
+            WalkError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.check_range(requested).err().unwrap_or(ReadError::Io(error))
+            }
+            WalkError::Io(error) => ReadError::Io(error),
+            WalkError::Fault { position, fault } => {
+                ReadError::Corrupt { path: segment.path().to_owned(), position, fault }
+            }
+        }
+    }
+
+    /// The first record below `until`, and not before the log's start, whose timestamp is at least `timestamp`.
+    pub fn offset_for_time(
+        &self,
+        timestamp: TimestampMs,
+        until: Offset,
+    ) -> Result<Option<TimedOffset>, ReadError> {
+        let start = self.log_start();
+        for segment in self.segments.load().iter() {
+            if segment.end().offset <= start || segment.max_time().timestamp < timestamp {
+                continue;
+            }
+            if segment.base() >= until {
+                break;
+            }
+            let found = first_at_or_after(segment, timestamp, start)
+                .map_err(|error| error.explained(self, start, segment))?;
+            if found.is_some() {
+                return Ok(found.filter(|found| found.offset < until));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first record below `until` that has the largest timestamp of the log; `None` if none has one.
+    pub fn max_timestamp(&self, until: Offset) -> Result<Option<TimedOffset>, ReadError> {
+        let start = self.log_start();
+        let mut best: Option<(TimestampMs, Arc<Segment>, u64, BatchHeader)> = None;
+        for segment in self.segments.load().iter() {
+            let enough = best.as_ref().map_or(NO_TIMESTAMP, |best| best.0);
+            if segment.base() >= until {
+                break;
+            }
+            if segment.max_time().timestamp <= enough || segment.end().offset <= start {
+                continue;
+            }
+            let found =
+                max_batch(segment, start, until).map_err(|error| self.explain(error, start, segment))?;
+            if let Some((position, header)) = found.filter(|(_, header)| header.max_timestamp > enough) {
+                best = Some((header.max_timestamp, Arc::clone(segment), position, header));
+            }
+        }
+        let Some((_, segment, position, header)) = best else { return Ok(None) };
+        let batch = segment
+            .read_batch(position, &header)
+            .map_err(|error| self.explain(error, header.base_offset, &segment))?;
+        let found = batch
+            .max_timestamp_record(DECODE_LIMITS)
+            .map_err(|source| ReadError::Records { base_offset: header.base_offset, source })?;
+        Ok(found.map(|(offset, timestamp)| TimedOffset {
+            offset,
+            timestamp,
+            leader_epoch: header.leader_epoch,
+        }))
+    }
+
+    /// The largest epoch with data that is at most `epoch`, and the offset where it ends: for the latest epoch the
+    /// appended end. An epoch before all known ones ends where the first known one begins, as in Kafka. `None` if
+    /// the log never had data.
+    pub fn end_of_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let end = self.end().offset;
+        self.epochs.load().end_of(epoch, end)
+    }
+
+    /// The epoch that the batch at `offset` was appended in; at the log's end, the newest one. `None` if the log never
+    /// had data.
+    pub fn epoch_of(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.epochs.load().at(offset)
+    }
+
+    /// The epoch of the newest batch.
+    pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
+        self.epochs.load().latest()
+    }
+}
+
+enum Found {
+    /// Batches up to the offset `end`; `more` if the segment was exhausted, so that the next one may follow.
+    Range { range: FileRange, end: Offset, more: bool },
+    /// The segment has no batch from the offset on.
+    NothingHere,
+    /// It has, but not within the limits.
+    TooLarge,
+}
+
+fn read_segment(
+    segment: &Arc<Segment>,
+    from: Offset,
+    bytes_max: u32,
+    until: Offset,
+    whole: bool,
+) -> Result<Found, WalkError> {
+    let end = segment.end();
+    if from >= end.offset {
+        return Ok(Found::NothingHere);
+    }
+    let limit = limit_of(segment, until)?;
+    let Some((start, first)) = segment.locate(from)? else { return Ok(Found::NothingHere) };
+    if start >= limit.bytes {
+        return Ok(Found::TooLarge);
+    }
+    let first_end = start + u64::from(first.size_bytes);
+    let to = if limit.bytes - start <= u64::from(bytes_max) {
+        limit
+    } else if first_end - start > u64::from(bytes_max) {
+        if !whole {
+            return Ok(Found::TooLarge);
+        }
+        LogPoint { offset: first.next_offset(), bytes: first_end }
+    } else {
+        segment.cut_at(start, start + u64::from(bytes_max), whole)?
+    };
+    // A range is answered in one response, whose size is a u32; no segment is larger.
+    let len = u32::try_from(to.bytes - start).unwrap_or(u32::MAX);
+    let range = FileRange { segment: Arc::clone(segment), file: segment.log_file()?, position: start, len };
+    Ok(Found::Range { range, end: to.offset, more: to.bytes == end.bytes })
+}
+
+/// The end of the batches that lie wholly below `until`.
+fn limit_of(segment: &Segment, until: Offset) -> Result<LogPoint, WalkError> {
+    let end = segment.end();
+    if until >= end.offset {
+        return Ok(end);
+    }
+    let durable = segment.durable();
+    if until == durable.offset {
+        return Ok(durable);
+    }
+    Ok(match segment.locate(until)? {
+        Some((position, header)) => LogPoint { offset: header.base_offset, bytes: position },
+        None => end,
+    })
+}
+
+enum TimeError {
+    Walk(WalkError),
+    Records { base_offset: Offset, source: RecordsError },
+}
+
+impl From<WalkError> for TimeError {
+    fn from(error: WalkError) -> Self {
+        Self::Walk(error)
+    }
+}
+
+impl TimeError {
+    fn explained(self, view: &LogView, requested: Offset, segment: &Segment) -> ReadError {
+        match self {
+            Self::Walk(error) => view.explain(error, requested, segment),
+            Self::Records { base_offset, source } => ReadError::Records { base_offset, source },
+        }
+    }
+}
+
+fn first_at_or_after(
+    segment: &Segment,
+    timestamp: TimestampMs,
+    start: Offset,
+) -> Result<Option<TimedOffset>, TimeError> {
+    // All records up to the entry's offset are older, so the search may begin with the batch that ends there.
+    let time = lenient(segment, segment.times.last_where(|entry: &TimeEntry| entry.timestamp < timestamp));
+    let skip = time.map_or(0, |entry| entry.relative_offset);
+    let skip = skip.max(relative(segment.base(), start).unwrap_or(0));
+    let mut entry = lenient(segment, segment.offsets.last_where(|entry| entry.relative_offset < skip));
+    let mut after = None;
+    loop {
+        let candidate = segment.locate_from(entry, |position, header| {
+            after.is_none_or(|after| position > after)
+                && header.max_timestamp >= timestamp
+                && header.last_offset() >= start
+        })?;
+        let Some((position, header)) = candidate else { return Ok(None) };
+        let batch = segment.read_batch(position, &header)?;
+        let base_offset = header.base_offset;
+        let found = batch
+            .first_at_or_after(timestamp, DECODE_LIMITS)
+            .map_err(|source| TimeError::Records { base_offset, source })?;
+        if let Some((offset, timestamp)) = found.filter(|(offset, _)| *offset >= start) {
+            return Ok(Some(TimedOffset { offset, timestamp, leader_epoch: header.leader_epoch }));
+        }
+        // The header promised more than its records keep, or the record lies before the log's start: go on after
+        // this batch.
+        after = Some(position);
+        entry = OffsetEntry::new(segment.base(), header.last_offset(), position);
+    }
+}
+
+/// The first batch of a segment with the largest timestamp among those below `until`.
+fn max_batch(
+    segment: &Segment,
+    start: Offset,
+    until: Offset,
+) -> Result<Option<(u64, BatchHeader)>, WalkError> {
+    let max = segment.max_time();
+    if max.offset >= start && max.offset < until {
+        // The common case: the batch is known by its last offset.
+        return segment.locate(max.offset);
+    }
+    let mut best: Option<(u64, BatchHeader)> = None;
+    segment.locate_from(None, |position, header| {
+        let newer = best.is_none_or(|(_, best)| header.max_timestamp > best.max_timestamp);
+        if header.last_offset() >= start && header.last_offset() < until && newer {
+            best = Some((position, *header));
+        }
+        header.last_offset() >= until
+    })?;
+    Ok(best)
+}
+
+impl FileRange {
+    /// Where the range begins in its file, in bytes.
+    pub const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// How many bytes it has.
+    pub const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether it has none.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The file, for `sendfile`; `None` if the file layer has no descriptors.
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_fd()
+    }
+
+    /// The bytes in place, if the segment is mapped: one that this process writes or wrote.
+    pub fn mapped(&self) -> Option<&[u8]> {
+        self.segment.map()?.slice(self.position..self.position + u64::from(self.len))
+    }
+
+    /// Appends the bytes to `out`, read with `pread`.
+    pub fn copy_to(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        let before = out.len();
+        out.resize(before + self.len as usize, 0);
+        read_exact_at(&*self.file, &mut out[before..], self.position)
+    }
+}

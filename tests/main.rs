@@ -1,0 +1,8 @@
+//! Tests of the whole: one binary, so that everything links once.
+//!
+//! `harness` starts brokers and installs what tests need; `specs` say what the broker does, `interop` that real
+//! clients agree, `faults` that nothing acknowledged is lost.
+
+mod harness;
+
+mod specs;

@@ -1,0 +1,3 @@
+//! What the broker does, seen from its clients.
+
+mod lifecycle;

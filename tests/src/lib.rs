@@ -1,1 +1,0 @@
-//! Specs, golden files, interop clients and fault tests of the whole.
