@@ -93,9 +93,9 @@ impl SelectionArgs {
             .map_err(|error| Failure::usage(format!("-o: {error}")))
     }
 
-    /// How many records at most.
-    pub(crate) const fn limit(&self) -> u64 {
-        if self.num == 0 { u64::MAX } else { self.num }
+    /// How many records at most, if there is a limit.
+    pub(crate) const fn limit(&self) -> Option<u64> {
+        if self.num == 0 { None } else { Some(self.num) }
     }
 
     /// The printer to stdout.
@@ -135,7 +135,8 @@ pub(crate) async fn run(args: ConsumeArgs) -> Result<ExitCode> {
     let outcome = reading.run().await;
     // JSON is closed whatever happened, so that it stays valid.
     let closed = reading.printer.finish();
-    if !matches!(outcome, Ok(Ending::Done)) && closed.is_ok() {
+    let is_unread = outcome.as_ref().is_err_and(output::is_closed);
+    if !matches!(outcome, Ok(Ending::Done)) && closed.is_ok() && !is_unread {
         note(format_args!("resume with: {}", reading.resume()));
     }
     closed?;
@@ -185,7 +186,7 @@ struct Reading {
     topic: TopicName,
     /// What is still to be printed.
     cursor: BTreeMap<PartitionId, Range>,
-    left: u64,
+    left: Option<u64>,
     printer: Printer<output::Stdout>,
 }
 
@@ -201,7 +202,7 @@ impl Reading {
 
     async fn run(&mut self) -> Result<Ending> {
         let stdout = watch_stdout();
-        while self.left > 0 && !self.consumer.positions().is_empty() {
+        while self.left != Some(0) && !self.consumer.positions().is_empty() {
             let fetched = tokio::select! {
                 biased;
                 _ = tokio::signal::ctrl_c() => return Ok(Ending::Interrupted),
@@ -227,7 +228,7 @@ impl Reading {
         for batch in &fetched.batches {
             for record in batch.records() {
                 let record = record?;
-                if self.left == 0 || range.stop.is_some_and(|stop| record.offset >= stop) {
+                if self.left == Some(0) || range.stop.is_some_and(|stop| record.offset >= stop) {
                     break;
                 }
                 self.printer.print(&RecordView {
@@ -238,10 +239,10 @@ impl Reading {
                     log,
                 })?;
                 range.start = record.offset.advance(1);
-                self.left -= 1;
+                self.left = self.left.map(|left| left - 1);
             }
         }
-        if self.left > 0 {
+        if self.left != Some(0) {
             // Offsets without a record, markers for example, are behind us too.
             range.start = range.start.max(range.stop.unwrap_or(Offset::MAX).min(fetched.next));
         }
@@ -254,8 +255,8 @@ impl Reading {
     /// The arguments that go on where this command stopped.
     fn resume(&self) -> String {
         let rest = match self.left {
-            u64::MAX => String::new(),
-            left => format!(" -n {left}"),
+            None => String::new(),
+            Some(left) => format!(" -n {left}"),
         };
         format!("-o {}{rest}", cursor_text(&self.cursor))
     }

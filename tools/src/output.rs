@@ -46,9 +46,16 @@ impl Rows {
         self.rows.push(row);
     }
 
+    /// Whether there are none.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Writes all rows.
     pub(crate) fn write(&self, out: &mut impl Write, format: OutputFormat) -> io::Result<()> {
         match format {
+            // A header without rows tells nothing.
+            OutputFormat::Table if self.rows.is_empty() => Ok(()),
             OutputFormat::Table => writeln!(out, "{}", self.table()),
             OutputFormat::Jsonl => {
                 for row in &self.rows {
@@ -216,6 +223,7 @@ mod tests {
     fn no_rows_are_valid_json() {
         check(&Rows::new(&["topic"]), OutputFormat::Json, "[]\n");
         check(&Rows::new(&["topic"]), OutputFormat::Jsonl, "");
+        check(&Rows::new(&["topic"]), OutputFormat::Table, "");
     }
 
     #[test]

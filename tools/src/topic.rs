@@ -132,6 +132,9 @@ async fn ls(args: LsArgs) -> Result<ExitCode> {
             ]);
         }
     }
+    if rows.is_empty() {
+        note("there are no topics; make one with: highwater topic create NAME");
+    }
     rows.print(args.output.output)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -38,7 +38,7 @@ pub(super) fn run(partitions: &[PartitionFiles], what: &SelectionArgs) -> Result
     let mut outcome = Ok(());
     for partition in chosen {
         outcome = cat.partition(partition, &spec);
-        if outcome.is_err() || cat.left == 0 {
+        if outcome.is_err() || cat.left == Some(0) {
             break;
         }
     }
@@ -50,7 +50,7 @@ pub(super) fn run(partitions: &[PartitionFiles], what: &SelectionArgs) -> Result
 
 struct Cat {
     printer: Printer<output::Stdout>,
-    left: u64,
+    left: Option<u64>,
     problems: u32,
 }
 
@@ -75,7 +75,7 @@ impl Cat {
                 }
                 return Ok(());
             }
-            if self.left == 0 {
+            if self.left == Some(0) {
                 return Ok(());
             }
         }
@@ -118,14 +118,14 @@ impl Cat {
                 if record.offset < range.start {
                     continue;
                 }
-                if self.left == 0 || range.stop.is_some_and(|stop| record.offset >= stop) {
+                if self.left == Some(0) || range.stop.is_some_and(|stop| record.offset >= stop) {
                     return Ok(None);
                 }
                 let log =
                     LogState { start: files.segments[0].base.get(), last_stable: -1, high_watermark: -1 };
                 let (topic, partition) = (files.topic.as_str(), files.partition);
                 self.printer.print(&RecordView { topic, partition, record: &record, batch: &header, log })?;
-                self.left -= 1;
+                self.left = self.left.map(|left| left - 1);
             }
         }
         Ok(None)
