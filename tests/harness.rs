@@ -1,3 +1,10 @@
 //! What the tests share.
 
 pub(crate) mod broker;
+pub(crate) mod clients;
+pub(crate) mod dump_log;
+pub(crate) mod recorder;
+pub(crate) mod skip;
+pub(crate) mod toolbox;
+pub(crate) mod wait;
+pub(crate) mod wire;

@@ -7,4 +7,5 @@ mod harness;
 
 mod faults;
 mod fuzz;
+mod interop;
 mod specs;

@@ -39,6 +39,7 @@ struct Handles {
     produced_records: Counter,
     produced_duplicates: Counter,
     fetched_bytes: Counter,
+    fetches_cold: Counter,
     fetches_parked: Gauge,
     fetch_wakes: Counter,
     appends_pooled: Counter,
@@ -69,6 +70,7 @@ impl Handles {
             produced_records: counter!("highwater_produced_records_total"),
             produced_duplicates: counter!("highwater_produced_duplicate_batches_total"),
             fetched_bytes: counter!("highwater_fetched_bytes_total"),
+            fetches_cold: counter!("highwater_fetches_cold_total"),
             fetches_parked: gauge!("highwater_fetches_parked"),
             fetch_wakes: counter!("highwater_fetch_wakes_total"),
             appends_pooled: counter!("highwater_appends_pooled_total"),
@@ -104,6 +106,10 @@ fn describe_all() {
         "Batches that an idempotent producer had sent before."
     );
     describe_counter!("highwater_fetched_bytes_total", "Bytes of batches sent to consumers.");
+    describe_counter!(
+        "highwater_fetches_cold_total",
+        "Fetches read on the pool because the disk may have had to be waited for."
+    );
     describe_gauge!("highwater_fetches_parked", "Long polls that are waiting.");
     describe_counter!("highwater_fetch_wakes_total", "Long polls woken because their bytes were there.");
     describe_counter!(
@@ -162,6 +168,11 @@ pub(crate) fn connected() -> Held {
 /// A fetch is parked until the returned value is dropped.
 pub(crate) fn fetch_parked() -> Held {
     Held::new(&HANDLES.fetches_parked)
+}
+
+/// A fetch was read on the pool.
+pub(crate) fn count_cold_fetch() {
+    HANDLES.fetches_cold.increment(1);
 }
 
 /// A parked fetch was woken by its bytes.

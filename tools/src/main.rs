@@ -1,21 +1,117 @@
-//! The `highwater` binary.
+//! The `highwater` binary: one verb per file, and what they share.
+//!
+//! stdout is data, stderr is everything else. What a command returns becomes the exit code here and nowhere else;
+//! a reader that closes stdout has had enough, which is success.
 
+mod bootstrap;
+mod consume;
+mod failure;
+mod format;
+mod go_layout;
+mod input;
+mod offset_spec;
+mod output;
+mod printer;
+mod produce;
+mod record_json;
+mod record_view;
+mod resolve;
+mod segment;
 mod serve;
+mod suggest;
+mod time;
+mod topic;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+
+const EXAMPLES: &str = "\
+Examples:
+  highwater serve                                     start a broker on 127.0.0.1:9092
+  highwater topic create orders -p 3                  create a topic
+  tail -F app.log | highwater produce orders          one record per line
+  highwater consume orders -o -10                     the last ten records, then what comes
+  highwater consume orders -o @-1h:end --output jsonl the last hour, lossless
+  highwater segment ls highwater-data                 what is in the files, no broker needed
+";
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 problems found, 4 not found, 130 interrupted.";
 
 /// A Kafka-style log streaming platform in one binary.
-#[derive(Parser)]
-#[command(name = "highwater", version)]
+#[derive(Debug, Parser)]
+#[command(name = "highwater", version, before_help = EXAMPLES, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
 enum Command {
     /// Run a broker.
     Serve(serve::ServeArgs),
+    /// List, create, describe and delete topics.
+    Topic(topic::TopicArgs),
+    /// Send records from a file or from stdin.
+    Produce(produce::ProduceArgs),
+    /// Print the records of a topic.
+    Consume(consume::ConsumeArgs),
+    /// Look into segment files, without a broker.
+    Segment(segment::SegmentArgs),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Command::parse() {
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Topic(args) => block_on(topic::run(args)),
+        Command::Produce(args) => block_on(produce::run(args)),
+        Command::Consume(args) => block_on(consume::run(args)),
+        Command::Segment(args) => segment::run(args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(format_args!("error: {error:#}"));
+            failure::exit_code(&error)
+        }
+    }
+}
+
+/// Runs a client command. Work that is left when it returns is not waited for.
+fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("start the runtime: {error}")))?;
+    let outcome = runtime.block_on(command);
+    runtime.shutdown_background();
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_opens_with_examples() {
+        let mut cli = Cli::command();
+        for name in ["topic", "produce", "consume", "segment"] {
+            let command = cli.find_subcommand_mut(name).unwrap();
+            let help = command.render_long_help().to_string();
+            assert!(help.starts_with("Examples:"), "{name}: {help}");
+        }
+        assert!(cli.render_long_help().to_string().starts_with("Examples:"));
     }
 }

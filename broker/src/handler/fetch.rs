@@ -16,7 +16,7 @@ use highwater_record::Offset;
 use highwater_storage::{FileRange, FirstBatch, ReadError};
 
 use super::{check_epoch, partition, topic_by_id, topic_by_name};
-use crate::dispatch::Context;
+use crate::context::Context;
 use crate::metrics;
 use crate::partition::Partition;
 use crate::waiters::FetchWaiter;
@@ -38,6 +38,25 @@ struct AskedTopic {
     name: Str,
     id: Uuid,
     partitions: Vec<Asked>,
+}
+
+/// What shapes an answer besides the partitions.
+#[derive(Clone, Copy)]
+struct AnswerForm {
+    version: i16,
+    bytes_max: u32,
+    read_committed: bool,
+}
+
+impl AnswerForm {
+    /// What a failing disk is called in this version.
+    const fn storage_error(self) -> ErrorCode {
+        if self.version <= NO_STORAGE_ERROR_VERSION_MAX {
+            ErrorCode::NotLeaderOrFollower
+        } else {
+            ErrorCode::KafkaStorageError
+        }
+    }
 }
 
 /// What one pass over the partitions found.
@@ -64,12 +83,13 @@ pub(crate) async fn handle(
     let bytes_min = u64::try_from(request.min_bytes).unwrap_or(0).min(bytes_max.into());
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(PARKED_MAX);
     let read_committed = request.isolation_level == 1;
-    let topics: Vec<_> = request.topics.into_iter().map(|topic| resolve(context, topic)).collect();
+    let topics: Arc<[_]> = request.topics.into_iter().map(|topic| resolve(context, topic)).collect();
+    let answer = AnswerForm { version: context.version, bytes_max, read_committed };
 
-    let mut pass = read(context, &topics, bytes_max, read_committed);
+    let mut pass = read(&topics, answer).await;
     if pass.bytes < bytes_min && !pass.failed && !wait.is_zero() && !topics.is_empty() {
         park(context, &topics, bytes_min, wait).await;
-        pass = read(context, &topics, bytes_max, read_committed);
+        pass = read(&topics, answer).await;
     }
     metrics::count_fetched(pass.bytes);
     (FetchResponse { responses: pass.topics, ..FetchResponse::default() }, pass.ranges)
@@ -86,7 +106,7 @@ fn resolve(context: &Context<'_>, asked: FetchTopic) -> AskedTopic {
             topic.as_ref().map_err(|code| *code).and_then(|topic| partition(topic, request.partition));
         Asked { partition: found.cloned(), request }
     };
-    // Detached: a parked fetch must not hold the frame that it came in.
+    // The name is a slice of the frame, which must not live as long as the fetch is parked.
     AskedTopic {
         name: asked.topic.detach(),
         id: asked.topic_id,
@@ -94,21 +114,65 @@ fn resolve(context: &Context<'_>, asked: FetchTopic) -> AskedTopic {
     }
 }
 
+/// Reads every partition: here if all is in memory, on the blocking pool if the disk may have to be waited for.
+async fn read(topics: &Arc<[AskedTopic]>, answer: AnswerForm) -> Pass {
+    if topics.iter().flat_map(|topic| &topic.partitions).all(is_hot) {
+        let pass = read_now(topics, answer);
+        if pass.ranges.iter().flatten().all(FileRange::is_resident) {
+            return pass;
+        }
+    }
+    metrics::count_cold_fetch();
+    let topics = Arc::clone(topics);
+    let pooled = tokio::task::spawn_blocking(move || {
+        let mut pass = read_now(&topics, answer);
+        warm(&mut pass, answer);
+        pass
+    });
+    pooled.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a read panicked");
+        Pass { failed: true, ..Pass::default() }
+    })
+}
+
+fn is_hot(asked: &Asked) -> bool {
+    let (Ok(partition), Some(from)) = (&asked.partition, Offset::new(asked.request.fetch_offset)) else {
+        return true;
+    };
+    partition.view().map_or(true, |view| view.is_hot(from))
+}
+
+/// Brings every range into memory. What cannot be read is answered as an error of its partition alone.
+fn warm(pass: &mut Pass, answer: AnswerForm) {
+    let mut ranges = std::mem::take(&mut pass.ranges).into_iter();
+    for data in pass.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        let Records::Deferred { len } = data.records else { continue };
+        let Some(ranges) = ranges.next() else { continue };
+        match ranges.iter().try_for_each(FileRange::warm) {
+            Ok(()) => pass.ranges.push(ranges),
+            Err(error) => {
+                tracing::error!(partition = data.partition_index, %error, "cannot read from the disk");
+                data.error_code = answer.storage_error().code();
+                data.records = Records::Bytes(Bytes::new());
+                pass.bytes -= u64::from(len);
+            }
+        }
+    }
+}
+
 /// Reads every partition in request order. The first batch of the answer may exceed the limits (KIP-74).
-fn read(context: &Context<'_>, topics: &[AskedTopic], bytes_max: u32, read_committed: bool) -> Pass {
+fn read_now(topics: &[AskedTopic], answer: AnswerForm) -> Pass {
     let mut pass = Pass::default();
     for topic in topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
-            let left = u64::from(bytes_max).saturating_sub(pass.bytes);
+            let left = u64::from(answer.bytes_max).saturating_sub(pass.bytes);
             let first = if pass.bytes == 0 { FirstBatch::Whole } else { FirstBatch::WithinLimit };
             let mut data = read_partition(asked, u32::try_from(left).unwrap_or(u32::MAX), first, &mut pass);
-            if context.version <= NO_STORAGE_ERROR_VERSION_MAX
-                && data.error_code == ErrorCode::KafkaStorageError.code()
-            {
-                data.error_code = ErrorCode::NotLeaderOrFollower.code();
+            if data.error_code == ErrorCode::KafkaStorageError.code() {
+                data.error_code = answer.storage_error().code();
             }
-            data.aborted_transactions = read_committed.then(Vec::new);
+            data.aborted_transactions = answer.read_committed.then(Vec::new);
             partitions.push(data);
         }
         pass.topics.push(FetchableTopicResponse {

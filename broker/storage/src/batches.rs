@@ -34,6 +34,14 @@ pub enum BatchFault {
         /// Base offset that is there.
         actual: Offset,
     },
+    /// The batch is of an earlier leader than the one before it.
+    #[error("leader epoch is {actual}, the batch before has {before}")]
+    EpochOrder {
+        /// Epoch of the batch before.
+        before: i32,
+        /// Epoch that is there; -1 for none.
+        actual: i32,
+    },
     /// The checksum differs.
     #[error("checksum is {stored:#010x}, the bytes give {computed:#010x}")]
     Crc {

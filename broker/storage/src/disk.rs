@@ -14,7 +14,7 @@ use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::files::{Access, DirEntry, FileHandle, FileLayer};
-use crate::map::{PublishedEnd, SegmentMap, start_writeback};
+use crate::map::{PublishedEnd, SegmentMap, cached_pages, start_writeback};
 
 /// The file system of the machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,6 +134,12 @@ impl FileHandle for DiskFile {
 
     fn map(&self, len: u64, published: Arc<PublishedEnd>) -> io::Result<Option<SegmentMap>> {
         SegmentMap::new(self.0.as_fd(), len, published).map(Some)
+    }
+
+    fn is_resident(&self, position: u64, len: u64) -> bool {
+        let page_bytes = rustix::param::page_size() as u64;
+        let pages = (position + len).div_ceil(page_bytes) - position / page_bytes;
+        cached_pages(self.0.as_fd(), position, len).is_ok_and(|cached| cached >= pages)
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -78,6 +78,8 @@ pub trait FileHandle: Debug + Send + Sync {
     /// A read-only map of the first `len` bytes, which may be more than the file has, readable below `published`.
     /// `None` where there is no map to be had.
     fn map(&self, len: u64, published: Arc<PublishedEnd>) -> io::Result<Option<SegmentMap>>;
+    /// Whether reading a range would not wait for the disk. `false` where that cannot be told.
+    fn is_resident(&self, position: u64, len: u64) -> bool;
     /// The descriptor, for `sendfile`.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
     /// Takes the exclusive lock of the file until the handle is dropped; `false` if another process has it.

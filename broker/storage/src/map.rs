@@ -1,4 +1,4 @@
-//! The only unsafe code of the project: read-only shared maps of segments, and one system call without pointers.
+//! The only unsafe code of the project: read-only shared maps of segments, and two system calls that have no safe form.
 //!
 //! A map covers a segment from its first byte, and more than the file has as long as the segment is active. It knows
 //! no batches; it hands out bytes below the published end and nothing else. What makes that sound:
@@ -12,8 +12,10 @@
 //! 4. No other process writes to the file: the data directory is 0700 and locked for life. Whoever gets around that
 //!    can stop the process with SIGBUS; CRCs are checked before data is trusted.
 //! 5. `sync_file_range` takes a descriptor and three numbers; the kernel checks each.
+//! 6. `cachestat` reads one struct and writes another. Both are on the caller's stack for the whole call, and have
+//!    the layout that the kernel fixes (`struct cachestat_range`, `struct cachestat` in `linux/mman.h`).
 
-#![expect(unsafe_code, reason = "slices over maps, and a system call that no safe crate offers")]
+#![expect(unsafe_code, reason = "slices over maps, and system calls that no safe crate offers")]
 
 use std::io;
 use std::ops::Range;
@@ -89,6 +91,36 @@ pub(crate) fn start_writeback(fd: BorrowedFd<'_>, position: u64, len: u64) -> io
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Number of `cachestat` (Linux 6.5), the same on every architecture.
+const SYS_CACHESTAT: libc::c_long = 451;
+
+#[repr(C)]
+struct CachestatRange {
+    offset: u64,
+    len: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Cachestat {
+    cached_pages: u64,
+    dirty_pages: u64,
+    writeback_pages: u64,
+    evicted_pages: u64,
+    recently_evicted_pages: u64,
+}
+
+/// How many pages of a range of a file are in memory. An error where the kernel cannot tell.
+pub(crate) fn cached_pages(fd: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<u64> {
+    let range = CachestatRange { offset: position, len };
+    let mut stat = Cachestat::default();
+    // SAFETY: both structs outlive the call and have the kernel's layout (6).
+    let status = unsafe {
+        libc::syscall(SYS_CACHESTAT, fd.as_raw_fd(), &raw const range, &raw mut stat, 0 as libc::c_uint)
+    };
+    if status == 0 { Ok(stat.cached_pages) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -122,6 +154,18 @@ mod tests {
         published.publish(4);
 
         assert_eq!(map.slice(0..4), Some(&b"late"[..]));
+    }
+
+    #[test]
+    fn pages_that_were_just_written_are_in_memory() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 3 * 4096]).unwrap();
+
+        match cached_pages(file.as_fd(), 0, 3 * 4096) {
+            Ok(pages) => assert_eq!(pages, 3),
+            // Before Linux 6.5 the call does not exist, and the caller takes everything for cold.
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOSYS)),
+        }
     }
 
     #[test]

@@ -114,6 +114,8 @@ impl MetaLog {
             topic_id: None,
         };
         let (mut log, _) = Log::open(files, dir.clone(), config, None, now)?;
+        let epoch = next_epoch(&log);
+        log.set_epoch_min(epoch);
         // What was replayed may never have been synced, and from here on it is shown to others.
         sync(&mut log).map_err(|error| MetaOpenError::Io { path: dir, source: io::Error::other(error) })?;
         Ok(Self { map: RwLock::new(map), log: Mutex::new(Some(log)), damage: None })
@@ -307,8 +309,7 @@ fn append_durably(log: &mut Log, batch: &Batch, now: TimestampMs) -> Result<Vers
         let next = next_epoch(log);
         log.resume(next).map_err(io::Error::other)?;
     }
-    let latest = log.view().latest_epoch().unwrap_or_default();
-    let appended = log.append(batch, latest, now).map_err(append_error)?;
+    let appended = log.append(batch, LeaderEpoch::ZERO, now).map_err(append_error)?;
     sync(log)?;
     Ok(Version(appended.base_offset.get()))
 }

@@ -1,7 +1,7 @@
 //! The frame around files of our own: what kind it is, which version, how long, and a CRC over all of it.
 //!
-//! Such a file is written aside, synced, renamed and its directory synced, so that a reader finds the old one, the
-//! new one or none. One that does not hold together is treated as absent and said so; byte table in
+//! Such a file is written aside, synced, renamed and, where it matters, its directory synced, so that a reader finds
+//! the old one, the new one or none. One that does not hold together is treated as absent and said so; byte table in
 //! `broker/docs/format.md`.
 
 use std::io::{self, IoSlice};
@@ -81,6 +81,9 @@ pub(crate) fn load(files: &dyn FileLayer, path: &Path) -> io::Result<Option<Vec<
 pub(crate) enum Durable {
     /// It is, when the call returns.
     Yes,
+    /// Its bytes are, its name may still be that of the old file after a power cut. A failed sync of a directory is
+    /// final, so what does not need one should not ask for one.
+    Contents,
     /// It is replaced at once for every other reader, and lost or empty after a power cut.
     No,
 }
@@ -93,7 +96,7 @@ pub(crate) fn store(files: &dyn FileLayer, path: &Path, bytes: &[u8], durable: D
     let file = files.open(aside, Access::Create)?;
     file.set_len(0)?;
     file.pwritev(&[IoSlice::new(bytes)], 0)?;
-    if durable == Durable::Yes {
+    if durable != Durable::No {
         file.fdatasync()?;
     }
     drop(file);

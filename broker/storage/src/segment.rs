@@ -157,6 +157,11 @@ impl Segment {
         self.max_time.store(LogPoint { offset: max.offset, bytes: max.timestamp.0 as u64 });
     }
 
+    /// Whether this process writes or wrote the segment, so that its pages are likely in memory.
+    pub(crate) const fn is_hot(&self) -> bool {
+        self.map_bytes > 0
+    }
+
     /// The map of a hot segment. A map that cannot be had is not asked for again.
     pub(crate) fn map(&self) -> Option<&SegmentMap> {
         if self.map_bytes == 0 {
@@ -177,6 +182,35 @@ impl Segment {
     pub(crate) fn flush_indexes(&self) -> io::Result<()> {
         self.times.flush()?;
         self.offsets.flush()
+    }
+
+    /// Completes the indexes of a segment that takes no more batches. Says whether they have all that they should; if
+    /// not, they are rebuilt when the log is opened again.
+    pub(crate) fn complete_indexes(&self) -> bool {
+        let max = self.max_time();
+        let completed = self.times.last().and_then(|last| {
+            if last.is_none_or(|last| last.timestamp < max.timestamp)
+                && let Some(entry) = TimeEntry::new(self.base, max.offset, max.timestamp)
+                && max.timestamp != NO_TIMESTAMP
+            {
+                self.times.append(entry);
+            }
+            self.flush_indexes()
+        });
+        if let Err(error) = &completed {
+            tracing::warn!(path = %self.path().display(), %error, "indexes are not complete");
+        }
+        completed.is_ok()
+    }
+
+    /// Makes the indexes durable. If that fails they are removed, so that nobody trusts them later.
+    pub(crate) fn sync_indexes(&self, files: &dyn FileLayer) {
+        if let Err(error) = self.offsets.sync().and_then(|()| self.times.sync()) {
+            tracing::warn!(path = %self.path().display(), %error, "indexes are not durable");
+            let _ = files.unlink(self.offsets.path());
+            let _ = files.unlink(self.times.path());
+        }
+        self.close_indexes();
     }
 
     /// Forgets the open files; whoever uses them keeps them.

@@ -472,6 +472,10 @@ impl FileHandle for SimFile {
         Ok(None)
     }
 
+    fn is_resident(&self, _position: u64, _len: u64) -> bool {
+        true
+    }
+
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
 use highwater_record::{
-    BatchHeader, DecodeLimits, LeaderEpoch, Offset, ReadError as RecordsError, TimestampMs,
+    Batch, BatchHeader, DecodeLimits, LeaderEpoch, Offset, ReadError as RecordsError, TimestampMs,
 };
 use thiserror::Error;
 
@@ -27,6 +27,9 @@ use crate::segment::{NO_TIMESTAMP, Segment, lenient};
 
 /// How far a compressed batch is decompressed to find a record in it.
 const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 256 << 20, ratio_max: 1000 };
+
+/// How much of a cold range is read at once.
+const WARM_BYTES: usize = 256 << 10;
 
 /// What readers see of a log. Obtained from `Log::view`, valid as long as it is held.
 #[derive(Debug)]
@@ -213,6 +216,14 @@ impl LogView {
             }
         }
         Ok(chunk)
+    }
+
+    /// Whether a read from `from` on is unlikely to wait for the disk: it begins in a segment that this process
+    /// writes or wrote. Reads elsewhere belong on a thread that may wait.
+    pub fn is_hot(&self, from: Offset) -> bool {
+        let segments = self.segments.load();
+        let at = segments.partition_point(|segment| segment.base() <= from).saturating_sub(1);
+        segments.get(at).is_none_or(|segment| segment.is_hot())
     }
 
     fn check_range(&self, requested: Offset) -> Result<(), ReadError> {
@@ -408,11 +419,9 @@ fn first_at_or_after(
         })?;
         let Some((position, header)) = candidate else { return Ok(None) };
         let batch = segment.read_batch(position, &header)?;
-        let base_offset = header.base_offset;
-        let found = batch
-            .first_at_or_after(timestamp, DECODE_LIMITS)
-            .map_err(|source| TimeError::Records { base_offset, source })?;
-        if let Some((offset, timestamp)) = found.filter(|(offset, _)| *offset >= start) {
+        let found = first_in_batch(&batch, timestamp, start)
+            .map_err(|source| TimeError::Records { base_offset: header.base_offset, source })?;
+        if let Some((offset, timestamp)) = found {
             return Ok(Some(TimedOffset { offset, timestamp, leader_epoch: header.leader_epoch }));
         }
         // The header promised more than its records keep, or the record lies before the log's start: go on after
@@ -420,6 +429,20 @@ fn first_at_or_after(
         after = Some(position);
         entry = OffsetEntry::new(segment.base(), header.last_offset(), position);
     }
+}
+
+fn first_in_batch(
+    batch: &Batch,
+    timestamp: TimestampMs,
+    start: Offset,
+) -> Result<Option<(Offset, TimestampMs)>, RecordsError> {
+    for record in batch.decompress(DECODE_LIMITS)?.records() {
+        let record = record?;
+        if record.timestamp >= timestamp && record.offset >= start {
+            return Ok(Some((record.offset, record.timestamp)));
+        }
+    }
+    Ok(None)
 }
 
 /// The first batch of a segment with the largest timestamp among those below `until`.
@@ -458,6 +481,23 @@ impl FileRange {
     /// Whether it has none.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whether sending the range would not wait for the disk.
+    pub fn is_resident(&self) -> bool {
+        self.file.is_resident(self.position, self.len.into())
+    }
+
+    /// Reads the range into the page cache, so that sending it does not wait for the disk. An error of the disk
+    /// shows here.
+    pub fn warm(&self) -> io::Result<()> {
+        let mut buffer = vec![0; WARM_BYTES.min(self.len as usize)];
+        let end = self.position + u64::from(self.len);
+        for position in (self.position..end).step_by(WARM_BYTES) {
+            let left = usize::try_from(end - position).unwrap_or(WARM_BYTES).min(buffer.len());
+            read_exact_at(&*self.file, &mut buffer[..left], position)?;
+        }
+        Ok(())
     }
 
     /// The file, for `sendfile`; `None` if the file layer has no descriptors.

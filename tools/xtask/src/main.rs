@@ -3,6 +3,7 @@
 //! It drives cargo and reads the tree. It knows nothing of logs, sockets or Kafka.
 
 mod ci;
+mod skips;
 mod tidy;
 
 use std::io::{self, Write};

@@ -33,6 +33,15 @@ pub enum CutError {
         /// Offset after the last.
         end: Offset,
     },
+    /// What was recovered when the log was opened is not durable yet, and the failure leaves no way to make it so.
+    /// It may have been acknowledged before, so it is not cut off: the log stays closed until it is opened again.
+    #[error("recovered batches from {durable} to {recovered} are not durable and cannot be given up")]
+    Unsynced {
+        /// The durable end.
+        durable: Offset,
+        /// Where the log ended when it was opened.
+        recovered: Offset,
+    },
     /// A batch that stays cannot be read.
     #[error("{} at position {position}: {fault}", path.display())]
     Corrupt {
@@ -66,16 +75,16 @@ pub struct RemovalJob {
 
 impl Log {
     /// Takes away everything from offset `to` on; batches get at least `new_epoch` from now on. A batch that `to`
-    /// lies inside of goes as a whole.
+    /// lies inside of goes as a whole. A checkpoint with a later recovery point must have been replaced before.
     pub fn truncate(&mut self, to: Offset, new_epoch: LeaderEpoch) -> Result<LogPoint, CutError> {
         let (start, end) = (self.view.log_start(), self.end.offset);
         if to < start || to > end {
             return Err(CutError::OutOfRange { requested: to, start, end });
         }
-        self.cut(to, new_epoch)?;
-        if !self.retired.is_empty() {
-            // The file cannot be shortened yet. A new segment says where it ends, should the process die now.
-            self.start_segment(self.expired_at)?;
+        self.set_epoch_min(new_epoch);
+        if to < end {
+            self.cut(to)?;
+            self.recovered = self.recovered.min(self.end.offset);
         }
         Ok(self.end)
     }
@@ -84,8 +93,11 @@ impl Log {
     /// and with at least `new_epoch`.
     pub fn resume(&mut self, new_epoch: LeaderEpoch) -> Result<LogPoint, CutError> {
         if self.failed {
-            self.cut(self.durable.offset, new_epoch)?;
-            self.failed = false;
+            if self.durable.offset < self.recovered {
+                return Err(CutError::Unsynced { durable: self.durable.offset, recovered: self.recovered });
+            }
+            self.set_epoch_min(new_epoch);
+            self.cut(self.durable.offset)?;
         }
         Ok(self.end)
     }
@@ -97,7 +109,11 @@ impl Log {
         self.syncing = false;
     }
 
-    fn cut(&mut self, to: Offset, new_epoch: LeaderEpoch) -> Result<(), CutError> {
+    /// Cuts the log and begins a new segment, so that the file that was cut is not written again, not even after it
+    /// was opened again, and so that a reader of the files knows where it ends. Until that has succeeded the log
+    /// takes no appends.
+    fn cut(&mut self, to: Offset) -> Result<(), CutError> {
+        self.failed = true;
         self.generation += 1;
         self.syncing = false;
         let corrupt = |dir: &PathBuf, error| match error {
@@ -105,8 +121,11 @@ impl Log {
             WalkError::Io(error) => CutError::Io(error),
         };
         let mut segments = Vec::clone(&self.view.segments());
-        let dropped = segments.split_off(segments.partition_point(|segment| segment.base() < to));
-        let mut end = to;
+        // If the log's start was moved beyond what stays, nothing stays, and the log goes on from its start.
+        let start = self.view.log_start();
+        let keep = if to < start { 0 } else { segments.partition_point(|segment| segment.base() < to) };
+        let dropped = segments.split_off(keep);
+        let mut end = to.max(start);
         let mut retired = None;
         if let Some(last) = segments.pop_if(|last| last.end().offset > to) {
             let shorter = self.shortened(&last, to).map_err(|error| corrupt(&self.place.dir, error))?;
@@ -118,19 +137,23 @@ impl Log {
             .map_err(|error| corrupt(&self.place.dir, error))?;
         self.last_batch = last_batch(&segments).map_err(|error| corrupt(&self.place.dir, error))?;
 
-        // Nothing fails from here on.
+        // Nothing fails until the log is consistent again.
         self.writer = None;
         self.retired.extend(retired);
         self.producers = producers;
         self.owed.sidecar_end = sidecar_end;
-        self.owed.indexes.clear();
-        self.epoch_min = self.epoch_min.max(new_epoch);
+        // By object: a segment that was replaced must not be held by anyone.
+        self.owed.indexes.retain(|owed| segments.iter().any(|segment| Arc::ptr_eq(owed, segment)));
+        self.owed.indexes.extend(segments.last().filter(|last| last.complete_indexes()).map(Arc::clone));
         self.set_epochs(|epochs| epochs.truncate_from_end(end));
         self.publish_cut(segments, end);
-        for segment in dropped {
-            self.remove_files(&segment);
+        // Newest first, so that what a crash leaves has no hole.
+        for segment in dropped.iter().rev() {
+            self.remove_files(segment);
         }
         self.finish_cuts();
+        self.start_segment(self.expired_at)?;
+        self.failed = false;
         Ok(())
     }
 
@@ -141,7 +164,7 @@ impl Log {
             if end == self.durable.offset { self.durable.bytes } else { self.end.bytes.saturating_sub(lost) };
         let point = LogPoint { offset: end, bytes };
         self.set_end(point);
-        if self.durable.offset > end {
+        if self.durable.offset > end || kept == 0 {
             self.set_durable(point);
         }
         self.view.set_segments(segments);

@@ -14,6 +14,7 @@ mod append;
 mod cut;
 mod recover;
 mod sync;
+mod tail;
 mod writer;
 
 use std::fmt::Write as _;
@@ -117,6 +118,9 @@ pub struct Log {
     writer: Option<Writer>,
     end: LogPoint,
     durable: LogPoint,
+    /// Where the log ended when it was opened. What lies between the durable end and here may have been acknowledged
+    /// in an earlier life, so it is never cut off after a failure.
+    recovered: Offset,
     /// Batches get at least this epoch, whatever the caller says: epochs never go back.
     epoch_min: LeaderEpoch,
     producers: Producers,
@@ -183,6 +187,12 @@ impl Log {
         self.config = config;
     }
 
+    /// Gives later batches at least this epoch. A log that was opened again must get a larger one than before, here or
+    /// with each append: that is how recovery tells new batches from those that a crash brings back.
+    pub fn set_epoch_min(&mut self, epoch: LeaderEpoch) {
+        self.epoch_min = self.epoch_min.max(epoch);
+    }
+
     /// The configuration.
     pub const fn config(&self) -> &LogConfig {
         &self.config
@@ -202,10 +212,6 @@ impl Log {
     /// reserved space back. Syncs nothing: whoever marks a clean stop syncs the file system first.
     pub fn close(mut self) -> io::Result<()> {
         self.finish_cuts();
-        if !self.retired.is_empty() {
-            // A reader keeps the file from being cut. A new segment says where the old one ends.
-            self.start_segment(self.expired_at)?;
-        }
         if let Some(writer) = self.writer.take() {
             writer.seal()?;
         }

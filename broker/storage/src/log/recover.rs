@@ -2,9 +2,10 @@
 //!
 //! Below the recovery point everything had been synced: headers are walked from the last index entry, and a fault is
 //! corruption, which refuses the log and changes nothing. Above it each batch is read, its CRC compared and its
-//! offset matched; the first fault is the end of the log. Segments after such an end are moved aside
+//! offset matched; the first fault is the end of the log. An epoch that goes back is such a fault: it is a batch from an
+//! earlier life that a crash brought back. Segments after such an end are moved aside
 //! (`.log.dropped`), not deleted. Bytes at or above the next segment's base offset are what a cut left behind, and
-//! are ignored. Indexes, epochs and producers are completed or rebuilt from batch headers. Doing it twice, or being
+//! are cut off. Indexes, epochs and producers are completed or rebuilt from batch headers. Doing it twice, or being
 //! interrupted, changes nothing about the result: all that is written is either disposable or a cut of bytes that
 //! would be cut again.
 
@@ -12,11 +13,12 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use highwater_record::{BatchHeader, CRC_START, HEADER_BYTES, Offset, TimestampMs, crc32c};
+use highwater_record::{BatchHeader, HEADER_BYTES, Offset, TimestampMs};
 
-use crate::batches::{BatchFault, ReadAt, WalkError, checked_header, walk};
+use crate::batches::{ReadAt, WalkError, checked_header, walk};
 use crate::epochs::{self, Epochs};
-use crate::index::{Entry, OffsetEntry, TimeEntry, relative};
+use crate::index::{Entry, Index, OffsetEntry, TimeEntry, relative};
+use crate::log::tail::{Anchor, Walk};
 use crate::log::writer::{Indexer, Writer, no_time};
 use crate::log::{Log, LogCheckpoint, LogConfig, OpenError, Owed};
 use crate::own_file;
@@ -24,9 +26,6 @@ use crate::point::LogPoint;
 use crate::producers::{self, Fingerprint, Producers, Snapshot};
 use crate::segment::{Extent, MaxTime, Place, Segment, base_of};
 use crate::view::LogView;
-
-/// Bytes that the scan of the tail reads at a time.
-const SCAN_BYTES: usize = 256 << 10;
 
 /// What opening a log found and did.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -37,7 +36,7 @@ pub struct Recovery {
     pub bytes_dropped: u64,
     /// Segments after a torn one that were moved aside as `.log.dropped`.
     pub segments_dropped: u32,
-    /// Indexes that were missing or not to be trusted.
+    /// Segments whose indexes were missing or broken.
     pub indexes_rebuilt: u32,
     /// There are bytes that are not known to be durable; [`Log::begin_sync`] has a job.
     pub needs_sync: bool,
@@ -55,9 +54,12 @@ struct Listed {
 struct Recoverer {
     place: Place,
     config: LogConfig,
+    log_start: Offset,
     recovery_point: Offset,
     recovery: Recovery,
     segments: Vec<Arc<Segment>>,
+    /// Sealed segments whose indexes may not be durable.
+    owed_indexes: Vec<Arc<Segment>>,
     durable: Offset,
     /// Bytes between the durable end and the end.
     unsynced_bytes: u64,
@@ -80,19 +82,24 @@ pub(super) fn open(
     let below = listed.iter().skip(1).take_while(|next| next.base <= log_start).count();
     listed.drain(..below);
     let recovery_point = known.map_or(Offset::ZERO, |known| known.recovery_point);
+    let first = listed.first().map_or(Offset::ZERO, |first| first.base);
+    // A recovery point at or below the log's start vouches for nothing that is still in the log.
+    let trusted = if recovery_point > log_start { recovery_point.max(first) } else { first };
     let mut recoverer = Recoverer {
         place,
         config,
-        recovery_point: recovery_point.max(listed.first().map_or(Offset::ZERO, |first| first.base)),
+        log_start,
+        recovery_point: trusted,
         recovery: Recovery::default(),
         segments: Vec::new(),
+        owed_indexes: Vec::new(),
         durable: log_start,
         unsynced_bytes: 0,
         last_header: None,
         last_indexer: None,
     };
     recoverer.segments(&listed)?;
-    recoverer.check_reach(log_start, recovery_point)?;
+    recoverer.check_reach(recovery_point)?;
     if recoverer.segments.last().is_some_and(|last| last.end().offset < log_start) {
         // The log's start was moved to where the log no longer reaches, which a power cut can do where nothing was
         // synced. All that is left lies below the start; the log goes on from there.
@@ -126,12 +133,6 @@ fn list(place: &Place) -> Result<Option<Vec<Listed>>, OpenError> {
     Ok(Some(listed))
 }
 
-/// Where a segment's walk may begin, and what is known up to there.
-struct Anchor {
-    position: u64,
-    indexer: Indexer,
-}
-
 impl Recoverer {
     fn segments(&mut self, listed: &[Listed]) -> Result<(), OpenError> {
         for (at, segment) in listed.iter().enumerate() {
@@ -156,13 +157,19 @@ impl Recoverer {
         let segment = Segment::new(&self.place, base, &extent, hot_bytes);
         let io_error = |source| OpenError::Io { path: segment.path().to_owned(), source };
         let synced = next.is_some_and(|next| next <= self.recovery_point);
-        let anchor = self.anchor(&segment, &listed, synced).map_err(io_error)?;
+        let rebuilt_before = self.recovery.indexes_rebuilt;
+        // Indexes are synced together with the first batches of the next segment.
+        let indexed = next.is_some_and(|next| next < self.recovery_point);
+        let limit = next.unwrap_or(Offset::MAX);
+        let limit = if indexed { limit } else { limit.min(self.recovery_point) };
+        let anchor = self.anchor(&segment, &listed, indexed, limit).map_err(io_error)?;
         let mut walk = Walk::new(&segment, anchor, listed.log_bytes, next);
+        walk.last_header = self.last_header;
 
         walk.below(self.recovery_point).map_err(|error| open_error(&segment, error))?;
-        if walk.end.offset < self.recovery_point && !walk.reached(next) {
-            // Everything below the recovery point, or up to the next segment, had been synced.
-            let expected = next.map_or(self.recovery_point, |next| next.min(self.recovery_point));
+        // Everything below the recovery point, or up to the next segment, had been synced.
+        let expected = next.map_or(self.recovery_point, |next| next.min(self.recovery_point));
+        if walk.end.offset < expected {
             let (path, found) = (segment.path().to_owned(), walk.end.offset);
             return Err(OpenError::Missing { path, expected, found });
         }
@@ -171,11 +178,11 @@ impl Recoverer {
         if !synced {
             let fault = walk.above(&mut self.recovery).map_err(io_error)?;
             torn = next.is_some() && (fault || !walk.reached(next));
-            self.cut_tail(&segment, &walk, listed.log_bytes).map_err(io_error)?;
         }
+        self.cut_tail(&segment, &walk, listed.log_bytes).map_err(io_error)?;
         let Walk { end, mut indexer, last_header, .. } = walk;
         if next.is_some() {
-            indexer.add_time(&segment);
+            indexer.complete(&segment);
         }
         segment.set_max_time(indexer.max_time);
         segment.publish(end);
@@ -188,53 +195,52 @@ impl Recoverer {
             // No earlier segment has unsynced bytes, so the durable end lies in this one.
             self.durable = durable.offset;
         }
-        self.last_header = last_header.or(self.last_header);
+        self.last_header = last_header;
         self.last_indexer = Some(indexer);
-        self.segments.push(Arc::new(segment));
+        let segment = Arc::new(segment);
+        let rebuilt = self.recovery.indexes_rebuilt > rebuilt_before;
+        self.owed_indexes.extend((next.is_some() && (rebuilt || !indexed)).then(|| Arc::clone(&segment)));
+        self.segments.push(segment);
         Ok(torn)
     }
 
     /// Keeps the index entries that can be trusted, and finds the batch to begin with.
-    fn anchor(&mut self, segment: &Segment, listed: &Listed, synced: bool) -> io::Result<Anchor> {
+    fn anchor(
+        &mut self,
+        segment: &Segment,
+        listed: &Listed,
+        trusted: bool,
+        limit: Offset,
+    ) -> io::Result<Anchor> {
         let (base, interval) = (segment.base(), self.config.index_interval_bytes);
-        keep(&segment.offsets, segment.offsets.len(), listed.offset_bytes)?;
-        keep(&segment.times, segment.times.len(), listed.time_bytes)?;
-        if !synced {
-            self.keep_trusted(segment)?;
-        }
+        let mut sound = keep(&segment.offsets, segment.offsets.len(), listed.offset_bytes)?;
+        sound &= keep(&segment.times, segment.times.len(), listed.time_bytes)?;
+        // Every batch but the first few has an entry at or before it.
+        sound &= segment.offsets.len() > 0 || listed.log_bytes <= 2 * u64::from(interval);
+        sound &= segment.offsets.len() == 0 || segment.times.len() > 0;
+        sound &= keep_below(segment, limit, trusted)?;
         let time = segment.times.last()?.map(|time| MaxTime {
             timestamp: time.timestamp,
             offset: base.advance(time.relative_offset.into()),
         });
-        if let (Some(max_time), Some(entry)) = (time, segment.offsets.last()?)
-            && Self::is_batch(segment, entry, listed.log_bytes)?
-        {
-            let indexer = Indexer::new(interval, max_time);
-            return Ok(Anchor { position: u64::from(entry.position), indexer });
-        }
-        if listed.log_bytes > u64::from(interval) + HEADER_BYTES as u64 {
-            self.recovery.indexes_rebuilt += 1;
+        let anchor = match (time, segment.offsets.last()?) {
+            (Some(max_time), Some(entry)) => {
+                let good = Self::is_batch(segment, entry, listed.log_bytes)?
+                    && Self::is_time(segment, max_time, listed.log_bytes)?;
+                sound &= good;
+                good.then_some((max_time, u64::from(entry.position)))
+            }
+            _ => None,
+        };
+        self.recovery.indexes_rebuilt += u32::from(!sound);
+        if let Some((max_time, position)) = anchor {
+            return Ok(Anchor { position, indexer: Indexer::new(interval, max_time) });
         }
         if segment.offsets.len() > 0 || segment.times.len() > 0 {
             segment.offsets.truncate(0)?;
             segment.times.truncate(0)?;
         }
         Ok(Anchor { position: 0, indexer: Indexer::new(interval, no_time(base)) })
-    }
-
-    /// The indexes of a segment that was not sealed and synced may hold anything after a power cut, or stop
-    /// anywhere. Entries in order and below the recovery point stay, and of the offset entries only those up to the
-    /// last time entry: the batches after it are walked again, so that no larger timestamp is overlooked.
-    fn keep_trusted(&self, segment: &Segment) -> io::Result<()> {
-        segment.offsets.truncate_if_shorter(segment.offsets.entries_in_order()?)?;
-        segment.times.truncate_if_shorter(segment.times.entries_in_order()?)?;
-        let point = relative(segment.base(), self.recovery_point).unwrap_or(u32::MAX);
-        let times = segment.times.count_where(|entry| entry.relative_offset < point)?;
-        segment.times.truncate_if_shorter(times)?;
-        let last = segment.times.last()?.map(|entry| entry.relative_offset);
-        let offsets =
-            segment.offsets.count_where(|entry| last.is_some_and(|last| entry.relative_offset <= last))?;
-        segment.offsets.truncate_if_shorter(offsets)
     }
 
     /// Whether an index entry points to the batch that it names.
@@ -247,12 +253,36 @@ impl Recoverer {
         Ok(last.and_then(|last| relative(segment.base(), last)) == Some(entry.relative_offset))
     }
 
+    /// Whether the last time entry names a batch that ends where it says and has that timestamp.
+    fn is_time(segment: &Segment, max_time: MaxTime, log_bytes: u64) -> io::Result<bool> {
+        let wanted = relative(segment.base(), max_time.offset).unwrap_or(u32::MAX);
+        let before = segment.offsets.last_where(|entry| entry.relative_offset <= wanted)?;
+        let start = before.map_or(0, |entry| u64::from(entry.position));
+        let found = walk(segment, start, log_bytes, segment.base(), |_, header| {
+            if header.last_offset() < max_time.offset {
+                return ControlFlow::Continue(());
+            }
+            ControlFlow::Break(
+                header.last_offset() == max_time.offset && header.max_timestamp == max_time.timestamp,
+            )
+        });
+        match found {
+            Ok(found) => Ok(found.unwrap_or(false)),
+            Err(WalkError::Fault { .. }) => Ok(false),
+            Err(WalkError::Io(error)) => Err(error),
+        }
+    }
+
     fn cut_tail(&mut self, segment: &Segment, walk: &Walk<'_>, log_bytes: u64) -> io::Result<()> {
         let excess = log_bytes.saturating_sub(walk.end.bytes);
         if excess > 0 {
-            segment.log_file()?.set_len(walk.end.bytes)?;
+            // Made durable at once: a later crash must neither mix what is cut with what is appended in its place, nor
+            // find a tail that looks good because the segments after it have gone.
+            let file = segment.log_file()?;
+            file.set_len(walk.end.bytes)?;
+            file.fdatasync()?;
             self.recovery.bytes_dropped += excess;
-            tracing::info!(path = %segment.path().display(), excess, "dropped a torn tail");
+            tracing::info!(path = %segment.path().display(), excess, "dropped bytes after the last batch");
         }
         Ok(())
     }
@@ -272,11 +302,19 @@ impl Recoverer {
             }
             self.recovery.segments_dropped += 1;
         }
-        Ok(())
+        if rest.is_empty() {
+            return Ok(());
+        }
+        // A crash must not bring them back among batches that are appended from here on.
+        self.place
+            .files
+            .sync_dir(&self.place.dir)
+            .map_err(|source| OpenError::Io { path: self.place.dir.clone(), source })
     }
 
     fn forget_segments(&mut self, log_start: Offset) {
         self.segments.clear();
+        self.owed_indexes.clear();
         self.durable = log_start;
         self.unsynced_bytes = 0;
         self.last_header = None;
@@ -284,9 +322,9 @@ impl Recoverer {
     }
 
     /// A log must reach its recovery point.
-    fn check_reach(&self, log_start: Offset, recovery_point: Offset) -> Result<(), OpenError> {
-        let found = self.segments.last().map_or(log_start, |segment| segment.end().offset);
-        if found < recovery_point {
+    fn check_reach(&self, recovery_point: Offset) -> Result<(), OpenError> {
+        let found = self.segments.last().map_or(self.log_start, |segment| segment.end().offset);
+        if found < recovery_point && recovery_point > self.log_start {
             return Err(OpenError::Missing { path: self.place.dir.clone(), expected: recovery_point, found });
         }
         Ok(())
@@ -301,7 +339,10 @@ impl Recoverer {
         let dir = self.place.dir.clone();
         let io_error = |source| OpenError::Io { path: dir.clone(), source };
         let end = self.segments.last().map_or(log_start, |segment| segment.end().offset);
-        let durable = LogPoint { offset: self.durable.min(end), bytes: 0 };
+        // What lies below the log's start needs no sync.
+        let durable = self.durable.max(log_start).min(end);
+        let durable =
+            LogPoint { offset: durable, bytes: if durable == end { self.unsynced_bytes } else { 0 } };
         let end = LogPoint { offset: end, bytes: self.unsynced_bytes };
         let (epochs, epochs_changed) = self.epochs(log_start, end.offset).map_err(|e| self.walk_error(e))?;
         let (producers, sidecar_end) = self.producers(end.offset, now).map_err(|e| self.walk_error(e))?;
@@ -319,6 +360,7 @@ impl Recoverer {
             dir: dir_exists,
             parent: dir_exists,
             epochs: epochs_changed,
+            indexes: self.owed_indexes,
             sidecar_end,
             ..Owed::default()
         };
@@ -330,6 +372,7 @@ impl Recoverer {
             writer,
             end,
             durable,
+            recovered: end.offset,
             epoch_min,
             producers,
             expired_at: now,
@@ -447,134 +490,6 @@ fn belongs(sidecar: &Snapshot, segments: &[Arc<Segment>]) -> bool {
     )
 }
 
-/// A walk over one segment, first by headers, then by whole batches.
-struct Walk<'a> {
-    segment: &'a Segment,
-    indexer: Indexer,
-    end: LogPoint,
-    log_bytes: u64,
-    next: Option<Offset>,
-    last_header: Option<BatchHeader>,
-}
-
-impl<'a> Walk<'a> {
-    const fn new(segment: &'a Segment, anchor: Anchor, log_bytes: u64, next: Option<Offset>) -> Self {
-        let end = LogPoint { offset: segment.base(), bytes: anchor.position };
-        Self { segment, indexer: anchor.indexer, end, log_bytes, next, last_header: None }
-    }
-
-    /// Whether the batches reach the next segment.
-    fn reached(&self, next: Option<Offset>) -> bool {
-        next.is_some_and(|next| self.end.offset >= next)
-    }
-
-    fn take(&mut self, position: u64, header: &BatchHeader) {
-        self.indexer.add(self.segment, position, header);
-        self.end = LogPoint { offset: header.next_offset(), bytes: position + u64::from(header.size_bytes) };
-        self.last_header = Some(*header);
-    }
-
-    /// Walks the headers of the batches that end at or below `recovery_point`.
-    fn below(&mut self, recovery_point: Offset) -> Result<(), WalkError> {
-        let next = self.next.unwrap_or(Offset::MAX);
-        let stop = recovery_point.min(next);
-        if self.end.bytes == 0 && self.segment.base() >= stop {
-            return Ok(());
-        }
-        let (segment, start, log_bytes, base) =
-            (self.segment, self.end.bytes, self.log_bytes, self.segment.base());
-        let walked = walk(segment, start, log_bytes, base, |position, header| {
-            if header.next_offset() > stop {
-                return ControlFlow::Break(());
-            }
-            self.take(position, header);
-            // What follows may be a tail that nobody vouches for: do not even parse it.
-            if header.next_offset() == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        walked.map(drop)
-    }
-
-    /// Reads whole batches to the end of the log. Says whether a fault ended it.
-    fn above(&mut self, recovery: &mut Recovery) -> io::Result<bool> {
-        let mut tail = Tail::default();
-        while self.end.bytes < self.log_bytes && !self.reached(self.next) {
-            let position = self.end.bytes;
-            let available = self.log_bytes - position;
-            let fault = match tail.batch(self.segment, position, available, self.end.offset)? {
-                Ok(header) if self.next.is_some_and(|next| header.next_offset() > next) => {
-                    BatchFault::OffsetOrder { expected: self.end.offset, actual: header.base_offset }
-                }
-                Ok(header) => {
-                    recovery.bytes_scanned += u64::from(header.size_bytes);
-                    self.take(position, &header);
-                    continue;
-                }
-                Err(fault) => fault,
-            };
-            tracing::info!(path = %self.segment.path().display(), position, %fault, "the log ends here");
-            return Ok(true);
-        }
-        Ok(false)
-    }
-}
-
-/// Reads a tail in large pieces.
-#[derive(Default)]
-struct Tail {
-    buffer: Vec<u8>,
-    start: u64,
-}
-
-impl Tail {
-    /// Bytes from `position` on, at least `wanted` unless the file ends before.
-    fn bytes(
-        &mut self,
-        segment: &Segment,
-        position: u64,
-        wanted: usize,
-        available: u64,
-    ) -> io::Result<&[u8]> {
-        let skip = position.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
-        let held = skip.and_then(|skip| self.buffer.len().checked_sub(skip)).unwrap_or(0);
-        if held < wanted {
-            let len = available.min(wanted.max(SCAN_BYTES) as u64) as usize;
-            self.buffer.resize(len, 0);
-            let read = segment.log_file()?.pread(&mut self.buffer, position)?;
-            self.buffer.truncate(read);
-            self.start = position;
-        }
-        Ok(&self.buffer[(position - self.start) as usize..])
-    }
-
-    fn batch(
-        &mut self,
-        segment: &Segment,
-        position: u64,
-        available: u64,
-        expected: Offset,
-    ) -> io::Result<Result<BatchHeader, BatchFault>> {
-        let head = self.bytes(segment, position, HEADER_BYTES, available)?;
-        let header = match checked_header(head, available, expected) {
-            Ok(header) if header.base_offset != expected => {
-                return Ok(Err(BatchFault::OffsetOrder { expected, actual: header.base_offset }));
-            }
-            Ok(header) => header,
-            Err(fault) => return Ok(Err(fault)),
-        };
-        let size = header.size_bytes as usize;
-        let bytes = self.bytes(segment, position, size, available)?;
-        if bytes.len() < size {
-            let available = bytes.len() as u64;
-            return Ok(Err(BatchFault::PastEnd { size_bytes: header.size_bytes, available }));
-        }
-        let computed = crc32c(&bytes[CRC_START..size]);
-        if computed != header.crc {
-            return Ok(Err(BatchFault::Crc { stored: header.crc, computed }));
-        }
-        Ok(Ok(header))
-    }
-}
-
 /// Number of entries in an index file; zero if its length is not a multiple of theirs.
 fn entry_count<E: Entry>(bytes: u64) -> u32 {
     if bytes.is_multiple_of(E::BYTES as u64) {
@@ -584,9 +499,43 @@ fn entry_count<E: Entry>(bytes: u64) -> u32 {
     }
 }
 
-/// Cuts an index file to its first `entries`.
-fn keep<E: Entry>(index: &crate::index::Index<E>, entries: u32, file_bytes: u64) -> io::Result<()> {
-    if u64::from(entries) * E::BYTES as u64 == file_bytes { Ok(()) } else { index.truncate(entries) }
+/// Keeps index entries of batches that end below `limit`: later ones are of a tail that must be walked again, or of a
+/// cut. The indexes of a segment that was not sealed and synced may besides hold anything after a power cut, or stop
+/// anywhere. Of those, entries in order stay, and of the offset entries only those up to the last time entry: the
+/// batches after it are walked again, so that no larger timestamp is overlooked. Says whether all were in order.
+fn keep_below(segment: &Segment, limit: Offset, trusted: bool) -> io::Result<bool> {
+    let mut in_order = true;
+    let limit = u32::try_from(limit.since(segment.base())).unwrap_or(u32::MAX);
+    if !trusted {
+        let (offsets, times) = (segment.offsets.entries_in_order()?, segment.times.entries_in_order()?);
+        in_order = offsets == segment.offsets.len() && times == segment.times.len();
+        segment.offsets.truncate_if_shorter(offsets)?;
+        segment.times.truncate_if_shorter(times)?;
+    }
+    if segment.times.last()?.is_some_and(|last| last.relative_offset >= limit) {
+        in_order &= !trusted;
+        segment.times.truncate(segment.times.count_where(|entry| entry.relative_offset < limit)?)?;
+    }
+    let last_time = segment.times.last()?.map(|entry| entry.relative_offset);
+    let limit = match last_time {
+        Some(last) if !trusted => limit.min(last.saturating_add(1)),
+        None if !trusted => 0,
+        _ => limit,
+    };
+    if segment.offsets.last()?.is_some_and(|last| last.relative_offset >= limit) {
+        in_order &= !trusted;
+        segment.offsets.truncate(segment.offsets.count_where(|entry| entry.relative_offset < limit)?)?;
+    }
+    Ok(in_order)
+}
+
+/// Cuts an index file to its first `entries`; says whether there was nothing to cut.
+fn keep<E: Entry>(index: &Index<E>, entries: u32, file_bytes: u64) -> io::Result<bool> {
+    let whole = u64::from(entries) * E::BYTES as u64 == file_bytes;
+    if !whole {
+        index.truncate(entries)?;
+    }
+    Ok(whole)
 }
 
 fn open_error(segment: &Segment, error: WalkError) -> OpenError {

@@ -76,7 +76,7 @@ impl SyncJob {
     pub fn run(&self) -> io::Result<()> {
         if let Some(text) = &self.epochs {
             let path = self.dir.join(epochs::FILE_NAME);
-            match own_file::store(&*self.files, &path, text.as_bytes(), Durable::Yes) {
+            match own_file::store(&*self.files, &path, text.as_bytes(), Durable::Contents) {
                 Ok(()) => self.epochs_stored.store(true, Ordering::Release),
                 Err(error) => tracing::warn!(path = %path.display(), %error, "epochs are not stored"),
             }
@@ -94,10 +94,7 @@ impl SyncJob {
             self.files.sync_dir(parent)?;
         }
         for segment in &self.indexes {
-            if let Err(error) = segment.offsets.sync().and_then(|()| segment.times.sync()) {
-                tracing::warn!(path = %segment.path().display(), %error, "indexes are not durable");
-            }
-            segment.close_indexes();
+            segment.sync_indexes(&*self.files);
         }
         if let Some(sidecar) = &self.sidecar
             && let Err(error) = sidecar.run()
@@ -111,7 +108,7 @@ impl SyncJob {
 impl SidecarJob {
     /// Writes the sidecar.
     pub fn run(&self) -> io::Result<()> {
-        own_file::store(&*self.files, &self.path, &self.bytes, Durable::Yes)?;
+        own_file::store(&*self.files, &self.path, &self.bytes, Durable::Contents)?;
         self.stored.store(true, Ordering::Release);
         Ok(())
     }

@@ -54,12 +54,24 @@ impl Indexer {
             self.add_time(segment);
             let due = segment.offsets.append(entry);
             self.bytes_since_entry = 0;
-            if due && let Err(error) = segment.flush_indexes() {
-                // The entries stay in memory, and the next flush tries again.
-                tracing::warn!(path = %segment.path().display(), %error, "index entries are not written");
+            if due {
+                Self::flush(segment);
             }
         }
         self.bytes_since_entry += u64::from(header.size_bytes);
+    }
+
+    /// Brings the indexes of a segment that takes no more batches up to its end.
+    pub(super) fn complete(&mut self, segment: &Segment) {
+        self.add_time(segment);
+        Self::flush(segment);
+    }
+
+    fn flush(segment: &Segment) {
+        if let Err(error) = segment.flush_indexes() {
+            // The entries stay in memory, and the next flush tries again.
+            tracing::warn!(path = %segment.path().display(), %error, "index entries are not written");
+        }
     }
 
     /// Adds the largest timestamp to the time index, if it is not there.

@@ -92,3 +92,26 @@ fn a_read_begins_with_the_batch_that_contains_the_offset_and_ends_at_whole_batch
         Err(ReadError::OutOfRange { .. })
     ));
 }
+
+#[test]
+fn indexes_that_a_crash_lost_are_on_disk_again_once_the_log_was_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut home = Home::disk(dir.path());
+    home.config.segment_bytes = 2_000;
+    let (mut log, _) = home.open();
+    while log.view().segments().len() < 3 {
+        append(&mut log, &records(3));
+    }
+    log.close().unwrap();
+    let indexes =
+        ["00000000000000000000.index", "00000000000000000000.timeindex"].map(|name| home.path(name));
+    let before = indexes.clone().map(|path| std::fs::read(path).unwrap());
+    assert!(before.iter().all(|bytes| !bytes.is_empty()));
+    indexes.iter().for_each(|path| std::fs::write(path, b"").unwrap());
+
+    let (log, recovery) = home.open();
+
+    assert!(recovery.indexes_rebuilt > 0);
+    drop(log);
+    assert_eq!(indexes.map(|path| std::fs::read(path).unwrap()), before);
+}

@@ -1,4 +1,10 @@
 //! Specs of the log as its callers see it, on simulated and on real files.
 
 mod append;
+mod faults;
+mod golden;
+mod meta;
+mod model;
+mod recovery;
 mod support;
+mod time;

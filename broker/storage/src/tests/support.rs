@@ -37,7 +37,7 @@ pub(super) fn config() -> LogConfig {
 }
 
 /// What a batch is made of. `len` is the size of each value.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Made {
     pub(super) count: u32,
     pub(super) len: usize,

@@ -1,0 +1,8 @@
+//! Real clients agree with the broker, and Apache Kafka's tools with its files.
+
+mod auto_create;
+mod codecs;
+mod golden;
+mod lines;
+mod restart;
+mod segments;

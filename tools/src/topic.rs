@@ -1,0 +1,324 @@
+//! `highwater topic`: ls, create, describe, rm.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+use highwater_client::{
+    BrokerError, Client, CreateTopicsError, CreatedTopic, DeleteTopicsError, NewTopic, TopicInfo,
+};
+use highwater_record::TopicName;
+use serde_json::{Value, json};
+
+use crate::bootstrap::{Bootstrap, BootstrapArgs};
+use crate::failure::Failure;
+use crate::output::{OutputArgs, Rows, note};
+use crate::resolve::{self, Ends};
+
+const EXAMPLES: &str = "\
+Examples:
+  highwater topic ls
+  highwater topic create orders -p 3 -c retention.ms=86400000
+  highwater topic describe orders --output jsonl
+  highwater topic rm orders --dry-run
+";
+
+/// The arguments of `highwater topic`.
+#[derive(Debug, clap::Args)]
+#[command(before_help = EXAMPLES)]
+pub(crate) struct TopicArgs {
+    #[command(subcommand)]
+    command: TopicCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TopicCommand {
+    /// List the topics.
+    #[command(alias = "list")]
+    Ls(LsArgs),
+    /// Create topics.
+    Create(CreateArgs),
+    /// Show the partitions of topics: leaders and offsets.
+    Describe(DescribeArgs),
+    /// Delete topics and all their records.
+    #[command(alias = "delete")]
+    Rm(RmArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct LsArgs {
+    /// List the broker's own topics too
+    #[arg(long)]
+    internal: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct CreateArgs {
+    /// The topics
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// How many partitions [default: the broker's]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    partitions: Option<i32>,
+    /// How many replicas of each partition [default: the broker's]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..))]
+    replicas: Option<i16>,
+    /// A setting of the topic; may be given several times
+    #[arg(short, long = "config", value_name = "KEY=VALUE", value_parser = parse_config)]
+    config: Vec<(String, String)>,
+    /// Only ask the broker whether it would create them
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct DescribeArgs {
+    /// The topics
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct RmArgs {
+    /// The topics
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// Only say what would be deleted
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
+}
+
+/// Runs `highwater topic`.
+pub(crate) async fn run(args: TopicArgs) -> Result<ExitCode> {
+    match args.command {
+        TopicCommand::Ls(args) => ls(args).await,
+        TopicCommand::Create(args) => create(args).await,
+        TopicCommand::Describe(args) => describe(args).await,
+        TopicCommand::Rm(args) => rm(args).await,
+    }
+}
+
+async fn ls(args: LsArgs) -> Result<ExitCode> {
+    let bootstrap = args.bootstrap.resolve()?;
+    let cluster = bootstrap.client().describe_all().await.map_err(|error| bootstrap.explain(&error))?;
+    let mut rows = Rows::new(&["topic", "partitions", "replicas", "id"]);
+    for topic in cluster.topics.values().filter_map(|topic| topic.as_ref().ok()) {
+        if args.internal || !topic.is_internal && !topic.name.is_internal() {
+            rows.push(vec![
+                json!(topic.name.as_str()),
+                json!(topic.partitions.len()),
+                json!(topic.partitions.first().map(|partition| partition.replicas.len())),
+                id_cell(topic),
+            ]);
+        }
+    }
+    if rows.is_empty() {
+        note("there are no topics; make one with: highwater topic create NAME");
+    }
+    rows.print(args.output.output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn create(args: CreateArgs) -> Result<ExitCode> {
+    let bootstrap = args.bootstrap.resolve()?;
+    let names = topic_names(&args.names)?;
+    let new_topic = |name: &TopicName| NewTopic {
+        name: name.clone(),
+        partitions: args.partitions,
+        replication: args.replicas,
+        configs: args.config.clone(),
+    };
+    let topics: Vec<NewTopic> = names.iter().map(new_topic).collect();
+    let created = bootstrap.client().create_topics(&topics, args.dry_run).await;
+    let created = created.map_err(|error| match error {
+        CreateTopicsError::Client(error) => bootstrap.explain(&error),
+        CreateTopicsError::Call(_) => error.into(),
+    })?;
+    let mut rows = Rows::new(&["topic", "id", "partitions"]);
+    let mut failures = Vec::new();
+    for name in &names {
+        match created.get(name) {
+            Some(Ok(topic)) => rows.push(created_row(name, topic, args.partitions)),
+            Some(Err(error)) => failures.push(creation_sentence(name, error)),
+            None => failures.push(format!("topic {name} is missing in the broker's answer")),
+        }
+    }
+    rows.print(args.output.output)?;
+    if args.dry_run {
+        note("nothing was created: --dry-run");
+    }
+    finish(failures)
+}
+
+fn created_row(name: &TopicName, topic: &CreatedTopic, asked: Option<i32>) -> Vec<Value> {
+    vec![json!(name.as_str()), json!(topic.id.map(|id| id.to_string())), json!(topic.partitions.or(asked))]
+}
+
+fn creation_sentence(name: &TopicName, error: &BrokerError) -> String {
+    let advice = match error.is_existing_topic() {
+        true => format!("\n  look at it:  highwater topic describe {name}"),
+        false => String::new(),
+    };
+    format!("topic {name} was not created: {error}{advice}")
+}
+
+async fn describe(args: DescribeArgs) -> Result<ExitCode> {
+    let bootstrap = args.bootstrap.resolve()?;
+    let client = bootstrap.client();
+    let mut rows = Rows::new(&[
+        "topic",
+        "id",
+        "partition",
+        "leader",
+        "epoch",
+        "replicas",
+        "in_sync",
+        "start",
+        "end",
+        "records",
+    ]);
+    let mut missing = Vec::new();
+    for name in topic_names(&args.names)? {
+        match resolve::find_topic(&client, &bootstrap, &name).await {
+            Ok(topic) => describe_topic(&client, &topic, &mut rows).await?,
+            Err(error) => missing.push(error),
+        }
+    }
+    rows.print(args.output.output)?;
+    // The first error decides the exit code, the others are said too.
+    let mut missing = missing.into_iter();
+    let first = missing.next();
+    missing.for_each(|error| note(format_args!("error: {error:#}")));
+    first.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+async fn describe_topic(client: &Client, topic: &TopicInfo, rows: &mut Rows) -> Result<()> {
+    let led: Vec<_> = topic.partitions.iter().filter(|p| p.leader.is_some()).map(|p| p.id).collect();
+    let ends = resolve::ends(client, &topic.name, &led).await?;
+    for partition in &topic.partitions {
+        let of = |part: fn(&Ends) -> i64| json!(ends.get(&partition.id).map(part));
+        rows.push(vec![
+            json!(topic.name.as_str()),
+            id_cell(topic),
+            json!(partition.id.get()),
+            json!(partition.leader),
+            json!(partition.leader_epoch.map(|epoch| epoch.get())),
+            json!(partition.replicas),
+            json!(partition.in_sync),
+            of(|ends| ends.start.get()),
+            of(|ends| ends.end.get()),
+            of(|ends| ends.end.get() - ends.start.get()),
+        ]);
+    }
+    Ok(())
+}
+
+async fn rm(args: RmArgs) -> Result<ExitCode> {
+    let bootstrap = args.bootstrap.resolve()?;
+    let client = bootstrap.client();
+    let names = topic_names(&args.names)?;
+    let mut rows = Rows::new(&["topic", "id", "partitions"]);
+    note("to be deleted, with all records:");
+    for name in &names {
+        let topic = resolve::find_topic(&client, &bootstrap, name).await?;
+        note(format_args!("  {}", deletion_line(&client, &topic).await));
+        rows.push(vec![json!(name.as_str()), id_cell(&topic), json!(topic.partitions.len())]);
+    }
+    if args.dry_run {
+        note("nothing was deleted: --dry-run");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !args.yes {
+        confirm()?;
+    }
+    delete(&client, &bootstrap, &names).await?;
+    rows.print(args.output.output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn deletion_line(client: &Client, topic: &TopicInfo) -> String {
+    let ids: Vec<_> = topic.partitions.iter().map(|partition| partition.id).collect();
+    let size = match resolve::ends(client, &topic.name, &ids).await {
+        Ok(ends) => {
+            let records: u64 = ends.values().map(|ends| ends.end.since(ends.start)).sum();
+            format!("{records} records")
+        }
+        Err(error) => format!("an unknown number of records ({error})"),
+    };
+    format!("{}: {} partitions, {size}", topic.name, topic.partitions.len())
+}
+
+/// Asks on a terminal. Without one nobody can answer, so `--yes` has to.
+fn confirm() -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage("nothing was deleted: stdin is no terminal to ask on, say --yes"));
+    }
+    let mut err = io::stderr().lock();
+    // A terminal that takes no question gives no answer either.
+    let _ = write!(err, "delete? [y/N] ").and_then(|()| err.flush());
+    let mut answer = String::new();
+    let read = io::stdin().lock().read_line(&mut answer);
+    if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(Failure::failed("nothing was deleted"))
+}
+
+async fn delete(client: &Client, bootstrap: &Bootstrap, names: &[TopicName]) -> Result<()> {
+    let deleted = client.delete_topics(names).await.map_err(|error| match error {
+        DeleteTopicsError::Client(error) => bootstrap.explain(&error),
+        DeleteTopicsError::Call(_) => error.into(),
+    })?;
+    let failures: Vec<String> = names
+        .iter()
+        .filter_map(|name| match deleted.get(name) {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(format!("topic {name} was not deleted: {error}")),
+            None => Some(format!("topic {name} is missing in the broker's answer")),
+        })
+        .collect();
+    finish(failures).map(|_| ())
+}
+
+/// Success, or the failures one per line.
+fn finish(failures: Vec<String>) -> Result<ExitCode> {
+    if failures.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Failure::failed(failures.join("\nerror: ")).into())
+}
+
+fn topic_names(texts: &[String]) -> Result<Vec<TopicName>, Failure> {
+    texts.iter().map(|text| resolve::topic_name(text)).collect()
+}
+
+fn id_cell(topic: &TopicInfo) -> Value {
+    json!(topic.id.map(|id| id.to_string()))
+}
+
+fn parse_config(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE, for example retention.ms=86400000".to_owned()),
+    }
+}
