@@ -10,7 +10,7 @@ use highwater_broker::{Config, Durability, Endpoint, Listen, Ready};
 
 /// Flags of `highwater serve`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
+#[command(before_help = "\
 Examples:
   highwater serve                                        data in ./highwater-data, Kafka and HTTP on 127.0.0.1:9092
   highwater serve --data /var/lib/highwater --listen 127.0.0.1:0

@@ -187,8 +187,11 @@ impl Recoverer {
         segment.set_max_time(indexer.max_time);
         segment.publish(end);
         segment.set_durable(durable);
+        // Of a log that is only opened, one file stays open: the one that is appended to.
         if next.is_some() {
             segment.close_files();
+        } else {
+            segment.close_indexes();
         }
         self.unsynced_bytes += end.bytes - durable.bytes;
         if self.unsynced_bytes == end.bytes - durable.bytes {
