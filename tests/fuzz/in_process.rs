@@ -158,7 +158,7 @@ async fn send_all(broker: &Arc<InProcess>, seed: u64, frames: u64) -> anyhow::Re
 
 /// Sends `frames` frames, [`TASKS`] at a time.
 async fn send_round(broker: &Arc<InProcess>, seed: u64, frames: u64) -> anyhow::Result<Coverage> {
-    let seeds = Arc::new(Seeds::new(create_topic(broker).await?));
+    let seeds = Arc::new(Seeds::new(create_topic(broker).await?)?);
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..TASKS {
         let (broker, seeds) = (Arc::clone(broker), Arc::clone(&seeds));

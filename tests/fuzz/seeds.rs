@@ -1,10 +1,12 @@
 //! Valid frames of every API in every version, to be damaged.
 //!
 //! Each API has requests that a handler takes far: topics that exist and topics that do not, by name and by id,
-//! batches of every codec. A field that a version cannot carry is left at its default there.
+//! batches of every codec. A field that a version cannot carry is left at its default there. With them come the
+//! requests that real clients sent (`tests/golden/wire`).
 
 use std::ops::Range;
 
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use highwater_protocol::api::create_topics::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
@@ -20,12 +22,13 @@ use highwater_protocol::api::offset_for_leader_epoch::{
 use highwater_protocol::api::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use highwater_protocol::api::{ApiVersionsRequest, InitProducerIdRequest};
 use highwater_protocol::wire::{Records, Str, Uuid};
-use highwater_protocol::{ApiRequest, encode_request};
+use highwater_protocol::{ApiRequest, Request, encode_request, parse_request};
 use highwater_record::{
     BatchBuilder, Codec, NewRecord, Producer, ProducerEpoch, ProducerId, Sequence, TimestampMs,
 };
 
 use crate::faults::random::Random;
+use crate::harness::toolbox::tests_dir;
 
 /// The topic that exists, with [`PARTITIONS`] partitions.
 pub(crate) const TOPIC: &str = "fuzz";
@@ -40,6 +43,23 @@ pub(crate) struct Frame {
     pub(crate) batch: Option<Range<usize>>,
 }
 
+impl Frame {
+    fn new(bytes: Vec<u8>) -> Self {
+        let batch = batch_in(Bytes::copy_from_slice(&bytes));
+        Self { bytes, batch }
+    }
+}
+
+/// Where the batch of a produce request lies.
+fn batch_in(frame: Bytes) -> Option<Range<usize>> {
+    let start = frame.as_ptr() as usize;
+    let Ok((_, Ok(Request::Produce(request)))) = parse_request(frame) else { return None };
+    // What is decoded borrows from the frame.
+    let records = request.topic_data.first()?.partition_data.first()?.records.bytes()?;
+    let at = records.as_ptr() as usize - start;
+    Some(at..at + records.len())
+}
+
 /// Frames to be damaged, sorted by API, so that each API is as likely as another.
 #[derive(Clone, Debug)]
 pub(crate) struct Seeds {
@@ -49,11 +69,13 @@ pub(crate) struct Seeds {
 
 impl Seeds {
     /// Every frame. `topic_id` is the id of [`TOPIC`].
-    pub(crate) fn new(topic_id: Uuid) -> Self {
-        let frames = frames(topic_id);
+    pub(crate) fn new(topic_id: Uuid) -> anyhow::Result<Self> {
+        let mut frames = frames(topic_id);
+        frames.extend(captured()?);
+        frames.sort_by_key(|frame| frame.bytes.get(..2).map(<[u8]>::to_vec));
         let with_batch = frames.iter().filter(|frame| frame.batch.is_some()).cloned().collect();
         let by_api = frames.chunk_by(|one, next| one.bytes[..2] == next.bytes[..2]).map(<[Frame]>::to_vec);
-        Self { by_api: by_api.collect(), with_batch }
+        Ok(Self { by_api: by_api.collect(), with_batch })
     }
 
     /// Any frame.
@@ -109,21 +131,37 @@ fn every_version<R: ApiRequest>(frames: &mut Vec<Frame>, request: impl Fn(i16) -
     for version in served.min()..=served.max() {
         let encoded = encode_request(7, Some("fuzz"), version, &request(version));
         let encoded = encoded.unwrap_or_else(|error| panic!("{} {version}: {error}", R::KEY));
-        frames.push(Frame { bytes: encoded[4..].to_vec(), batch: None });
+        frames.push(Frame::new(encoded[4..].to_vec()));
     }
 }
 
 fn produce(frames: &mut Vec<Frame>, topic_id: Uuid, batch: &Bytes, acks: i16) {
-    let first = frames.len();
     every_version(frames, |_| {
         let partition_data = vec![PartitionProduceData { index: 1, records: Records::Bytes(batch.clone()) }];
         let topic = TopicProduceData { name: Str::from(TOPIC), topic_id, partition_data };
         ProduceRequest { acks, timeout_ms: 100, topic_data: vec![topic], ..ProduceRequest::default() }
     });
-    for frame in &mut frames[first..] {
-        let at = frame.bytes.windows(batch.len()).position(|window| window == batch);
-        frame.batch = at.map(|at| at..at + batch.len());
+}
+
+/// The requests that the interop tests keep, as digits.
+fn captured() -> anyhow::Result<Vec<Frame>> {
+    let mut frames = Vec::new();
+    for client in std::fs::read_dir(tests_dir().join("golden/wire"))? {
+        for file in std::fs::read_dir(client?.path())? {
+            let path = file?.path();
+            if !path.to_string_lossy().ends_with("_request.hex") {
+                continue;
+            }
+            let digits: Vec<u8> =
+                std::fs::read(&path)?.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect();
+            let bytes = digits.chunks(2).map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?));
+            let bytes =
+                bytes.collect::<anyhow::Result<Vec<u8>>>().with_context(|| format!("read {path:?}"))?;
+            frames.push(Frame::new(bytes[4..].to_vec()));
+        }
     }
+    ensure!(!frames.is_empty(), "there are no captured requests");
+    Ok(frames)
 }
 
 fn batches() -> Vec<Bytes> {
@@ -273,7 +311,7 @@ fn other_id() -> Uuid {
 mod tests {
     use std::collections::BTreeSet;
 
-    use highwater_protocol::{ApiKey, parse_request};
+    use highwater_protocol::ApiKey;
 
     use super::*;
 
@@ -295,11 +333,10 @@ mod tests {
 
     #[test]
     fn every_produce_seed_knows_where_its_batch_is() {
-        let frames = frames(other_id());
-        let produce = frames.iter().filter(|frame| frame.bytes[..2] == [0, 0]);
+        let mut frames = frames(other_id());
+        frames.extend(captured().unwrap());
 
-        assert!(produce.clone().count() > 0);
-        for frame in produce {
+        for frame in frames.iter().filter(|frame| frame.bytes[..2] == [0, 0]) {
             let batch = frame.bytes[frame.batch.clone().unwrap()].to_vec();
             assert!(highwater_record::Batch::new(batch.into()).is_ok());
         }

@@ -39,7 +39,7 @@ fn hostile_frames_through_sockets_leave_the_broker_as_it_was() -> anyhow::Result
     let broker = Broker::start(Options::new(&directory.path().join("data")))?;
     let mut good = Connection::open(broker.address())?;
     good.create_topic("good", 1, &[])?;
-    let seeds = Arc::new(Seeds::new(good.create_topic(TOPIC, PARTITIONS, &[])?));
+    let seeds = Arc::new(Seeds::new(good.create_topic(TOPIC, PARTITIONS, &[])?)?);
 
     let warm_up = frames / 4;
     let mut coverage = send_all(broker.address(), &seeds, seed, warm_up)?;

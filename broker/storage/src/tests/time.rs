@@ -1,6 +1,8 @@
 //! Rolling by time, the broker's own clock, and lookups by time.
 
-use highwater_record::{BatchBuilder, Codec, NewRecord, TimestampMs, TimestampType};
+use highwater_record::{
+    Batch, BatchBuilder, CRC_START, Codec, HEADER_BYTES, NewRecord, TimestampMs, TimestampType, crc32c,
+};
 
 use super::support::*;
 use crate::{Log, TimedOffset};
@@ -87,7 +89,7 @@ fn a_record_is_found_by_time_inside_a_compressed_batch_and_only_below_the_limit(
             let timestamp = TimestampMs(timestamp);
             builder.append(&NewRecord { timestamp, key: None, value: Some(b"v"), headers: &[] }).unwrap();
         }
-        append(&mut log, &highwater_record::Batch::new(builder.build().unwrap()).unwrap());
+        append(&mut log, &Batch::new(builder.build().unwrap()).unwrap());
     }
     let view = log.view();
     let found = |timestamp, offset_: i64| {
@@ -108,4 +110,38 @@ fn a_record_is_found_by_time_inside_a_compressed_batch_and_only_below_the_limit(
 
     let _job = log.delete_before(offset(3)).unwrap();
     assert_eq!(view.offset_for_time(TimestampMs(21), end).unwrap(), found(25, 3));
+}
+
+#[test]
+fn a_batch_that_no_codec_reads_is_found_by_its_header() {
+    let (home, _) = Home::sim();
+    let (mut log, _) = home.open();
+    append(&mut log, &batch(at(10)));
+    let mut builder = BatchBuilder::new(Codec::Gzip);
+    for timestamp in [20, 30] {
+        let timestamp = TimestampMs(timestamp);
+        builder.append(&NewRecord { timestamp, key: None, value: Some(b"v"), headers: &[] }).unwrap();
+    }
+    let mut unreadable = builder.build().unwrap().to_vec();
+    unreadable[HEADER_BYTES..].fill(0xff);
+    let crc = crc32c(&unreadable[CRC_START..]);
+    unreadable[CRC_START - 4..CRC_START].copy_from_slice(&crc.to_be_bytes());
+    append(&mut log, &Batch::new(unreadable.into()).unwrap());
+    append(&mut log, &batch(at(15)));
+    let view = log.view();
+    let end = view.end().offset;
+    let found = |timestamp, offset_: i64| {
+        Some(TimedOffset {
+            offset: offset(offset_),
+            timestamp: TimestampMs(timestamp),
+            leader_epoch: Some(epoch(1)),
+        })
+    };
+
+    assert_eq!(view.offset_for_time(TimestampMs(25), end).unwrap(), found(30, 1));
+    assert_eq!(view.max_timestamp(end).unwrap(), found(30, 1));
+    assert_eq!(view.offset_for_time(TimestampMs(5), end).unwrap(), found(10, 0));
+
+    let _job = log.delete_before(offset(2)).unwrap();
+    assert_eq!(view.offset_for_time(TimestampMs(25), end).unwrap(), found(30, 2));
 }
