@@ -3,3 +3,4 @@
 mod bad_input;
 mod connection;
 mod lifecycle;
+mod long_poll;

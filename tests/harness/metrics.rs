@@ -1,0 +1,25 @@
+//! The numbers that a broker tells about itself.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+/// The value of a metric without labels, from `/metrics`.
+pub(crate) fn metric(broker: SocketAddr, name: &str) -> anyhow::Result<u64> {
+    let page = page(broker)?;
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = value.with_context(|| format!("no {name} in:\n{page}"))?;
+    value.parse().with_context(|| format!("{name} is {value:?}"))
+}
+
+fn page(broker: SocketAddr) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(broker)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(answer.starts_with("HTTP/1.1 200"), "/metrics answers {answer:?}");
+    Ok(answer)
+}
