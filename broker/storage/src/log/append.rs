@@ -1,6 +1,6 @@
 //! Appending: producer state, offsets, rolling, and what happens when the disk is full.
 //!
-//! The payload is never copied: the header is rebuilt on the stack and written together with it. State changes only
+//! The payload is never copied: the header is patched on the stack and written together with it. State changes only
 //! after the write succeeded, so that there is nothing to take back.
 
 use std::io;
@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use highwater_record::{
     Batch, BatchHeader, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs, TimestampType,
+    patch,
 };
 use thiserror::Error;
 
 use crate::files::{Access, is_no_space};
-use crate::log::writer::{Indexer, Writer, no_time};
+use crate::log::writer::{Indexer, Stamped, Writer, no_time};
 use crate::log::{Log, partition_metadata};
 use crate::own_file::{self, Durable};
 use crate::point::LogPoint;
@@ -102,9 +103,10 @@ impl Log {
         if let Some(duplicate) = self.check_producer(batch.header())? {
             return Ok(duplicate);
         }
-        let header = self.stamp(batch, epoch.max(self.epoch_min), now);
-        let end = self.write(&header, batch.payload(), now)?;
+        let stamped = self.stamp(batch, epoch.max(self.epoch_min), now);
+        let end = self.write(&stamped, now)?;
 
+        let header = stamped.header;
         self.producers.record(&header, now);
         self.last_batch = Some(Fingerprint { base_offset: header.base_offset, crc: header.crc });
         if let Some(epoch) = header.leader_epoch.filter(|epoch| Some(*epoch) != self.view.latest_epoch()) {
@@ -156,8 +158,9 @@ impl Log {
         (self.config.timestamp_type == TimestampType::LogAppendTime).then_some(max_timestamp)
     }
 
-    /// The header as it goes to disk. Offset and epoch are outside the CRC; the broker's time is not.
-    fn stamp(&self, batch: &Batch, epoch: LeaderEpoch, now: TimestampMs) -> BatchHeader {
+    /// The batch as it goes to disk. Offset and epoch are outside the CRC and everything else stays as it was sent,
+    /// also what means nothing to us; the broker's time is inside and needs another CRC.
+    fn stamp<'a>(&self, batch: &'a Batch, epoch: LeaderEpoch, now: TimestampMs) -> Stamped<'a> {
         let mut header = *batch.header();
         header.base_offset = self.end.offset;
         header.leader_epoch = Some(epoch);
@@ -165,22 +168,21 @@ impl Log {
             header.attributes = header.attributes.with_timestamp_type(TimestampType::LogAppendTime);
             header.max_timestamp = now;
             header.crc = header.compute_crc(batch.payload());
+            return Stamped { header, fixed: header.encode(), payload: batch.payload() };
         }
-        header
+        let mut fixed = *batch.bytes().first_chunk().expect("a batch has a whole header");
+        patch(&mut fixed, header.base_offset, epoch);
+        Stamped { header, fixed, payload: batch.payload() }
     }
 
-    fn write(
-        &mut self,
-        header: &BatchHeader,
-        payload: &[u8],
-        now: TimestampMs,
-    ) -> Result<LogPoint, AppendError> {
+    fn write(&mut self, stamped: &Stamped<'_>, now: TimestampMs) -> Result<LogPoint, AppendError> {
         self.finish_cuts();
+        let header = &stamped.header;
         if self.writer.as_ref().is_none_or(|writer| writer.must_roll(header, &self.config, now)) {
             self.start_segment(now).map_err(create_error)?;
         }
         let writer = self.writer.as_mut().expect("a segment was started above");
-        let point = match writer.append(header, payload, &self.config) {
+        let point = match writer.append(stamped, &self.config) {
             Ok(point) => point,
             Err(error) if is_no_space(&error) => return Err(AppendError::NoSpace(error)),
             Err(error) => {

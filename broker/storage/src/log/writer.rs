@@ -21,6 +21,14 @@ const RESERVE_BYTES_MAX: u64 = 16 << 20;
 /// Writeback is started whenever so many bytes were written.
 const WRITEBACK_BYTES: u64 = 8 << 20;
 
+/// A batch as it goes to disk: what its header says, the header's bytes, and the bytes after it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stamped<'a> {
+    pub(super) header: BatchHeader,
+    pub(super) fixed: [u8; HEADER_BYTES],
+    pub(super) payload: &'a [u8],
+}
+
 /// Decides which batches get index entries; used alike by appends and by recovery.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Indexer {
@@ -153,14 +161,10 @@ impl Writer {
     }
 
     /// Appends a batch and makes it visible. After an error the segment is as it was before.
-    pub(super) fn append(
-        &mut self,
-        header: &BatchHeader,
-        payload: &[u8],
-        config: &LogConfig,
-    ) -> io::Result<LogPoint> {
+    pub(super) fn append(&mut self, stamped: &Stamped<'_>, config: &LogConfig) -> io::Result<LogPoint> {
         let position = self.segment.end().bytes;
-        self.write(&header.encode(), payload, position, u64::from(config.segment_bytes))?;
+        let header = &stamped.header;
+        self.write(&stamped.fixed, stamped.payload, position, u64::from(config.segment_bytes))?;
         let end = LogPoint { offset: header.next_offset(), bytes: position + u64::from(header.size_bytes) };
         self.segment.publish(end);
         self.indexer.add(&self.segment, position, header);

@@ -1,5 +1,7 @@
 //! Appending and reading back.
 
+use highwater_record::{Batch, CRC_START, crc32c};
+
 use super::support::*;
 use crate::{AppendError, FirstBatch, ReadError};
 
@@ -31,6 +33,39 @@ fn batches_get_the_next_offsets_and_come_back_in_order() {
     let batches = read_all(&log, offset(0));
     assert_eq!(spans(&batches), [(0, 2), (3, 3), (4, 5)]);
     assert!(batches.iter().all(|batch| batch.header().leader_epoch == Some(epoch(1))));
+}
+
+#[test]
+fn a_batch_keeps_every_byte_that_its_checksum_covers() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::disk(dir.path());
+    let (mut log, _) = home.open();
+    // Without a producer id the rest of the producer's fields mean nothing, and clients fill them as they like:
+    // Sarama sends sequence 0.
+    let meaningless = [(-1_i64, -1_i16, 0_i32), (-1, 0, 0), (-2, -7, -9), (i64::MIN, i16::MAX, 5)];
+    let sent = meaningless.map(|(id, epoch, sequence)| {
+        let mut bytes = records(2).bytes().to_vec();
+        bytes[43..51].copy_from_slice(&id.to_be_bytes());
+        bytes[51..53].copy_from_slice(&epoch.to_be_bytes());
+        bytes[53..57].copy_from_slice(&sequence.to_be_bytes());
+        let crc = crc32c(&bytes[CRC_START..]);
+        bytes[CRC_START - 4..CRC_START].copy_from_slice(&crc.to_be_bytes());
+        Batch::new(bytes.into()).unwrap()
+    });
+
+    for batch in &sent {
+        append(&mut log, batch);
+    }
+    sync(&mut log);
+    drop(log);
+    let (log, recovery) = home.open();
+
+    assert_eq!(recovery.bytes_dropped, 0);
+    let stored = read_all(&log, offset(0));
+    assert_eq!(spans(&stored), [(0, 1), (2, 3), (4, 5), (6, 7)]);
+    for (stored, sent) in stored.iter().zip(&sent) {
+        assert_eq!(stored.bytes()[CRC_START - 5..], sent.bytes()[CRC_START - 5..]);
+    }
 }
 
 #[test]
