@@ -103,12 +103,13 @@ impl Reader {
         body: Result<Request, RequestError>,
     ) -> Result<Option<Answer>, Hangup> {
         let caller = Caller { peer: self.peer, local: self.local };
+        // Only a long poll waits for something that may never come. Everything else is finished and answered, also
+        // for a client that has sent its last request and shut down its side.
+        let may_park = matches!(body, Ok(Request::Fetch(_)));
         tokio::select! {
-            // In this order: a client that sent its last request and shut down its side still gets its answers.
             biased;
             answer = dispatch::handle(&self.broker, caller, header, body) => answer,
-            // Only a parked fetch takes long enough for this to matter.
-            () = self.inbound.closed() => Ok(None),
+            () = self.inbound.closed(), if may_park => Ok(None),
         }
     }
 }

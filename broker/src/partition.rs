@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use highwater_record::{Batch, LeaderEpoch, Offset, TimestampMs, TopicPartition};
 use highwater_storage::{AppendError, Appended, Log, LogCheckpoint, LogPoint, LogView, SyncJob, SyncOutcome};
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::Durability;
 use crate::sync_scheduler::SyncScheduler;
@@ -34,7 +34,7 @@ pub(crate) struct Settings {
 /// One partition.
 pub(crate) struct Partition {
     id: TopicPartition,
-    settings: RwLock<Settings>,
+    settings: Settings,
     log: Mutex<Slot>,
     /// The leader epoch while the partition is in service, else -1. Beside the log, so that reads need no lock.
     epoch: AtomicI32,
@@ -43,6 +43,8 @@ pub(crate) struct Partition {
     sync_state: AtomicU8,
     /// A write failed and the log must be cut before it takes more.
     broken: AtomicBool,
+    /// The last sync could not be tried.
+    postponed: AtomicBool,
     pub(crate) acks: AckQueue,
     pub(crate) fetches: FetchWaiters,
 }
@@ -75,6 +77,29 @@ pub(crate) enum Refused {
     Log(AppendError),
 }
 
+/// What is to become of a partition after a sync thread has seen to it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum AfterSync {
+    /// Nothing: everything is durable.
+    Done,
+    /// It must be synced again at once: more was appended meanwhile.
+    Now,
+    /// It must be synced again when this time has passed.
+    Within(Duration),
+}
+
+impl From<Durability> for AfterSync {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Interval(every) => Self::Within(every),
+            Durability::Fsync | Durability::Os => Self::Now,
+        }
+    }
+}
+
+/// How soon a sync that could not be tried is tried again.
+const POSTPONED: Duration = Duration::from_millis(50);
+
 /// The state machine that keeps a partition in the sync queue at most once.
 const IDLE: u8 = 0;
 const QUEUED: u8 = 1;
@@ -86,13 +111,14 @@ impl Partition {
     pub(crate) fn recovering(id: TopicPartition, settings: Settings) -> Self {
         Self {
             id,
-            settings: RwLock::new(settings),
+            settings,
             log: Mutex::new(Slot::Recovering),
             epoch: AtomicI32::new(NO_EPOCH),
             view: OnceLock::new(),
             high_watermark: Mutex::new(LogPoint::default()),
             sync_state: AtomicU8::new(IDLE),
             broken: AtomicBool::new(false),
+            postponed: AtomicBool::new(false),
             acks: AckQueue::default(),
             fetches: FetchWaiters::default(),
         }
@@ -105,7 +131,7 @@ impl Partition {
 
     /// Largest batch that the partition takes, in bytes (`max.message.bytes`).
     pub(crate) fn message_bytes_max(&self) -> u32 {
-        self.settings.read().topic.message_bytes_max
+        self.settings.topic.message_bytes_max
     }
 
     /// Brings a log into service under `epoch`. All of it is durable, and all of it may be read.
@@ -179,7 +205,7 @@ impl Partition {
                 if matches!(error, AppendError::Io(_) | AppendError::Failed) {
                     // The log must be cut before it takes more; that is work for a sync thread.
                     self.broken.store(true, Ordering::Release);
-                    scheduler.request(self);
+                    scheduler.urge(self);
                 }
                 return Err(Refused::Log(error));
             }
@@ -193,15 +219,17 @@ impl Partition {
         // Queued while the log is held: a failed sync that cuts this append off also finds its acknowledgement.
         let last = appended.last_offset.advance(1);
         let ack = self.acks.wait(last, || self.high_watermark() >= last);
+        let durability = self.settings.durability;
+        if durability != Durability::Fsync {
+            // Also while the log is held: a cut that comes in between would be undone.
+            self.advance(end);
+        }
         drop(slot);
 
-        match self.settings.read().durability {
+        match durability {
             Durability::Fsync => scheduler.request(self),
-            Durability::Interval(every) => {
-                self.advance(end);
-                scheduler.request_within(self, every);
-            }
-            Durability::Os => self.advance(end),
+            Durability::Interval(every) => scheduler.request_within(self, every),
+            Durability::Os => {}
         }
         Ok(Accepted { appended, log_start, ack })
     }
@@ -230,8 +258,8 @@ impl Partition {
     }
 
     /// Syncs what is appended, without the owner's lock while the disk works. Called by a sync thread that took
-    /// the partition from the queue. True if more was appended meanwhile: the partition must be queued again.
-    pub(crate) fn sync(&self, next_epoch: impl FnOnce() -> Option<LeaderEpoch>) -> bool {
+    /// the partition from the queue.
+    pub(crate) fn sync(&self, next_epoch: impl FnOnce() -> Option<LeaderEpoch>) -> AfterSync {
         self.sync_state.store(RUNNING, Ordering::Release);
         if self.broken.swap(false, Ordering::AcqRel) {
             self.mend(next_epoch());
@@ -243,12 +271,14 @@ impl Partition {
             let epoch = if result.is_err() { next_epoch() } else { None };
             self.finish_sync(job, result, epoch);
         }
-        let idle =
-            self.sync_state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        if !idle {
-            self.sync_state.store(QUEUED, Ordering::Release);
+        let postponed = self.postponed.swap(false, Ordering::AcqRel);
+        let idle = !postponed
+            && self.sync_state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if idle {
+            return AfterSync::Done;
         }
-        !idle
+        self.sync_state.store(QUEUED, Ordering::Release);
+        if postponed { AfterSync::Within(POSTPONED) } else { self.settings.durability.into() }
     }
 
     /// Takes note of what a sync said; after a failure the partition goes on under `epoch`.
@@ -257,11 +287,12 @@ impl Partition {
         let Slot::Open(log) = &mut *slot else { return };
         let Some(epoch) = self.enter_epoch(epoch) else { return };
         match log.finish_sync(job, result, epoch) {
-            SyncOutcome::Durable(point) => {
-                drop(slot);
-                self.advance(point);
-            }
+            SyncOutcome::Durable(point) => self.advance(point),
             SyncOutcome::Superseded => {}
+            SyncOutcome::Postponed(error) => {
+                tracing::warn!(partition = %self.id, %error, "no descriptor to sync with; it is tried again shortly");
+                self.postponed.store(true, Ordering::Release);
+            }
             SyncOutcome::Failed { error, end, resumed } => {
                 crate::metrics::count_sync_failure();
                 tracing::error!(
@@ -277,8 +308,13 @@ impl Partition {
     fn mend(&self, epoch: Option<LeaderEpoch>) {
         let mut slot = self.log.lock();
         let Slot::Open(log) = &mut *slot else { return };
-        let Some(epoch) = self.enter_epoch(epoch) else { return };
-        match log.resume(epoch) {
+        let Some(epoch) = epoch.and_then(|epoch| self.enter_epoch(Some(epoch))) else {
+            // Without a new epoch nobody could notice that the log was cut.
+            tracing::error!(partition = %self.id, "no new leader epoch is to be had; the next append tries again");
+            return;
+        };
+        // Under `fsync` that is the durable end; otherwise what was acknowledged is in the file and stays.
+        match log.resume(epoch, self.high_watermark()) {
             Ok(end) => {
                 tracing::warn!(partition = %self.id, end = %end.offset, "a failed write was cut off, appends go on");
                 self.cut_back(end);
@@ -344,14 +380,6 @@ impl Partition {
             Err(error) => {
                 tracing::warn!(partition = %self.id, %error, "producer state is not stored; the next start walks the log for it");
             }
-        }
-    }
-
-    /// Longest time that an acknowledged record may stay unsynced, if the durability bounds it.
-    pub(crate) fn sync_interval(&self) -> Option<Duration> {
-        match self.settings.read().durability {
-            Durability::Interval(every) => Some(every),
-            Durability::Fsync | Durability::Os => None,
         }
     }
 }

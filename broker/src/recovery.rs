@@ -34,7 +34,30 @@ pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
         broker.recovery.total.fetch_add(topic.partitions.len(), Ordering::Relaxed);
         broker.topics.insert(Arc::new(topic));
     }
+    name_orphans(broker);
     Ok(())
+}
+
+/// Says which directories belong to no topic. They are left alone: metadata that was lost is no reason to delete.
+fn name_orphans(broker: &Broker) {
+    let listing = match broker.data.list() {
+        Ok(listing) => listing,
+        Err(error) => {
+            tracing::error!(%error, "cannot list the data directory");
+            return;
+        }
+    };
+    for partition in listing.partitions {
+        let known = broker.topics.by_name(&partition.topic);
+        if known.is_none_or(|topic| topic.partition(partition.partition.get()).is_none())
+            && !partition.topic.is_internal()
+        {
+            tracing::error!(%partition, "the metadata knows no topic for this partition's directory; it is left alone");
+        }
+    }
+    for name in listing.unknown {
+        tracing::warn!(name, "a directory that is none of ours is left alone");
+    }
 }
 
 /// Opens every partition's log, makes recovered tails durable, and brings all into service.

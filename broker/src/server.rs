@@ -83,6 +83,7 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let began = Instant::now();
     metrics::install();
+    raise_descriptor_limit();
     // Bound first: a start that finds its port taken has touched nothing.
     let listeners = listener::bind(&config)?;
     let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
@@ -108,6 +109,15 @@ pub async fn run(
         serving.shutdown().await;
     }
     tokio::task::spawn_blocking(move || recovery::close(&broker)).await?.map_err(RunError::LastSync)
+}
+
+/// Takes all the descriptors that the system allows: every active segment and every connection needs one.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let all = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, all) {
+        tracing::warn!(%error, ?limit, "cannot raise the limit of open files");
+    }
 }
 
 /// Opens everything but the partitions' logs.

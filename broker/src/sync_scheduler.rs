@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use highwater_record::LeaderEpoch;
 use parking_lot::{Condvar, Mutex};
 
-use crate::partition::Partition;
+use crate::partition::{AfterSync, Partition};
 
 /// How many syncs run at once. Eight keep a disk's queue busy; more gain nothing (measured on virtio).
 const THREADS: usize = 8;
@@ -94,6 +94,14 @@ impl SyncScheduler {
         }
     }
 
+    /// Takes up `partition` as soon as a thread is free, also if it is queued for later: it takes no appends until
+    /// it was seen to. A second entry in the queue does no harm.
+    pub(crate) fn urge(&self, partition: &Arc<Partition>) {
+        partition.mark_dirty();
+        self.shared.queue.lock().ready.push_back(Arc::clone(partition));
+        self.shared.wake.notify_one();
+    }
+
     /// Lets the threads finish what they are doing and joins them. What is still queued is left to the caller.
     pub(crate) fn stop(&self) {
         self.shared.queue.lock().stopping = true;
@@ -109,14 +117,14 @@ impl SyncScheduler {
 impl Shared {
     fn serve(&self, next_epoch: &NextEpoch) {
         while let Some(partition) = self.next() {
-            let again = partition.sync(|| next_epoch());
-            if !again {
-                continue;
-            }
+            let after = partition.sync(|| next_epoch());
             let mut queue = self.queue.lock();
-            match partition.sync_interval() {
-                Some(every) => queue.timed.push(Reverse(Timed { due: Instant::now() + every, partition })),
-                None => queue.ready.push_back(partition),
+            match after {
+                AfterSync::Done => continue,
+                AfterSync::Now => queue.ready.push_back(partition),
+                AfterSync::Within(time) => {
+                    queue.timed.push(Reverse(Timed { due: Instant::now() + time, partition }));
+                }
             }
             drop(queue);
             self.wake.notify_one();

@@ -46,6 +46,10 @@ pub(crate) enum CreateError {
     Metadata(#[from] MetadataError),
     #[error("cannot open the topic's log: {0}")]
     Log(#[from] highwater_storage::OpenError),
+    #[error(
+        "the directory of {partition} is left over from another topic (id {found}); move it out of the data directory"
+    )]
+    Leftover { partition: TopicPartition, found: TopicId },
     #[error("creating the topic panicked")]
     Panicked,
 }
@@ -58,7 +62,7 @@ impl CreateError {
             Self::Collides { .. } | Self::Internal => ErrorCode::InvalidTopicException,
             Self::Config(_) => ErrorCode::InvalidConfig,
             Self::Partitions { .. } => ErrorCode::InvalidPartitions,
-            Self::Metadata(_) | Self::Log(_) => ErrorCode::KafkaStorageError,
+            Self::Metadata(_) | Self::Log(_) | Self::Leftover { .. } => ErrorCode::KafkaStorageError,
             Self::Panicked => ErrorCode::UnknownServerError,
         }
     }
@@ -159,7 +163,10 @@ pub(crate) fn open_log(
     partition: &Partition,
     known: Option<highwater_storage::LogCheckpoint>,
     now: TimestampMs,
-) -> Result<Log, highwater_storage::OpenError> {
+) -> Result<Log, CreateError> {
+    if let Some(found) = broker.data.topic_id(partition.id()).filter(|found| *found != topic.id) {
+        return Err(CreateError::Leftover { partition: partition.id().clone(), found });
+    }
     let config = topic.settings.topic.log_config(broker.config().durability, topic.id);
     let dir = broker.data.partition_path(partition.id());
     let (log, recovery) = Log::open(Arc::clone(&broker.files), dir, config, known, now)?;
@@ -172,15 +179,17 @@ pub(crate) fn open_log(
     Ok(log)
 }
 
-/// Deletes a topic: out of the metadata, out of service, and its files out of the way.
-pub(crate) async fn delete(broker: &Arc<Broker>, name: TopicName) -> Result<TopicId, DeleteError> {
+/// Deletes the topic of that name and id: out of the metadata, out of service, and its files out of the way. A topic
+/// that took the name meanwhile is another one.
+pub(crate) async fn delete(broker: &Arc<Broker>, name: TopicName, id: TopicId) -> Result<(), DeleteError> {
     let broker = Arc::clone(broker);
     let deleted = tokio::task::spawn_blocking(move || {
         let _one_at_a_time = broker.topic_changes.lock();
         if name.is_internal() {
             return Err(DeleteError::Internal);
         }
-        let topic = broker.topics.by_name(&name).ok_or(DeleteError::Unknown)?;
+        let topic =
+            broker.topics.by_name(&name).filter(|topic| topic.id == id).ok_or(DeleteError::Unknown)?;
         broker.metadata.delete_topic(&topic.name, &topic.record)?;
         broker.topics.remove(&name);
         for partition in &topic.partitions {
@@ -189,7 +198,7 @@ pub(crate) async fn delete(broker: &Arc<Broker>, name: TopicName) -> Result<Topi
         }
         tracing::info!(topic = %topic.name, id = %topic.id, "deleted a topic");
         bury(&broker, topic.id, &topic.name, topic.record.partitions);
-        Ok(topic.id)
+        Ok(())
     });
     deleted.await.unwrap_or_else(|error| {
         tracing::error!(%error, "deleting a topic panicked");

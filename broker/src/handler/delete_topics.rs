@@ -6,7 +6,6 @@ use highwater_protocol::ErrorCode;
 use highwater_protocol::api::delete_topics::{DeletableTopicResult, DeleteTopicState};
 use highwater_protocol::api::{DeleteTopicsRequest, DeleteTopicsResponse};
 use highwater_protocol::wire::{Str, Uuid};
-use highwater_record::TopicName;
 
 use super::{topic_by_id, topic_by_name};
 use crate::context::Context;
@@ -31,19 +30,18 @@ async fn delete(context: &Context<'_>, asked: DeleteTopicState) -> DeletableTopi
         error_code: code.code(),
         error_message: Some(Str::from(message)),
     };
-    let found: Result<TopicName, ErrorCode> = match &asked.name {
-        Some(name) => topic_by_name(context.broker, name).map(|topic| topic.name.clone()),
-        None => topic_by_id(context.broker, asked.topic_id).map(|topic| topic.name.clone()),
+    let found = match &asked.name {
+        Some(name) => topic_by_name(context.broker, name),
+        None => topic_by_id(context.broker, asked.topic_id),
     };
-    let name = match found {
-        Ok(name) => name,
+    let topic = match found {
+        Ok(topic) => topic,
         Err(code) => return failed(code, "there is no such topic".to_owned()),
     };
-    let text = Str::from(name.as_str());
-    match topic_admin::delete(context.broker, name).await {
-        Ok(id) => DeletableTopicResult {
-            name: Some(text),
-            topic_id: Uuid::from_bytes(id.get()),
+    match topic_admin::delete(context.broker, topic.name.clone(), topic.id).await {
+        Ok(()) => DeletableTopicResult {
+            name: Some(Str::from(topic.name.as_str())),
+            topic_id: Uuid::from_bytes(topic.id.get()),
             error_code: ErrorCode::None.code(),
             error_message: None,
         },

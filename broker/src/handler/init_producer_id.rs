@@ -1,7 +1,7 @@
 //! InitProducerId (22): a producer id and epoch for an idempotent producer.
 //!
-//! Versions: 0-5. Ids come from durable blocks and are never given out twice. A known id may raise its epoch
-//! (KIP-360); the log fences older epochs. Transactional ids are refused until transactions exist, with the error
+//! Versions: 0-5. Ids come from durable blocks and are never given out twice. Without a transactional id the answer is
+//! always a new id with epoch 0, whatever id and epoch the request names. Transactional ids are refused until transactions exist, with the error
 //! that makes every client stop at once instead of retrying.
 
 use std::sync::Arc;
@@ -19,17 +19,7 @@ pub(crate) async fn handle(context: &Context<'_>, request: InitProducerIdRequest
         );
         return refuse(ErrorCode::TransactionalIdAuthorizationFailed);
     }
-    match (request.producer_id, request.producer_epoch) {
-        (-1, -1) => fresh(context).await,
-        (id @ 0.., epoch @ 0..) if epoch < i16::MAX => InitProducerIdResponse {
-            producer_id: id,
-            producer_epoch: epoch + 1,
-            ..InitProducerIdResponse::default()
-        },
-        // An exhausted epoch gets a new id, as Kafka's coordinator does it.
-        (0.., 0..) => fresh(context).await,
-        _ => refuse(ErrorCode::InvalidRequest),
-    }
+    fresh(context).await
 }
 
 async fn fresh(context: &Context<'_>) -> InitProducerIdResponse {

@@ -3,7 +3,7 @@
 //! Versions: 0-13. Creates unknown topics if the broker and the request allow it, and answers when the topic is
 //! in service: the first answer names a leader. Authorized operations are not reported; there is no authorization.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use highwater_protocol::ErrorCode;
@@ -34,7 +34,12 @@ pub(crate) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
         context.broker.topics.all().iter().map(describe).collect()
     } else {
         let mut topics = Vec::new();
+        // Each topic once, as Kafka does it: a short request cannot ask for a long answer many times over.
+        let mut seen = HashSet::new();
         for asked in request.topics.unwrap_or_default() {
+            if !seen.insert((asked.name.clone(), asked.topic_id)) {
+                continue;
+            }
             topics.push(find(context, asked, request.allow_auto_topic_creation).await);
         }
         topics

@@ -13,6 +13,8 @@ use highwater_record::{PartitionId, TopicId, TopicName, TopicPartition};
 use thiserror::Error;
 
 use crate::files::{Access, FileHandle, FileLayer};
+use crate::log::METADATA_FILE_NAME;
+use crate::own_file;
 
 const LOCK_NAME: &str = "LOCK";
 const DELETED_SUFFIX: &str = "-delete";
@@ -120,9 +122,21 @@ impl DataDir {
         Ok(listing)
     }
 
+    /// The topic that a partition's directory says it belongs to; `None` if it says nothing that can be read.
+    pub fn topic_id(&self, partition: &TopicPartition) -> Option<TopicId> {
+        let path = self.partition_path(partition).join(METADATA_FILE_NAME);
+        let bytes = own_file::load(&*self.files, &path).ok()??;
+        let text = std::str::from_utf8(&bytes).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("topic_id:")).and_then(|id| id.trim().parse().ok())
+    }
+
     /// Renames the directory of a partition whose topic was deleted, durably, so that a new topic of the same name
-    /// never meets it. Says whether there was one. [`DataDir::purge`] removes the files.
+    /// never meets it. Says whether there was one; a directory that says it belongs to another topic is none.
+    /// [`DataDir::purge`] removes the files.
     pub fn delete_partition(&self, partition: &TopicPartition, topic_id: TopicId) -> io::Result<bool> {
+        if self.topic_id(partition).is_some_and(|found| found != topic_id) {
+            return Ok(false);
+        }
         let from = self.partition_path(partition);
         match self.files.rename(&from, &self.path.join(deleted_name(partition, topic_id))) {
             Ok(()) => {}
@@ -134,17 +148,27 @@ impl DataDir {
     }
 
     /// Removes the directories of deleted partitions. Says how many bytes their files had; those who have the files
-    /// open keep them.
+    /// open keep them. A directory that cannot be removed does not keep the others; the first error is returned.
     pub fn purge(&self) -> io::Result<u64> {
-        let mut bytes = 0;
+        let (mut bytes, mut first_error) = (0, None);
         for dir in self.files.list(&self.path)?.into_iter().filter(|e| e.is_dir && is_deleted(&e.name)) {
-            let dir = self.path.join(dir.name);
-            for file in self.files.list(&dir)? {
-                self.files.unlink(&dir.join(file.name))?;
-                bytes += file.len;
+            match self.remove_deleted(&self.path.join(dir.name)) {
+                Ok(removed) => bytes += removed,
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                }
             }
-            self.files.remove_dir(&dir)?;
         }
+        first_error.map_or(Ok(bytes), Err)
+    }
+
+    fn remove_deleted(&self, dir: &Path) -> io::Result<u64> {
+        let mut bytes = 0;
+        for file in self.files.list(dir)? {
+            self.files.unlink(&dir.join(file.name))?;
+            bytes += file.len;
+        }
+        self.files.remove_dir(dir)?;
         Ok(bytes)
     }
 }
@@ -205,6 +229,42 @@ mod tests {
 
     fn open(path: &Path) -> Result<DataDir, DataDirError> {
         DataDir::open(path.to_owned(), Arc::new(DiskFiles))
+    }
+
+    #[test]
+    fn a_deletion_spares_the_directory_of_a_later_topic_of_the_same_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = open(&dir.path().join("data")).unwrap();
+        let (old, new) = (TopicId::new([1; 16]).unwrap(), TopicId::new([2; 16]).unwrap());
+        let path = data.partition_path(&partition("t", 0));
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("partition.metadata"), format!("version: 0\ntopic_id: {new}\n")).unwrap();
+
+        assert!(!data.delete_partition(&partition("t", 0), old).unwrap());
+        assert!(path.exists());
+
+        assert!(data.delete_partition(&partition("t", 0), new).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_deleted_directory_that_cannot_be_removed_does_not_keep_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = open(&dir.path().join("data")).unwrap();
+        let id = TopicId::new([1; 16]).unwrap();
+        for topic in ["a", "b", "c"] {
+            std::fs::create_dir(data.partition_path(&partition(topic, 0))).unwrap();
+        }
+        std::fs::create_dir(data.partition_path(&partition("b", 0)).join("not ours")).unwrap();
+        for topic in ["a", "b", "c"] {
+            data.delete_partition(&partition(topic, 0), id).unwrap();
+        }
+
+        data.purge().unwrap_err();
+
+        let left =
+            std::fs::read_dir(data.path()).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).count();
+        assert_eq!(left, 1);
     }
 
     #[test]

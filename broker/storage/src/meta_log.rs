@@ -307,7 +307,7 @@ fn finish(builder: BatchBuilder) -> Result<Batch, TransactError> {
 fn append_durably(log: &mut Log, batch: &Batch, now: TimestampMs) -> Result<Version, TransactError> {
     if log.is_failed() {
         let next = next_epoch(log);
-        log.resume(next).map_err(io::Error::other)?;
+        log.resume(next, Offset::ZERO).map_err(io::Error::other)?;
     }
     let appended = log.append(batch, LeaderEpoch::ZERO, now).map_err(append_error)?;
     sync(log)?;
@@ -321,6 +321,11 @@ fn sync(log: &mut Log) -> Result<(), TransactError> {
         match log.finish_sync(job, result, next) {
             SyncOutcome::Durable(_) | SyncOutcome::Superseded => {}
             SyncOutcome::Failed { error, .. } => return Err(error.into()),
+            SyncOutcome::Postponed(error) => {
+                // Nobody waits for a later try here: the transaction did not happen.
+                log.truncate(log.view().durable().offset, next).map_err(io::Error::other)?;
+                return Err(error.into());
+            }
         }
     }
     Ok(())

@@ -89,15 +89,16 @@ impl Log {
         Ok(self.end)
     }
 
-    /// Cuts a log at its durable end after a failed write or sync, so that it takes appends again, in a new segment
-    /// and with at least `new_epoch`.
-    pub fn resume(&mut self, new_epoch: LeaderEpoch) -> Result<LogPoint, CutError> {
+    /// Makes a log take appends again after a failed write or sync, in a new segment and with at least `new_epoch`.
+    /// Everything above both the durable end and `acknowledged` is cut off.
+    pub fn resume(&mut self, new_epoch: LeaderEpoch, acknowledged: Offset) -> Result<LogPoint, CutError> {
         if self.failed {
-            if self.durable.offset < self.recovered {
+            let keep = self.durable.offset.max(acknowledged.min(self.end.offset));
+            if keep < self.recovered {
                 return Err(CutError::Unsynced { durable: self.durable.offset, recovered: self.recovered });
             }
             self.set_epoch_min(new_epoch);
-            self.cut(self.durable.offset)?;
+            self.cut(keep)?;
         }
         Ok(self.end)
     }

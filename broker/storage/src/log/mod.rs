@@ -34,6 +34,7 @@ use crate::producers::{self, Fingerprint, Producers, Snapshot};
 use crate::segment::{Place, Segment};
 use crate::view::LogView;
 
+pub(crate) use append::METADATA_FILE_NAME;
 pub use append::{AppendError, Appended};
 pub use cut::{CutError, RemovalJob};
 pub use recover::Recovery;

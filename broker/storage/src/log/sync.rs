@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use highwater_record::{LeaderEpoch, Offset};
+use rustix::io::Errno;
 
 use crate::epochs;
 use crate::files::{Access, FileLayer};
@@ -55,6 +56,8 @@ pub enum SyncOutcome {
     Durable(LogPoint),
     /// The log was cut while the job ran; the job says nothing about it any more.
     Superseded,
+    /// The process has no descriptor left to sync with. Nothing was lost: take another job later.
+    Postponed(io::Error),
     /// The sync failed, which is final. Nothing above `end` may be acknowledged.
     Failed {
         /// Why.
@@ -110,6 +113,11 @@ impl SyncJob {
     }
 }
 
+/// Whether a call failed before it reached the disk, for want of a descriptor: neither fsync nor fdatasync says this.
+fn out_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
 impl SidecarJob {
     /// Writes the sidecar.
     pub fn run(&self) -> io::Result<()> {
@@ -157,13 +165,17 @@ impl Log {
     ) -> SyncOutcome {
         self.syncing = false;
         if let Err(error) = result {
+            if out_of_descriptors(&error) && job.generation == self.generation {
+                self.owe_again(job);
+                return SyncOutcome::Postponed(error);
+            }
             tracing::error!(dir = %self.place.dir.display(), %error, "sync failed; what it covered is cut off");
             // Names that were not made durable are owed again, now by the new segment.
             self.owed.dir |= job.sync_dir;
             self.owed.parent |= job.sync_parent;
             drop(job);
             self.fail();
-            let resumed = self.resume(new_epoch);
+            let resumed = self.resume(new_epoch, self.durable.offset);
             if let Err(error) = &resumed {
                 tracing::error!(dir = %self.place.dir.display(), %error, "the log takes no appends");
             }
@@ -183,6 +195,13 @@ impl Log {
             self.note_sidecar(sidecar);
         }
         SyncOutcome::Durable(job.target)
+    }
+
+    /// Takes back what a job was to do besides the segments, which stay dirty by themselves.
+    fn owe_again(&mut self, job: SyncJob) {
+        self.owed.dir |= job.sync_dir;
+        self.owed.parent |= job.sync_parent;
+        self.owed.indexes.extend(job.indexes);
     }
 
     /// Work that brings the producers' sidecar up to the end of a log that is durable, so that opening it again

@@ -358,7 +358,8 @@ impl World {
         let SyncOutcome::Failed { resumed, .. } = self.log().finish_sync(job, result, next) else {
             panic!("the failed sync was taken for a good one");
         };
-        let outcome = if resumed { Ok(()) } else { self.log().resume(next).map(drop) };
+        let outcome =
+            if resumed { Ok(()) } else { self.log().resume(next, highwater_record::Offset::ZERO).map(drop) };
         self.after_failure(outcome);
     }
 
@@ -379,7 +380,7 @@ impl World {
         assert!(self.log().begin_sync().is_none());
         self.epoch += 1;
         let next = epoch(self.epoch);
-        let resumed = self.log().resume(next).map(drop);
+        let resumed = self.log().resume(next, highwater_record::Offset::ZERO).map(drop);
         self.after_failure(resumed);
     }
 
