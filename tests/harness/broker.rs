@@ -3,8 +3,9 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
@@ -59,8 +60,15 @@ impl Broker {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
         let stdout = child.stdout.take().context("the broker's stdout is piped")?;
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
+        let line = match first_line(stdout) {
+            Ok(line) => line,
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                let log = std::fs::read_to_string(log_path(&options.data)).unwrap_or_default();
+                return Err(error.context(format!("wait for the ready line; the log:\n{log}")));
+            }
+        };
         let Some(address) = line.split_whitespace().nth(4).and_then(|word| word.parse().ok()) else {
             let status = child.wait()?;
             let log = std::fs::read_to_string(log_path(&options.data)).unwrap_or_default();
@@ -124,6 +132,20 @@ impl Drop for Broker {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// How long a broker may take to say anything.
+const START_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The first line of `stdout`, or an error if it does not come in time.
+fn first_line(stdout: ChildStdout) -> anyhow::Result<String> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        // The receiver is gone only if the deadline has passed.
+        let _ = sender.send(BufReader::new(stdout).read_line(&mut line).map(|_| line));
+    });
+    Ok(receiver.recv_timeout(START_DEADLINE)??)
 }
 
 fn log_path(data: &Path) -> PathBuf {
