@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use highwater_protocol::api::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use highwater_protocol::api::init_producer_id::InitProducerIdRequest;
+use highwater_protocol::api::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use highwater_protocol::api::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
 };
@@ -24,6 +25,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: usize = 128 << 20;
 /// The newest version that names topics, in Produce.
 pub(crate) const PRODUCE_VERSION: i16 = 12;
+
+/// The timestamp that asks ListOffsets for the end.
+const LATEST: i64 = -1;
 
 /// A connection to a broker.
 pub(crate) struct Connection {
@@ -140,6 +144,21 @@ impl Connection {
             }
             _ => Err(invalid(format!("no producer id: {response:?}"))),
         }
+    }
+
+    /// The end of a partition that consumers see; `None` if there is no such partition.
+    pub(crate) fn latest_offset(&mut self, topic: &str, index: i32) -> io::Result<Option<i64>> {
+        let partition = ListOffsetsPartition {
+            partition_index: index,
+            timestamp: LATEST,
+            ..ListOffsetsPartition::default()
+        };
+        let topic = ListOffsetsTopic { name: Str::from(topic), partitions: vec![partition] };
+        let request =
+            ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..ListOffsetsRequest::default() };
+        let response = self.call(7, &request)?;
+        let found = response.topics.into_iter().flat_map(|topic| topic.partitions).next();
+        Ok(found.filter(|found| found.error_code == 0).map(|found| found.offset))
     }
 
     /// Appends one batch to one partition and waits for the answer.

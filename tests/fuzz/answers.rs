@@ -1,4 +1,4 @@
-//! What came back: whether it is an answer to what was sent, and which handlers said what.
+//! What came back: whether it is a whole answer to what was sent, and which handlers said what.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,6 +14,8 @@ use highwater_protocol::wire::Reader;
 use highwater_protocol::{
     ApiKey, ApiResponse, ErrorCode, RequestHeader, parse_request, response_header_is_flexible,
 };
+
+use crate::faults::reader::split;
 
 /// How often which API answered in which version, and with which codes.
 #[derive(Clone, Debug, Default)]
@@ -115,6 +117,10 @@ fn codes_of(key: ApiKey, version: i16, header: &RequestHeader, frame: Bytes) -> 
         ApiKey::Fetch => {
             let response = body.decode::<FetchResponse>()?;
             let partitions = response.responses.iter().flat_map(|topic| &topic.partitions);
+            for records in partitions.clone().filter_map(|partition| partition.records.bytes()) {
+                // Whatever was accepted comes back as batches whose checksums hold.
+                split(records.clone()).context("the records of a partition")?;
+            }
             partitions.map(|partition| partition.error_code).chain([response.error_code]).collect()
         }
         ApiKey::ListOffsets => {

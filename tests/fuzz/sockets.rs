@@ -36,7 +36,7 @@ fn hostile_frames_through_sockets_leave_the_broker_as_it_was() -> anyhow::Result
     let frames = count("HIGHWATER_SOCKET_FRAMES", 20_000)?;
     let seed = seed()?;
     let directory = tempfile::tempdir()?;
-    let broker = Broker::start(Options::new(&directory.path().join("data")))?;
+    let mut broker = Broker::start(Options::new(&directory.path().join("data")))?;
     let mut good = Connection::open(broker.address())?;
     good.create_topic("good", 1, &[])?;
     let seeds = Arc::new(Seeds::new(good.create_topic(TOPIC, PARTITIONS, &[])?)?);
@@ -58,12 +58,26 @@ fn hostile_frames_through_sockets_leave_the_broker_as_it_was() -> anyhow::Result
         coverage.table()
     ));
     ensure!(after < before + GROWTH_BYTES_MAX, "memory grew from {before} to {after} bytes");
+    let before = ends(&broker)?;
+    broker.kill()?;
+    broker.restart()?;
+    let after = ends(&broker)?;
+    ensure!(
+        before.iter().zip(&after).all(|(before, after)| before <= after),
+        "partitions ended at {before:?}, and after a kill at {after:?}: what was accepted is not whole on disk"
+    );
     ensure!(
         !broker.log().contains("panicked"),
         "HIGHWATER_SEED={seed} made a part of the broker panic:\n{}",
         broker.log()
     );
     Ok(())
+}
+
+/// Where the partitions end; nowhere, if a damaged request has deleted the topic.
+fn ends(broker: &Broker) -> anyhow::Result<Vec<Option<i64>>> {
+    let mut connection = Connection::open(broker.address())?;
+    (0..PARTITIONS).map(|partition| Ok(connection.latest_offset(TOPIC, partition)?)).collect()
 }
 
 fn send_all(address: SocketAddr, seeds: &Arc<Seeds>, seed: u64, frames: u64) -> anyhow::Result<Coverage> {
