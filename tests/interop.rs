@@ -2,6 +2,7 @@
 
 mod auto_create;
 mod codecs;
+mod definitions;
 mod golden;
 mod lines;
 mod restart;

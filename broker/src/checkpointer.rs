@@ -33,6 +33,7 @@ pub(crate) async fn run(broker: Arc<Broker>) {
         let pass = tokio::task::spawn_blocking(move || {
             let now = collect(&broker);
             if now != before {
+                store_producers(&broker);
                 store(&broker, now.clone(), None);
             }
             now
@@ -53,6 +54,12 @@ pub(crate) fn load(broker: &Broker) -> Checkpoint {
             tracing::warn!(reason, "the checkpoint file is not usable; every log is scanned from its start");
             Checkpoint::default()
         }
+    }
+}
+
+fn store_producers(broker: &Broker) {
+    for topic in broker.topics.all() {
+        topic.partitions.iter().for_each(|partition| partition.store_producers());
     }
 }
 

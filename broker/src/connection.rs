@@ -15,7 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::Instrument;
 
 use crate::broker::Broker;
-use crate::dispatch::{self, Answer, Caller, Hangup};
+use crate::context::Caller;
+use crate::dispatch::{self, Answer, Hangup};
 use crate::inbound::Inbound;
 use crate::outbound::Outbound;
 

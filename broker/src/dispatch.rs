@@ -3,13 +3,12 @@
 //! Handlers get a decoded request and give back a response; this file decodes, encodes and decides what ends a
 //! connection. Knows no API's meaning.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use highwater_protocol::api::ApiVersionsResponse;
-use highwater_protocol::wire::{DecodeError, EncodeError, Encoded, Piece as WirePiece, Str};
+use highwater_protocol::api::{ApiVersionsResponse, ProduceRequest};
+use highwater_protocol::wire::{DecodeError, EncodeError, Encoded, Piece as WirePiece};
 use highwater_protocol::{
     ApiKey, ApiResponse, Request, RequestError, RequestHeader, encode_response, parse_request,
 };
@@ -17,37 +16,12 @@ use highwater_storage::FileRange;
 use thiserror::Error;
 
 use crate::broker::Broker;
-use crate::config::Endpoint;
+use crate::context::{Caller, Context};
 use crate::handler;
 use crate::handler::produce::PendingProduce;
 use crate::inbound::InboundError;
 use crate::metrics;
 use crate::outbound::Piece;
-
-/// Who asks, and in which version.
-pub(crate) struct Context<'a> {
-    pub(crate) broker: &'a Arc<Broker>,
-    /// The address that the client reached.
-    pub(crate) local: SocketAddr,
-    pub(crate) peer: SocketAddr,
-    pub(crate) version: i16,
-    pub(crate) client_id: Option<Str>,
-}
-
-impl Context<'_> {
-    /// The address that this client is told to connect to.
-    pub(crate) fn endpoint(&self) -> Endpoint {
-        let reached = || Endpoint { host: self.local.ip().to_string(), port: self.local.port() };
-        self.broker.config().advertise.clone().unwrap_or_else(reached)
-    }
-}
-
-/// The two ends of a connection.
-#[derive(Clone, Copy)]
-pub(crate) struct Caller {
-    pub(crate) peer: SocketAddr,
-    pub(crate) local: SocketAddr,
-}
 
 /// Why a connection is closed from this side.
 #[derive(Debug, Error)]
@@ -74,7 +48,7 @@ pub(crate) enum Answer {
     /// Ready to leave.
     Ready(Vec<Piece>),
     /// Waits for durability.
-    Produce(Box<PendingProduce>),
+    Produce { pending: PendingProduce, correlation_id: i32, version: i16, began: Instant },
 }
 
 impl Answer {
@@ -82,7 +56,7 @@ impl Answer {
     pub(crate) fn is_ready(&mut self) -> bool {
         match self {
             Self::Ready(_) => true,
-            Self::Produce(pending) => pending.settle(),
+            Self::Produce { pending, .. } => pending.settle(),
         }
     }
 
@@ -90,9 +64,7 @@ impl Answer {
     pub(crate) async fn resolve(self) -> Result<Vec<Piece>, Hangup> {
         match self {
             Self::Ready(pieces) => Ok(pieces),
-            Self::Produce(pending) => {
-                let (correlation_id, version, began) =
-                    (pending.correlation_id, pending.version, pending.began);
+            Self::Produce { pending, correlation_id, version, began } => {
                 let response = pending.finish().await;
                 metrics::observe_request(ApiKey::Produce, began.elapsed());
                 Ok(plain(encode_response(correlation_id, version, &response)?))
@@ -124,55 +96,73 @@ pub(crate) async fn handle(
     };
     let key = request.key();
     let (correlation_id, version) = (header.correlation_id, header.api_version);
-    let context =
-        Context { broker, local: caller.local, peer: caller.peer, version, client_id: header.client_id };
-    let ready = |encoded| Ok(Some(Answer::Ready(encoded)));
-    let answer = match request {
-        Request::Produce(request) => {
-            return handler::produce::handle(&context, correlation_id, request, began).await;
-        }
+    // Detached: a parked fetch must not hold the frame that it came in.
+    let client_id = header.client_id.map(|id| id.detach());
+    let context = Context { broker, local: caller.local, peer: caller.peer, version, client_id };
+    let answer = respond(&context, correlation_id, request, began).await?;
+    if let Some(Answer::Ready(_)) = &answer {
+        metrics::observe_request(key, began.elapsed());
+    }
+    Ok(answer)
+}
+
+/// Appends, and leaves the answer to the time when the records are durable.
+async fn produce(
+    context: &Context<'_>,
+    correlation_id: i32,
+    request: ProduceRequest,
+    began: Instant,
+) -> Result<Option<Answer>, Hangup> {
+    let acks_nothing = request.acks == 0;
+    let mut pending = handler::produce::handle(context, request).await;
+    match (acks_nothing, pending.first_error()) {
+        (true, None) => Ok(None),
+        (true, Some(error)) => Err(Hangup::Unacknowledged(error)),
+        (false, _) => Ok(Some(Answer::Produce { pending, correlation_id, version: context.version, began })),
+    }
+}
+
+/// The match over the APIs. The rare and large futures are boxed: a connection's own holds room for the largest of
+/// what it awaits.
+async fn respond(
+    context: &Context<'_>,
+    id: i32,
+    request: Request,
+    began: Instant,
+) -> Result<Option<Answer>, Hangup> {
+    let version = context.version;
+    let pieces = match request {
+        Request::Produce(request) => return produce(context, id, request, began).await,
         Request::Fetch(request) => {
-            // Boxed: a parked fetch is rare and large, and the connection's future holds room for the largest.
-            let (response, ranges) = Box::pin(handler::fetch::handle(&context, request)).await;
-            ready(with_files(encode_response(correlation_id, version, &response)?, ranges))
+            let (response, ranges) = Box::pin(handler::fetch::handle(context, request)).await;
+            with_files(encode_response(id, version, &response)?, ranges)
         }
         Request::ListOffsets(request) => {
-            ready(encode(correlation_id, version, handler::list_offsets::handle(&context, request).await)?)
+            encode(id, version, Box::pin(handler::list_offsets::handle(context, request)).await)?
         }
-        Request::Metadata(request) => ready(encode(
-            correlation_id,
-            version,
-            Box::pin(handler::metadata::handle(&context, request)).await,
-        )?),
+        Request::Metadata(request) => {
+            encode(id, version, Box::pin(handler::metadata::handle(context, request)).await)?
+        }
         Request::FindCoordinator(request) => {
-            ready(encode(correlation_id, version, handler::find_coordinator::handle(&context, request))?)
+            encode(id, version, handler::find_coordinator::handle(context, request))?
         }
         Request::ApiVersions(request) => {
-            ready(encode(correlation_id, version, handler::api_versions::handle(&context, &request))?)
+            encode(id, version, handler::api_versions::handle(context, &request))?
         }
-        Request::CreateTopics(request) => ready(encode(
-            correlation_id,
-            version,
-            Box::pin(handler::create_topics::handle(&context, request)).await,
-        )?),
-        Request::DeleteTopics(request) => ready(encode(
-            correlation_id,
-            version,
-            Box::pin(handler::delete_topics::handle(&context, request)).await,
-        )?),
-        Request::InitProducerId(request) => ready(encode(
-            correlation_id,
-            version,
-            handler::init_producer_id::handle(&context, request).await,
-        )?),
-        Request::OffsetForLeaderEpoch(request) => ready(encode(
-            correlation_id,
-            version,
-            handler::offset_for_leader_epoch::handle(&context, request),
-        )?),
+        Request::CreateTopics(request) => {
+            encode(id, version, Box::pin(handler::create_topics::handle(context, request)).await)?
+        }
+        Request::DeleteTopics(request) => {
+            encode(id, version, Box::pin(handler::delete_topics::handle(context, request)).await)?
+        }
+        Request::InitProducerId(request) => {
+            encode(id, version, Box::pin(handler::init_producer_id::handle(context, request)).await)?
+        }
+        Request::OffsetForLeaderEpoch(request) => {
+            encode(id, version, handler::offset_for_leader_epoch::handle(context, request))?
+        }
     };
-    metrics::observe_request(key, began.elapsed());
-    answer
+    Ok(Some(Answer::Ready(pieces)))
 }
 
 fn encode<R: ApiResponse>(correlation_id: i32, version: i16, response: R) -> Result<Vec<Piece>, EncodeError> {

@@ -10,7 +10,8 @@ use bytes::Bytes;
 
 use crate::broker::Broker;
 use crate::config::Config;
-use crate::dispatch::{self, Caller};
+use crate::context::Caller;
+use crate::dispatch;
 use crate::outbound::Piece;
 use crate::recovery;
 use crate::server::{self, RunError};

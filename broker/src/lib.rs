@@ -11,6 +11,7 @@ mod checkpointer;
 mod clock;
 mod config;
 mod connection;
+mod context;
 mod dispatch;
 mod handler;
 mod http;

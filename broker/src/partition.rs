@@ -103,18 +103,12 @@ impl Partition {
         &self.id
     }
 
-    /// The settings in force.
-    pub(crate) fn settings(&self) -> Settings {
-        self.settings.read().clone()
-    }
-
     /// Largest batch that the partition takes, in bytes (`max.message.bytes`).
     pub(crate) fn message_bytes_max(&self) -> u32 {
         self.settings.read().topic.message_bytes_max
     }
 
-    /// Brings a recovered log into service under `epoch`. Its durable end is the high watermark, or its appended
-    /// end where the durability does not wait for syncs and the recovered tail is synced.
+    /// Brings a log into service under `epoch`. All of it is durable, and all of it may be read.
     pub(crate) fn open(&self, log: Log, epoch: LeaderEpoch) {
         let view = log.view();
         let mut slot = self.log.lock();
@@ -336,6 +330,20 @@ impl Partition {
         match slot {
             Slot::Open(log) => Some(*log),
             Slot::Recovering | Slot::Closed => None,
+        }
+    }
+
+    /// Stores the producers' state if nothing was appended since the last sync, so that a start after a kill need
+    /// not walk the log for it. Waits for the disk, without the owner's lock.
+    pub(crate) fn store_producers(&self) {
+        let Some(job) = self.with_log(|log| log.sidecar_job()).flatten() else { return };
+        match job.run() {
+            Ok(()) => {
+                self.with_log(|log| log.finish_sidecar(&job));
+            }
+            Err(error) => {
+                tracing::warn!(partition = %self.id, %error, "producer state is not stored; the next start walks the log for it");
+            }
         }
     }
 

@@ -8,15 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use highwater_record::TopicName;
-use highwater_storage::{Log, SyncJob};
+use highwater_storage::{Checkpoint, Log, SyncJob};
+use parking_lot::Mutex;
 
 use crate::broker::Broker;
-use crate::config::Durability;
 use crate::meta::MetadataError;
 use crate::partition::Partition;
 use crate::topic_admin;
 use crate::topic_config::TopicConfig;
-use crate::topics::Topic;
 use crate::{checkpointer, clock};
 
 /// Enters every topic of the metadata, still out of service, and finishes deletions that were cut short.
@@ -38,8 +37,7 @@ pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
     Ok(())
 }
 
-/// Opens every partition's log, on as many threads as there are cores, and makes recovered tails durable before
-/// anyone can read them.
+/// Opens every partition's log, makes recovered tails durable, and brings all into service.
 pub(crate) fn recover(broker: &Broker) {
     let checkpoint = checkpointer::load(broker);
     if broker.previous_epoch.is_some() && checkpoint.clean_stop != broker.previous_epoch {
@@ -47,10 +45,30 @@ pub(crate) fn recover(broker: &Broker) {
             "the last stop was not a clean one; what was appended after the last checkpoint is scanned"
         );
     }
+    let mut logs = open_logs(broker, &checkpoint);
+    // An append behind a tail that is not durable could not be cut off alone, so this comes first.
+    let synced = sync_tails(broker, &mut logs);
+    for (partition, log) in logs {
+        let durable = log.view().durable().offset == log.view().end().offset;
+        match &synced {
+            Err(error) if !durable => {
+                fail(broker, &partition, error);
+            }
+            _ => {
+                partition.open(log, broker.epoch);
+                broker.recovery.recovered.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+    broker.recovery.done.store(true, Ordering::Release);
+}
+
+/// Opens every log, on as many threads as there are cores.
+fn open_logs(broker: &Broker, checkpoint: &Checkpoint) -> Vec<(Arc<Partition>, Log)> {
     let topics = broker.topics.all();
     let work: Vec<_> =
         topics.iter().flat_map(|topic| topic.partitions.iter().map(move |p| (topic, p))).collect();
-    let next = AtomicUsize::new(0);
+    let (next, opened) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(work.len())));
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(work.len());
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -59,39 +77,40 @@ pub(crate) fn recover(broker: &Broker) {
                     let known = checkpoint.partitions.get(partition.id());
                     // A log of an earlier topic of the same name is not meant.
                     let known = known.filter(|known| known.topic_id == Some(topic.id)).map(|known| known.log);
-                    recover_one(broker, topic, partition, known);
+                    match topic_admin::open_log(broker, topic, partition, known, clock::now()) {
+                        Ok(log) => opened.lock().push((Arc::clone(partition), log)),
+                        Err(error) => fail(broker, partition, &error),
+                    }
                 }
             });
         }
     });
-    if let Err(error) = sync_all(broker) {
-        tracing::error!(%error, "cannot make recovered tails durable; they stay invisible until a later sync succeeds");
-    }
-    broker.recovery.done.store(true, Ordering::Release);
+    opened.into_inner()
 }
 
-fn recover_one(
-    broker: &Broker,
-    topic: &Topic,
-    partition: &Partition,
-    known: Option<highwater_storage::LogCheckpoint>,
-) {
-    match topic_admin::open_log(broker, topic, partition, known, clock::now()) {
-        Ok(log) => {
-            partition.open(log, broker.epoch);
-            broker.recovery.recovered.fetch_add(1, Ordering::Relaxed);
-        }
-        Err(error) => {
-            broker.recovery.failed.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(
-                partition = %partition.id(), %error,
-                "cannot open a partition; it stays out of service, its files are untouched"
-            );
-        }
-    }
+fn fail(broker: &Broker, partition: &Partition, error: &dyn std::fmt::Display) {
+    broker.recovery.failed.fetch_add(1, Ordering::Relaxed);
+    tracing::error!(
+        partition = %partition.id(), %error,
+        "cannot open a partition; it stays out of service, its files are untouched"
+    );
 }
 
-/// Makes everything that is appended durable with one `syncfs`, and moves the watermarks.
+/// Makes recovered tails durable with one `syncfs`. They are no news to anyone before that.
+fn sync_tails(broker: &Broker, logs: &mut [(Arc<Partition>, Log)]) -> io::Result<()> {
+    let jobs: Vec<_> =
+        logs.iter_mut().filter_map(|(_, log)| log.begin_sync().map(|job| (log, job))).collect();
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    sync_file_system(broker)?;
+    for (log, job) in jobs {
+        log.finish_sync(job, Ok(()), broker.epoch);
+    }
+    Ok(())
+}
+
+/// Makes everything that is appended durable with one `syncfs`, when nothing is appended any more.
 fn sync_all(broker: &Broker) -> io::Result<()> {
     let partitions = all_partitions(broker);
     let jobs: Vec<(&Arc<Partition>, SyncJob)> = partitions
@@ -103,13 +122,6 @@ fn sync_all(broker: &Broker) -> io::Result<()> {
     }
     for (partition, job) in jobs {
         partition.finish_sync(job, Ok(()), None);
-    }
-    for partition in &partitions {
-        if partition.settings().durability != Durability::Fsync
-            && let Ok(view) = partition.view()
-        {
-            partition.advance(view.end());
-        }
     }
     Ok(())
 }

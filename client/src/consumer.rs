@@ -171,6 +171,24 @@ pub struct Consumer {
     /// The leaders that a fetch is under way to.
     asked: Vec<Address>,
     backoff: Option<Backoff>,
+    /// What was read and is not handed out yet.
+    ready: Vec<FetchedPartition>,
+    /// A partition that could not be read, to be dealt with after what is ready.
+    trouble: Option<Trouble>,
+}
+
+/// Why a partition gave nothing.
+#[derive(Debug)]
+struct Trouble {
+    partition: TopicPartition,
+    offset: Offset,
+    fault: TroubleFault,
+}
+
+#[derive(Debug)]
+enum TroubleFault {
+    Answer(BrokerError),
+    Bytes(FetchError),
 }
 
 /// A fetch that came back.
@@ -191,6 +209,8 @@ impl Consumer {
             flights: JoinSet::new(),
             asked: Vec::new(),
             backoff: None,
+            ready: Vec::new(),
+            trouble: None,
         }
     }
 
@@ -214,8 +234,14 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// If a partition cannot be read. The others can be read on.
+    /// If a partition cannot be read. The others can be read on, and so can this one once it is assigned anew.
     pub async fn poll(&mut self) -> Result<Vec<FetchedPartition>, FetchError> {
+        if !self.ready.is_empty() {
+            return Ok(std::mem::take(&mut self.ready));
+        }
+        if let Some(trouble) = self.trouble.take() {
+            return self.deal_with(trouble).await.map(|()| Vec::new());
+        }
         if let Err(error) = self.launch().await {
             return self.absorb(error).await.map(|()| Vec::new());
         }
@@ -228,7 +254,7 @@ impl Consumer {
         if let Some(error) = BrokerError::from_answer(answer.error_code, None) {
             return self.absorb(error.into()).await.map(|()| Vec::new());
         }
-        let mut fetched = Vec::new();
+        // No await between here and the last partition: what is read and where to read on change together.
         for topic in answer.responses {
             let Ok(name) = TopicName::new(&topic.topic) else { continue };
             for data in topic.partitions {
@@ -240,15 +266,15 @@ impl Consumer {
                 if let Some((partition, offset)) = requested
                     && self.positions.get(partition) == Some(offset)
                 {
-                    fetched.extend(self.take(partition, *offset, &data).await?);
+                    self.take(partition, *offset, &data);
                 }
             }
         }
-        if !fetched.is_empty() {
+        if !self.ready.is_empty() {
             // The answer is at hand; what cannot be launched now is told by the next poll.
             let _ = self.launch().await;
         }
-        Ok(fetched)
+        Ok(std::mem::take(&mut self.ready))
     }
 
     /// Starts a fetch to every leader that none is under way to.
@@ -311,39 +337,55 @@ impl Consumer {
         }
     }
 
-    async fn take(
-        &mut self,
-        partition: &TopicPartition,
-        offset: Offset,
-        data: &PartitionData,
-    ) -> Result<Option<FetchedPartition>, FetchError> {
-        if let Some(source) = BrokerError::from_answer(data.error_code, None) {
-            if source.is(ErrorCode::OffsetOutOfRange) {
-                return Err(self.out_of_range(partition, offset).await);
-            }
-            if source.is_retriable() && self.pause().await {
-                // If this fails, the next fetch says why.
-                let _ = self.client.describe(std::slice::from_ref(&partition.topic)).await;
-                return Ok(None);
-            }
-            return Err(FetchError::Broker { partition: partition.clone(), source });
-        }
-        self.backoff = None;
+    fn take(&mut self, partition: &TopicPartition, offset: Offset, data: &PartitionData) {
         let empty = Bytes::new();
         let bytes = match &data.records {
             wire::Records::Bytes(bytes) => bytes,
             wire::Records::Null | wire::Records::Deferred { .. } => &empty,
         };
-        let (batches, next) = split(partition, offset, bytes, self.config.limits)?;
+        let read = match BrokerError::from_answer(data.error_code, None) {
+            Some(error) => Err(TroubleFault::Answer(error)),
+            None => split(partition, offset, bytes, self.config.limits).map_err(TroubleFault::Bytes),
+        };
+        let (batches, next) = match read {
+            Ok(read) => read,
+            Err(fault) => {
+                self.trouble = Some(Trouble { partition: partition.clone(), offset, fault });
+                return;
+            }
+        };
+        self.backoff = None;
         self.positions.insert(partition.clone(), next);
-        Ok(Some(FetchedPartition {
+        self.ready.push(FetchedPartition {
             partition: partition.clone(),
             high_watermark: data.high_watermark,
             last_stable_offset: data.last_stable_offset,
             log_start: data.log_start_offset,
             next,
             batches,
-        }))
+        });
+    }
+
+    /// Waits a moment if the trouble may pass, else returns it.
+    async fn deal_with(&mut self, trouble: Trouble) -> Result<(), FetchError> {
+        let Trouble { partition, offset, fault } = trouble;
+        // It may be about a place that is not read any more.
+        if self.positions.get(&partition) != Some(&offset) {
+            return Ok(());
+        }
+        let source = match fault {
+            TroubleFault::Bytes(error) => return Err(error),
+            TroubleFault::Answer(source) => source,
+        };
+        if source.is(ErrorCode::OffsetOutOfRange) {
+            return Err(self.out_of_range(&partition, offset).await);
+        }
+        if !source.is_retriable() || !self.pause().await {
+            return Err(FetchError::Broker { partition, source });
+        }
+        // If this fails, the next fetch says why.
+        let _ = self.client.describe(std::slice::from_ref(&partition.topic)).await;
+        Ok(())
     }
 
     /// The error with both ends of the log, which the answer does not name.

@@ -130,11 +130,14 @@ impl Connection {
         Ok(result.topic_id)
     }
 
-    /// Takes a producer id.
+    /// Takes a producer id. A broker that cannot hand one out now is as good as not reached.
     pub(crate) fn init_producer(&mut self) -> io::Result<(ProducerId, ProducerEpoch)> {
         let response = self.call(4, &InitProducerIdRequest::default())?;
         match (ProducerId::new(response.producer_id), ProducerEpoch::new(response.producer_epoch)) {
             (Some(id), Some(epoch)) if response.error_code == 0 => Ok((id, epoch)),
+            _ if response.error_code == ErrorCode::CoordinatorNotAvailable.code() => {
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
             _ => Err(invalid(format!("no producer id: {response:?}"))),
         }
     }

@@ -6,7 +6,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::setting::{is_root, require, run};
+use crate::harness::skip::{Absent, Unavailable};
+use crate::harness::toolbox;
+
+use super::setting::{is_root, run};
 
 /// A file system in an image file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,22 +27,23 @@ impl fmt::Display for FileSystem {
     }
 }
 
-/// Why nothing can be mounted here, if so.
-pub(crate) fn obstacle() -> anyhow::Result<Option<&'static str>> {
+/// Whether something may be mounted here.
+pub(crate) fn can_mount() -> Result<(), Unavailable> {
     if !is_root() {
-        return Ok(Some("mounting needs root"));
+        return Err(Absent::Root("mounting needs root".to_owned()).into());
     }
-    let directory = tempfile::tempdir()?;
-    Ok(match Mount::tmpfs(1 << 20, &directory.path().join("probe")) {
-        Ok(_) => None,
-        Err(_) => Some("this root may not mount"),
-    })
+    let directory = tempfile::tempdir().map_err(|error| Unavailable::Broken(error.to_string()))?;
+    let probe = Mount::tmpfs(1 << 20, &directory.path().join("probe"));
+    probe.map(drop).map_err(|_| Absent::Root("this root may not mount".to_owned()).into())
 }
 
-/// Why no image file can be mounted here, if so.
-pub(crate) fn image_obstacle() -> anyhow::Result<Option<&'static str>> {
-    let no_loops = run("losetup", &["--find"]).is_err().then_some("this machine has no loop devices");
-    Ok(obstacle()?.or(no_loops))
+/// Whether file systems in image files may be mounted here, and cut off.
+pub(crate) fn can_mount_images() -> Result<(), Unavailable> {
+    can_mount()?;
+    if run("losetup", &["--find"]).is_err() {
+        return Err(Absent::Root("this machine has no loop devices".to_owned()).into());
+    }
+    toolbox::debian("xfs_io", "xfsprogs").map(drop)
 }
 
 /// A mounted file system. Unmounted when dropped.
@@ -52,7 +56,6 @@ pub(crate) struct Mount {
 impl Mount {
     /// Makes a file system in an image file beside `point`, and mounts it there.
     pub(crate) fn image(file_system: FileSystem, point: &Path) -> anyhow::Result<Self> {
-        require("xfs_io", "xfsprogs")?;
         let image = point.with_extension("img");
         // xfs refuses to be smaller than 300 MiB; the file is sparse.
         std::fs::File::create(&image)?.set_len(400 << 20)?;

@@ -11,23 +11,24 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use crate::harness::broker::{Broker, Options};
+use crate::harness::skip::or_skip;
 
 use super::batches::plain_batch;
 use super::campaign::{Campaign, TOPIC, read_topic, trial};
 use super::client::Connection;
 use super::gate::Order;
 use super::history::{Verdict, check};
-use super::mounts::{FileSystem, Mount, image_obstacle};
+use super::mounts::{FileSystem, Mount, can_mount_images};
 use super::random::Random;
-use super::setting::{count, say, seed, skip};
+use super::setting::{count, say, seed};
 
 /// Acknowledgements before a control's cut: long before the system writes anything back by itself.
 const CONTROL_ACKS: u64 = 500;
 
 #[test]
 fn a_power_cut_loses_nothing_acknowledged_under_fsync() -> anyhow::Result<()> {
-    if let Some(reason) = image_obstacle()? {
-        return skip("a_power_cut_loses_nothing_acknowledged_under_fsync", reason);
+    if or_skip(can_mount_images())?.is_none() {
+        return Ok(());
     }
     let seed = seed()?;
     for cut in 0..count("HIGHWATER_CUTS", 2)? {
@@ -41,8 +42,8 @@ fn a_power_cut_loses_nothing_acknowledged_under_fsync() -> anyhow::Result<()> {
 
 #[test]
 fn a_power_cut_under_os_is_caught_losing_records() -> anyhow::Result<()> {
-    if let Some(reason) = image_obstacle()? {
-        return skip("a_power_cut_under_os_is_caught_losing_records", reason);
+    if or_skip(can_mount_images())?.is_none() {
+        return Ok(());
     }
     let seed = seed()?;
     for control in 0..count("HIGHWATER_CONTROLS", 1)? {

@@ -141,8 +141,9 @@ impl Session {
             if self.gate.order() == Order::Abandon {
                 return Ok(());
             }
-            // A connection that was established may have been cut by the kill itself: try at once.
-            if (!reached || self.gate.is_dark()) && !self.gate.wait_past(incarnation, STUCK) {
+            // A connection that was established may have been cut by the kill itself: try soon.
+            let is_down = !reached || self.gate.is_dark();
+            if !self.gate.wait_past(incarnation, if is_down { STUCK } else { BACKOFF }) && is_down {
                 bail!("the broker is not reachable and was not started again within {STUCK:?}");
             }
         }

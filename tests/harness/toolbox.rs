@@ -58,6 +58,24 @@ pub(crate) fn program(name: &str) -> Result<PathBuf, Unavailable> {
     find(name).ok_or_else(|| Absent::Toolchain(format!("{name} is not installed")).into())
 }
 
+/// A program by name, from Debian's `package` if it is not installed.
+pub(crate) fn debian(name: &str, package: &str) -> Result<PathBuf, Unavailable> {
+    if let Some(found) = find(name) {
+        return Ok(found);
+    }
+    let apt = program("apt-get")?;
+    if !rustix::process::geteuid().is_root() {
+        return Err(Absent::Root(format!("{name} is not installed, and apt-get wants root")).into());
+    }
+    let _lock = lock("apt")?;
+    // Package lists may be old or absent; if they cannot be renewed, the installation says why.
+    let _ = run(Command::new(&apt).arg("update"));
+    let mut install = Command::new(&apt);
+    install.args(["install", "--yes", "--no-install-recommends", package]);
+    checked(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
+    program(name)
+}
+
 /// The folder of the tests in the sources.
 pub(crate) fn tests_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -65,7 +83,9 @@ pub(crate) fn tests_dir() -> &'static Path {
 
 fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
+    // What root runs may lie where the PATH of others does not lead.
+    let places = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    places.map(|directory| directory.join(name)).find(|file| file.is_file())
 }
 
 fn borrowed(installed: &'static Result<PathBuf, Unavailable>) -> Result<&'static Path, Unavailable> {
@@ -73,20 +93,7 @@ fn borrowed(installed: &'static Result<PathBuf, Unavailable>) -> Result<&'static
 }
 
 fn install_kcat() -> Result<PathBuf, Unavailable> {
-    if let Some(kcat) = find("kcat") {
-        return Ok(kcat);
-    }
-    let apt = program("apt-get")?;
-    if !rustix::process::geteuid().is_root() {
-        return Err(Absent::Root("kcat is not installed, and apt-get wants root".to_owned()).into());
-    }
-    let _lock = lock("apt")?;
-    // Package lists may be old or absent; if they cannot be renewed, the installation says why.
-    let _ = run(Command::new(&apt).arg("update"));
-    let mut install = Command::new(&apt);
-    install.args(["install", "--yes", "--no-install-recommends", "kcat"]);
-    checked(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
-    program("kcat")
+    debian("kcat", "kcat")
 }
 
 fn install_python() -> Result<PathBuf, Unavailable> {

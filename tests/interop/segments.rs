@@ -1,11 +1,13 @@
-//! Apache Kafka's `kafka-dump-log` finds nothing wrong with our files, after a kill and after a stop.
+//! Our files as tools see them, after a kill and after a stop: `highwater segment cat` prints what a consumer reads,
+//! and Apache Kafka's `kafka-dump-log` finds nothing wrong.
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Output};
 
 use highwater_record::BatchHeader;
 
-use crate::harness::broker::{Broker, Options};
+use crate::harness::broker::{Broker, Options, binary};
 use crate::harness::clients::{Client, Running};
 use crate::harness::dump_log::{self, segment_files};
 use crate::harness::skip::or_skip;
@@ -21,7 +23,7 @@ const SEGMENT_BYTES: u64 = 1 << 20;
 const BYTE_IN_A_RECORD: usize = 100;
 
 #[test]
-fn kafka_dump_log_finds_our_files_clean_after_a_kill_and_after_a_stop() -> anyhow::Result<()> {
+fn tools_find_our_files_clean_after_a_kill_and_after_a_stop() -> anyhow::Result<()> {
     if or_skip(dump_log::install())?.is_none() || or_skip(Client::Confluent.install())?.is_none() {
         return Ok(());
     }
@@ -39,18 +41,20 @@ fn kafka_dump_log_finds_our_files_clean_after_a_kill_and_after_a_stop() -> anyho
     drop(load);
 
     // A write that the kill cut short leaves part of a batch, which the next start drops. Nothing else is odd.
+    let printed = segment_cat(&partition)?.stdout;
     let raw = dump_log::deep(&segment_files(&partition, &["log"])?)?;
     let complaints = raw.complaints();
     assert!(complaints.iter().all(|line| line.contains("invalid bytes at the end")), "{complaints:#?}");
 
     broker.restart()?;
-    let read = count_read(&broker, dir.path())?;
+    let read = Client::Confluent.consume(&broker.bootstrap(), "lines", 1, &dir.path().join("read"))?.concat();
+    assert_same_lines(&printed, &read);
     broker.kill()?;
-    assert_clean(&partition, read)?;
+    assert_clean(&partition, &read)?;
 
     broker.restart()?;
     assert!(broker.terminate()?.success());
-    assert_clean(&partition, read)?;
+    assert_clean(&partition, &read)?;
     assert_sealed_segments_are_indexed(&partition)
 }
 
@@ -95,18 +99,31 @@ fn produce_lines(broker: &Broker, directory: &Path) -> anyhow::Result<Running> {
     Running::spawn(command)
 }
 
-/// How many records a consumer gets.
-fn count_read(broker: &Broker, directory: &Path) -> anyhow::Result<usize> {
-    let read = Client::Confluent.consume(&broker.bootstrap(), "lines", 1, &directory.join("read"))?;
-    Ok(read.concat().iter().filter(|byte| **byte == b'\n').count())
+/// Every record as a line of offset and value.
+fn segment_cat(partition: &Path) -> anyhow::Result<Output> {
+    let mut command = Command::new(binary()?);
+    command.args(["segment", "cat"]).arg(partition).args(["-o", "start", "-f", "%o %v\\n"]);
+    Ok(command.output()?)
 }
 
-/// The log, its indexes, and the two together, are as Kafka wants them, and hold what a consumer reads.
-fn assert_clean(partition: &Path, records: usize) -> anyhow::Result<()> {
+fn assert_same_lines(printed: &[u8], read: &[u8]) {
+    let lines = |bytes: &[u8]| bytes.split(|byte| *byte == b'\n').count();
+    let differs = printed.iter().zip(read).position(|(ours, theirs)| ours != theirs);
+    assert_eq!(differs, None, "segment cat and a consumer differ at this byte");
+    assert_eq!(lines(printed), lines(read));
+}
+
+/// The log, its indexes, and the two together, are as Kafka wants them, and hold what a consumer `read`, in lines of
+/// offset and value.
+fn assert_clean(partition: &Path, read: &[u8]) -> anyhow::Result<()> {
+    let printed = segment_cat(partition)?;
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    assert_same_lines(&printed.stdout, read);
+
     let files = segment_files(partition, &["log", "index", "timeindex"])?;
     let deep = dump_log::deep(&files)?;
     assert_eq!(deep.complaints(), Vec::<&str>::new());
-    assert_eq!(deep.records(), records);
+    assert_eq!(deep.records(), read.iter().filter(|byte| **byte == b'\n').count());
 
     let indexes = segment_files(partition, &["index", "timeindex"])?;
     let sanity = dump_log::sanity(&indexes)?;

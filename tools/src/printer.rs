@@ -71,6 +71,12 @@ impl<W: Write> Printer<W> {
         self.out.flush()
     }
 
+    /// The writer.
+    #[cfg(test)]
+    pub(crate) const fn written(&self) -> &W {
+        &self.out
+    }
+
     /// Ends the output.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         if self.style == Style::Json {

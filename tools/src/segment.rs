@@ -7,6 +7,8 @@ mod cat;
 mod files;
 mod index;
 mod ls;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -8,18 +8,15 @@ use std::process::ExitCode;
 use anyhow::Context;
 use highwater_broker::{Config, Durability, Endpoint, Listen, Ready};
 
-const EXAMPLES: &str = "\
+/// Flags of `highwater serve`.
+#[derive(clap::Args, Debug)]
+#[command(before_help = "\
 Examples:
   highwater serve                                        data in ./highwater-data, Kafka and HTTP on 127.0.0.1:9092
   highwater serve --data /var/lib/highwater --listen 127.0.0.1:0
   highwater serve --listen 0.0.0.0:9092 --advertise logs.example.org:9092 --insecure-allow-remote
-";
 
-const SIGNALS: &str = "Signals: SIGTERM and SIGINT stop the broker gracefully; it exits with 0.";
-
-/// Flags of `highwater serve`.
-#[derive(clap::Args, Debug)]
-#[command(before_help = EXAMPLES, after_help = SIGNALS)]
+Signals: SIGTERM and SIGINT stop the broker gracefully; it exits with 0.")]
 pub(crate) struct ServeArgs {
     /// Directory of all data; created if absent.
     #[arg(long, value_name = "DIR", default_value = "./highwater-data", env = "HIGHWATER_DATA")]

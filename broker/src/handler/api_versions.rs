@@ -6,7 +6,7 @@
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::{ApiVersionsRequest, ApiVersionsResponse};
 
-use crate::dispatch::Context;
+use crate::context::Context;
 
 pub(crate) fn handle(context: &Context<'_>, request: &ApiVersionsRequest) -> ApiVersionsResponse {
     let names_itself =

@@ -13,7 +13,7 @@ use highwater_record::TopicName;
 
 use crate::broker::NODE_ID;
 use crate::config::Config;
-use crate::dispatch::Context;
+use crate::context::Context;
 use crate::topic_admin::{self, NewTopic};
 
 /// Source of a config that was set on the topic (`DescribeConfigsResponse.ConfigSource.TOPIC_CONFIG`).

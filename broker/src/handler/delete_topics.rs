@@ -9,7 +9,7 @@ use highwater_protocol::wire::{Str, Uuid};
 use highwater_record::TopicName;
 
 use super::{topic_by_id, topic_by_name};
-use crate::dispatch::Context;
+use crate::context::Context;
 use crate::topic_admin;
 
 pub(crate) async fn handle(context: &Context<'_>, request: DeleteTopicsRequest) -> DeleteTopicsResponse {

@@ -16,7 +16,7 @@ use highwater_record::Offset;
 use highwater_storage::{FileRange, FirstBatch, ReadError};
 
 use super::{check_epoch, partition, topic_by_id, topic_by_name};
-use crate::dispatch::Context;
+use crate::context::Context;
 use crate::metrics;
 use crate::partition::Partition;
 use crate::waiters::FetchWaiter;
@@ -106,7 +106,7 @@ fn resolve(context: &Context<'_>, asked: FetchTopic) -> AskedTopic {
             topic.as_ref().map_err(|code| *code).and_then(|topic| partition(topic, request.partition));
         Asked { partition: found.cloned(), request }
     };
-    // Detached: a parked fetch must not hold the frame that it came in.
+    // The name is a slice of the frame, which must not live as long as the fetch is parked.
     AskedTopic {
         name: asked.topic.detach(),
         id: asked.topic_id,

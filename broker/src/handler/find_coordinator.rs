@@ -9,7 +9,7 @@ use highwater_protocol::api::{FindCoordinatorRequest, FindCoordinatorResponse};
 use highwater_protocol::wire::Str;
 
 use crate::broker::NODE_ID;
-use crate::dispatch::Context;
+use crate::context::Context;
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;

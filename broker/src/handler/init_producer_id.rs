@@ -9,7 +9,7 @@ use std::sync::Arc;
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::{InitProducerIdRequest, InitProducerIdResponse};
 
-use crate::dispatch::Context;
+use crate::context::Context;
 
 pub(crate) async fn handle(context: &Context<'_>, request: InitProducerIdRequest) -> InitProducerIdResponse {
     if let Some(id) = &request.transactional_id {

@@ -15,7 +15,7 @@ use highwater_record::{LeaderEpoch, Offset, TimestampMs};
 use highwater_storage::{LogView, ReadError, TimedOffset};
 
 use super::{check_epoch, partition, topic_by_name};
-use crate::dispatch::Context;
+use crate::context::Context;
 use crate::topics::Topic;
 
 /// From here on the answer names the epoch of the offset.

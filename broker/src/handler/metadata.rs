@@ -15,7 +15,7 @@ use highwater_protocol::wire::{Str, Uuid};
 use highwater_record::{TopicId, TopicName};
 
 use crate::broker::NODE_ID;
-use crate::dispatch::Context;
+use crate::context::Context;
 use crate::topic_admin::{self, CreateError, NewTopic};
 use crate::topics::Topic;
 

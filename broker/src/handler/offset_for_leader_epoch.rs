@@ -10,7 +10,7 @@ use highwater_protocol::api::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochR
 use highwater_record::LeaderEpoch;
 
 use super::{check_epoch, partition, topic_by_name};
-use crate::dispatch::Context;
+use crate::context::Context;
 use crate::topics::Topic;
 
 pub(crate) fn handle(

@@ -20,7 +20,7 @@ use highwater_storage::AppendError;
 use super::{partition, topic_by_id, topic_by_name};
 use crate::broker::Broker;
 use crate::clock;
-use crate::dispatch::{Answer, Context, Hangup};
+use crate::context::Context;
 use crate::metrics;
 use crate::partition::{Accepted, Partition, Refused};
 use crate::waiters::{Ack, Lost};
@@ -32,9 +32,7 @@ const TOPIC_ID_VERSION_MIN: i16 = 13;
 
 /// A produce request whose batches are appended and whose acknowledgements are awaited.
 pub(crate) struct PendingProduce {
-    pub(crate) correlation_id: i32,
-    pub(crate) version: i16,
-    pub(crate) began: Instant,
+    appended: Instant,
     topics: Vec<PendingTopic>,
 }
 
@@ -79,35 +77,24 @@ impl Append {
     }
 }
 
-/// Appends every batch of the request, in order. The answer waits for durability.
-pub(crate) async fn handle(
-    context: &Context<'_>,
-    correlation_id: i32,
-    request: ProduceRequest,
-    began: Instant,
-) -> Result<Option<Answer>, Hangup> {
-    let acks = request.acks;
-    let refuse_all = if !matches!(acks, -1..=1) {
+/// Appends every batch of the request, in order. What is returned waits for durability.
+pub(crate) async fn handle(context: &Context<'_>, request: ProduceRequest) -> PendingProduce {
+    let refuse_all = if !matches!(request.acks, -1..=1) {
         Some(ErrorCode::InvalidRequiredAcks)
     } else if request.transactional_id.is_some() {
         Some(ErrorCode::TransactionalIdAuthorizationFailed)
     } else {
         None
     };
-    let mut pending = PendingProduce { correlation_id, version: context.version, began, topics: Vec::new() };
+    let mut pending = PendingProduce { appended: Instant::now(), topics: Vec::new() };
     let mut appends = Vec::new();
     for data in request.topic_data {
         pending.topics.push(check_topic(context, data, refuse_all, &mut appends));
     }
     let results = append_in_order(context.broker, appends).await;
+    pending.appended = Instant::now();
     pending.record(results);
-    if acks == 0 {
-        return match pending.first_error() {
-            None => Ok(None),
-            Some(error) => Err(Hangup::Unacknowledged(error)),
-        };
-    }
-    Ok(Some(Answer::Produce(Box::new(pending))))
+    pending
 }
 
 fn check_topic(
@@ -242,7 +229,8 @@ impl PendingProduce {
         self.topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut())
     }
 
-    fn first_error(&mut self) -> Option<String> {
+    /// The first partition that failed already, in words.
+    pub(crate) fn first_error(&mut self) -> Option<String> {
         let failed = self.partitions().find(|p| p.response.error_code != ErrorCode::None.code())?;
         let code = ErrorCode::from_code(failed.response.error_code).map_or("UNKNOWN", ErrorCode::name);
         let message = failed.response.error_message.as_ref().map_or("", |message| message.as_str());
@@ -271,7 +259,7 @@ impl PendingProduce {
                 partition.acknowledge(ack.await.unwrap_or(Err(Lost::Closed)));
             }
         }
-        metrics::observe_ack_wait(self.began.elapsed());
+        metrics::observe_ack_wait(self.appended.elapsed());
         let responses = self.topics.into_iter().map(|topic| TopicProduceResponse {
             name: topic.name,
             topic_id: topic.topic_id,

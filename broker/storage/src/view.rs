@@ -104,14 +104,6 @@ pub enum ReadError {
         /// What is wrong with it.
         fault: BatchFault,
     },
-    /// The records of a batch cannot be decoded.
-    #[error("batch at offset {base_offset}: {source}")]
-    Records {
-        /// The batch's base offset.
-        base_offset: Offset,
-        /// Why not.
-        source: RecordsError,
-    },
     /// The disk says no.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -262,7 +254,7 @@ impl LogView {
                 break;
             }
             let found = first_at_or_after(segment, timestamp, start)
-                .map_err(|error| error.explained(self, start, segment))?;
+                .map_err(|error| self.explain(error, start, segment))?;
             if found.is_some() {
                 return Ok(found.filter(|found| found.offset < until));
             }
@@ -294,7 +286,7 @@ impl LogView {
             .map_err(|error| self.explain(error, header.base_offset, &segment))?;
         let found = batch
             .max_timestamp_record(DECODE_LIMITS)
-            .map_err(|source| ReadError::Records { base_offset: header.base_offset, source })?;
+            .unwrap_or_else(|error| Some(by_header(&header, start, &error)));
         Ok(found.map(|(offset, timestamp)| TimedOffset {
             offset,
             timestamp,
@@ -380,31 +372,19 @@ fn limit_of(segment: &Segment, until: Offset) -> Result<LogPoint, WalkError> {
     })
 }
 
-enum TimeError {
-    Walk(WalkError),
-    Records { base_offset: Offset, source: RecordsError },
-}
-
-impl From<WalkError> for TimeError {
-    fn from(error: WalkError) -> Self {
-        Self::Walk(error)
-    }
-}
-
-impl TimeError {
-    fn explained(self, view: &LogView, requested: Offset, segment: &Segment) -> ReadError {
-        match self {
-            Self::Walk(error) => view.explain(error, requested, segment),
-            Self::Records { base_offset, source } => ReadError::Records { base_offset, source },
-        }
-    }
+/// The place and time of a batch whose records cannot be decoded. The broker takes compressed records unseen (D1), so
+/// a producer may have sent some that no codec reads; such a batch must not fail every lookup that meets it. Who
+/// starts at its first record misses nothing.
+fn by_header(header: &BatchHeader, start: Offset, error: &RecordsError) -> (Offset, TimestampMs) {
+    tracing::debug!(base_offset = %header.base_offset, %error, "a lookup by time takes a batch as a whole");
+    (header.base_offset.max(start), header.max_timestamp)
 }
 
 fn first_at_or_after(
     segment: &Segment,
     timestamp: TimestampMs,
     start: Offset,
-) -> Result<Option<TimedOffset>, TimeError> {
+) -> Result<Option<TimedOffset>, WalkError> {
     // All records up to the entry's offset are older, so the search may begin with the batch that ends there.
     let time = lenient(segment, segment.times.last_where(|entry: &TimeEntry| entry.timestamp < timestamp));
     let skip = time.map_or(0, |entry| entry.relative_offset);
@@ -420,7 +400,7 @@ fn first_at_or_after(
         let Some((position, header)) = candidate else { return Ok(None) };
         let batch = segment.read_batch(position, &header)?;
         let found = first_in_batch(&batch, timestamp, start)
-            .map_err(|source| TimeError::Records { base_offset: header.base_offset, source })?;
+            .unwrap_or_else(|error| Some(by_header(&header, start, &error)));
         if let Some((offset, timestamp)) = found {
             return Ok(Some(TimedOffset { offset, timestamp, leader_epoch: header.leader_epoch }));
         }

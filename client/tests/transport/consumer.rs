@@ -25,6 +25,15 @@ fn partition() -> TopicPartition {
     TopicPartition { topic: TopicName::new("t").unwrap(), partition: PartitionId::ZERO }
 }
 
+/// Polls until there is an error.
+async fn poll_for_error(consumer: &mut Consumer) -> FetchError {
+    loop {
+        if let Err(error) = consumer.poll().await {
+            return error;
+        }
+    }
+}
+
 async fn consumer(from: i64) -> (Broker, Consumer) {
     let broker = Broker::start(&[], 0).await;
     let client = Client::new(client_config(broker.address.clone()));
@@ -59,7 +68,7 @@ async fn an_offset_that_is_gone_is_an_error_with_both_ends() {
     log.error_code = ErrorCode::OffsetOutOfRange.code();
     broker.serve(log);
 
-    let error = consumer.poll().await.unwrap_err();
+    let error = poll_for_error(&mut consumer).await;
 
     assert_eq!(error.to_string(), "t-0 has offsets 100 to 100, not 7");
     assert_eq!(consumer.positions()[&partition()].get(), 7);
@@ -72,7 +81,7 @@ async fn a_batch_that_was_changed_on_the_way_is_an_error() {
     *log.last_mut().unwrap() ^= 1;
     broker.serve(fetched(log));
 
-    let error = consumer.poll().await.unwrap_err();
+    let error = poll_for_error(&mut consumer).await;
 
     assert!(matches!(error, FetchError::Batch { .. }), "{error}");
     assert!(error.to_string().contains("checksum"), "{error}");
@@ -84,7 +93,27 @@ async fn a_first_batch_that_is_cut_is_an_error_and_no_endless_loop() {
     let log = batch(0, &["a"], false);
     broker.serve(fetched(log[..log.len() - 1].to_vec()));
 
-    let error = consumer.poll().await.unwrap_err();
+    let error = poll_for_error(&mut consumer).await;
 
     assert!(matches!(error, FetchError::Cut { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_one_partition_has_is_handed_out_before_the_trouble_of_another() {
+    let broker = Broker::start(&[], 0).await;
+    let mut bad = fetched(Vec::new());
+    bad.error_code = ErrorCode::OffsetOutOfRange.code();
+    broker.serve_all(vec![fetched(batch(0, &["a"], false)), bad]);
+    let client = Client::new(client_config(broker.address.clone()));
+    let mut consumer = Consumer::new(client, ConsumerConfig::default());
+    let other = TopicPartition { partition: PartitionId::new(1).unwrap(), ..partition() };
+    consumer.assign(partition(), Offset::ZERO);
+    consumer.assign(other.clone(), Offset::new(7).unwrap());
+
+    let got = consumer.poll().await.unwrap();
+    let error = poll_for_error(&mut consumer).await;
+
+    assert_eq!((got.len(), &got[0].partition), (1, &partition()));
+    assert_eq!(error.to_string(), "t-1 has offsets 100 to 100, not 7");
+    assert_eq!(consumer.positions()[&other].get(), 7);
 }

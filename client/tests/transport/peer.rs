@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use highwater_client::{Address, ClientConfig, ConnectionConfig};
 use highwater_protocol::api::{
-    ApiVersionsResponse, InitProducerIdResponse, ListOffsetsResponse, MetadataResponse, fetch, list_offsets,
-    metadata, produce,
+    ApiVersionsResponse, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataResponse,
+    fetch, list_offsets, metadata, produce,
 };
 use highwater_protocol::{
     ApiResponse, ErrorCode, Request, RequestHeader, encode_response, parse_request, wire,
@@ -104,7 +104,7 @@ pub(crate) enum Act {
 /// A batch that reached the broker: producer id and base sequence.
 pub(crate) type Arrival = (i64, i32);
 
-/// A broker with one topic `t` of one partition that it leads. Produce requests are answered by `acts`, in their order;
+/// A broker with one topic `t` that it leads, of one partition or as many as are served. Produce requests are answered by `acts`, in their order;
 /// Fetch requests with `log`.
 #[derive(Clone)]
 pub(crate) struct Broker {
@@ -116,7 +116,7 @@ struct Shared {
     acts: Vec<Act>,
     arrivals: Vec<Arrival>,
     producers: i64,
-    log: fetch::PartitionData,
+    log: Vec<fetch::PartitionData>,
 }
 
 impl Broker {
@@ -128,7 +128,7 @@ impl Broker {
             acts: acts.to_vec(),
             arrivals: Vec::new(),
             producers: 0,
-            log: fetch::PartitionData::default(),
+            log: vec![fetch::PartitionData::default()],
         };
         let broker = Self { address: stage.address(), shared: Arc::new(Mutex::new(shared)) };
         let player = broker.clone();
@@ -143,6 +143,14 @@ impl Broker {
 
     /// Answers fetches with `log` from now on.
     pub(crate) fn serve(&self, log: fetch::PartitionData) {
+        self.serve_all(vec![log]);
+    }
+
+    /// The same with one log per partition.
+    pub(crate) fn serve_all(&self, mut log: Vec<fetch::PartitionData>) {
+        for (index, partition) in (0..).zip(&mut log) {
+            partition.partition_index = index;
+        }
         self.shared.lock().unwrap().log = log;
     }
 
@@ -158,7 +166,7 @@ impl Broker {
                 Request::ApiVersions(_) => peer.answer(&header, &ApiVersionsResponse::advertised()).await,
                 Request::Metadata(_) => peer.answer(&header, &self.metadata()).await,
                 Request::InitProducerId(_) => peer.answer(&header, &self.producer_id()).await,
-                Request::ListOffsets(_) => peer.answer(&header, &offsets()).await,
+                Request::ListOffsets(request) => peer.answer(&header, &offsets(&request)).await,
                 Request::Fetch(_) => peer.answer(&header, &self.fetched()).await,
                 Request::Produce(request) => {
                     self.note_arrival(&request);
@@ -197,10 +205,15 @@ impl Broker {
             port: self.address.port.into(),
             rack: None,
         };
-        let partition = metadata::MetadataResponsePartition { leader_id: 1, ..Default::default() };
+        let partition = |partition_index| metadata::MetadataResponsePartition {
+            partition_index,
+            leader_id: 1,
+            ..Default::default()
+        };
+        let count = i32::try_from(self.shared.lock().unwrap().log.len()).unwrap();
         let topic = metadata::MetadataResponseTopic {
             name: Some("t".into()),
-            partitions: vec![partition],
+            partitions: (0..count).map(partition).collect(),
             ..Default::default()
         };
         MetadataResponse {
@@ -218,7 +231,7 @@ impl Broker {
     }
 
     fn fetched(&self) -> fetch::FetchResponse {
-        let partitions = vec![self.shared.lock().unwrap().log.clone()];
+        let partitions = self.shared.lock().unwrap().log.clone();
         let topic = fetch::FetchableTopicResponse { topic: "t".into(), partitions, ..Default::default() };
         fetch::FetchResponse { responses: vec![topic], ..Default::default() }
     }
@@ -234,10 +247,15 @@ fn produced(error_code: i16, base_offset: i64) -> produce::ProduceResponse {
     produce::ProduceResponse { responses: vec![topic], ..Default::default() }
 }
 
-/// A log from 100 to 100, whatever is asked.
-fn offsets() -> ListOffsetsResponse {
-    let partition = list_offsets::ListOffsetsPartitionResponse { offset: 100, ..Default::default() };
-    let topic = list_offsets::ListOffsetsTopicResponse { name: "t".into(), partitions: vec![partition] };
+/// Logs from 100 to 100, whatever is asked.
+fn offsets(request: &ListOffsetsRequest) -> ListOffsetsResponse {
+    let partition = |asked: &list_offsets::ListOffsetsPartition| list_offsets::ListOffsetsPartitionResponse {
+        partition_index: asked.partition_index,
+        offset: 100,
+        ..Default::default()
+    };
+    let partitions = request.topics[0].partitions.iter().map(partition).collect();
+    let topic = list_offsets::ListOffsetsTopicResponse { name: "t".into(), partitions };
     ListOffsetsResponse { topics: vec![topic], ..Default::default() }
 }
 

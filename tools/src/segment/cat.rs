@@ -5,6 +5,7 @@
 //! its files do: records below a log start that DeleteRecords moved are printed too.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -16,7 +17,7 @@ use super::index;
 use crate::consume::SelectionArgs;
 use crate::failure::{Failure, PROBLEMS};
 use crate::offset_spec::{OffsetSpec, Start, Stop};
-use crate::output::{self, note};
+use crate::output::note;
 use crate::printer::Printer;
 use crate::record_view::{LogState, RecordView};
 use crate::resolve::{self, Ends, Range, Times};
@@ -48,14 +49,16 @@ pub(super) fn run(partitions: &[PartitionFiles], what: &SelectionArgs) -> Result
     Ok(if cat.problems > 0 { ExitCode::from(PROBLEMS) } else { ExitCode::SUCCESS })
 }
 
-struct Cat {
-    printer: Printer<output::Stdout>,
-    left: Option<u64>,
-    problems: u32,
+/// Printing, and what came of it.
+pub(super) struct Cat<W: Write> {
+    pub(super) printer: Printer<W>,
+    pub(super) left: Option<u64>,
+    pub(super) problems: u32,
 }
 
-impl Cat {
-    fn partition(&mut self, files: &PartitionFiles, spec: &OffsetSpec) -> Result<()> {
+impl<W: Write> Cat<W> {
+    /// Prints a partition.
+    pub(super) fn partition(&mut self, files: &PartitionFiles, spec: &OffsetSpec) -> Result<()> {
         let Some(range) = range(files, spec)? else { return Ok(()) };
         for segment in &files.segments {
             if segment.next_base.is_some_and(|next| next <= range.start)

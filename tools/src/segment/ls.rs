@@ -48,6 +48,17 @@ struct Found {
 
 /// Lists segments.
 pub(super) fn run(partitions: &[PartitionFiles], fast: bool, output: OutputFormat) -> Result<ExitCode> {
+    let (rows, problems) = list(partitions, fast)?;
+    rows.print(output)?;
+    if problems > 0 {
+        note(format_args!("{problems} problems found"));
+        return Ok(ExitCode::from(PROBLEMS));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The rows, and how many segments have something wrong with them or with an index.
+pub(super) fn list(partitions: &[PartitionFiles], fast: bool) -> Result<(Rows, u32)> {
     let mut rows = Rows::new(COLUMNS);
     let mut problems = 0;
     for partition in partitions {
@@ -66,12 +77,7 @@ pub(super) fn run(partitions: &[PartitionFiles], fast: bool, output: OutputForma
             rows.push(row(partition, segment, &found, fast, [offsets, times]));
         }
     }
-    rows.print(output)?;
-    if problems > 0 {
-        note(format_args!("{problems} problems found"));
-        return Ok(ExitCode::from(PROBLEMS));
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok((rows, problems))
 }
 
 fn walk(segment: &SegmentFile, fast: bool) -> std::io::Result<Found> {

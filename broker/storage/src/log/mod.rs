@@ -14,6 +14,7 @@ mod append;
 mod cut;
 mod recover;
 mod sync;
+mod tail;
 mod writer;
 
 use std::fmt::Write as _;

@@ -13,11 +13,12 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use highwater_record::{BatchHeader, CRC_START, HEADER_BYTES, LeaderEpoch, Offset, TimestampMs, crc32c};
+use highwater_record::{BatchHeader, HEADER_BYTES, Offset, TimestampMs};
 
-use crate::batches::{BatchFault, ReadAt, WalkError, checked_header, walk};
+use crate::batches::{ReadAt, WalkError, checked_header, walk};
 use crate::epochs::{self, Epochs};
-use crate::index::{Entry, OffsetEntry, TimeEntry, relative};
+use crate::index::{Entry, Index, OffsetEntry, TimeEntry, relative};
+use crate::log::tail::{Anchor, Walk};
 use crate::log::writer::{Indexer, Writer, no_time};
 use crate::log::{Log, LogCheckpoint, LogConfig, OpenError, Owed};
 use crate::own_file;
@@ -25,9 +26,6 @@ use crate::point::LogPoint;
 use crate::producers::{self, Fingerprint, Producers, Snapshot};
 use crate::segment::{Extent, MaxTime, Place, Segment, base_of};
 use crate::view::LogView;
-
-/// Bytes that the scan of the tail reads at a time.
-const SCAN_BYTES: usize = 256 << 10;
 
 /// What opening a log found and did.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -38,7 +36,7 @@ pub struct Recovery {
     pub bytes_dropped: u64,
     /// Segments after a torn one that were moved aside as `.log.dropped`.
     pub segments_dropped: u32,
-    /// Indexes that were missing or not to be trusted.
+    /// Segments whose indexes were missing or broken.
     pub indexes_rebuilt: u32,
     /// There are bytes that are not known to be durable; [`Log::begin_sync`] has a job.
     pub needs_sync: bool,
@@ -135,12 +133,6 @@ fn list(place: &Place) -> Result<Option<Vec<Listed>>, OpenError> {
     Ok(Some(listed))
 }
 
-/// Where a segment's walk may begin, and what is known up to there.
-struct Anchor {
-    position: u64,
-    indexer: Indexer,
-}
-
 impl Recoverer {
     fn segments(&mut self, listed: &[Listed]) -> Result<(), OpenError> {
         for (at, segment) in listed.iter().enumerate() {
@@ -195,8 +187,11 @@ impl Recoverer {
         segment.set_max_time(indexer.max_time);
         segment.publish(end);
         segment.set_durable(durable);
+        // Of a log that is only opened, one file stays open: the one that is appended to.
         if next.is_some() {
             segment.close_files();
+        } else {
+            segment.close_indexes();
         }
         self.unsynced_bytes += end.bytes - durable.bytes;
         if self.unsynced_bytes == end.bytes - durable.bytes {
@@ -221,22 +216,28 @@ impl Recoverer {
         limit: Offset,
     ) -> io::Result<Anchor> {
         let (base, interval) = (segment.base(), self.config.index_interval_bytes);
-        keep(&segment.offsets, segment.offsets.len(), listed.offset_bytes)?;
-        keep(&segment.times, segment.times.len(), listed.time_bytes)?;
-        keep_below(segment, limit, trusted)?;
+        let mut sound = keep(&segment.offsets, segment.offsets.len(), listed.offset_bytes)?;
+        sound &= keep(&segment.times, segment.times.len(), listed.time_bytes)?;
+        // Every batch but the first few has an entry at or before it.
+        sound &= segment.offsets.len() > 0 || listed.log_bytes <= 2 * u64::from(interval);
+        sound &= segment.offsets.len() == 0 || segment.times.len() > 0;
+        sound &= keep_below(segment, limit, trusted)?;
         let time = segment.times.last()?.map(|time| MaxTime {
             timestamp: time.timestamp,
             offset: base.advance(time.relative_offset.into()),
         });
-        if let (Some(max_time), Some(entry)) = (time, segment.offsets.last()?)
-            && Self::is_batch(segment, entry, listed.log_bytes)?
-            && Self::is_time(segment, max_time, listed.log_bytes)?
-        {
-            let indexer = Indexer::new(interval, max_time);
-            return Ok(Anchor { position: u64::from(entry.position), indexer });
-        }
-        if listed.log_bytes > u64::from(interval) + HEADER_BYTES as u64 {
-            self.recovery.indexes_rebuilt += 1;
+        let anchor = match (time, segment.offsets.last()?) {
+            (Some(max_time), Some(entry)) => {
+                let good = Self::is_batch(segment, entry, listed.log_bytes)?
+                    && Self::is_time(segment, max_time, listed.log_bytes)?;
+                sound &= good;
+                good.then_some((max_time, u64::from(entry.position)))
+            }
+            _ => None,
+        };
+        self.recovery.indexes_rebuilt += u32::from(!sound);
+        if let Some((max_time, position)) = anchor {
+            return Ok(Anchor { position, indexer: Indexer::new(interval, max_time) });
         }
         if segment.offsets.len() > 0 || segment.times.len() > 0 {
             segment.offsets.truncate(0)?;
@@ -492,146 +493,6 @@ fn belongs(sidecar: &Snapshot, segments: &[Arc<Segment>]) -> bool {
     )
 }
 
-/// A walk over one segment, first by headers, then by whole batches.
-struct Walk<'a> {
-    segment: &'a Segment,
-    indexer: Indexer,
-    end: LogPoint,
-    log_bytes: u64,
-    next: Option<Offset>,
-    last_header: Option<BatchHeader>,
-}
-
-impl<'a> Walk<'a> {
-    const fn new(segment: &'a Segment, anchor: Anchor, log_bytes: u64, next: Option<Offset>) -> Self {
-        let end = LogPoint { offset: segment.base(), bytes: anchor.position };
-        Self { segment, indexer: anchor.indexer, end, log_bytes, next, last_header: None }
-    }
-
-    /// Whether the batches reach the next segment.
-    fn reached(&self, next: Option<Offset>) -> bool {
-        next.is_some_and(|next| self.end.offset >= next)
-    }
-
-    fn take(&mut self, position: u64, header: &BatchHeader) {
-        self.indexer.add(self.segment, position, header);
-        self.end = LogPoint { offset: header.next_offset(), bytes: position + u64::from(header.size_bytes) };
-        self.last_header = Some(*header);
-    }
-
-    /// Walks the headers of the batches that end at or below `recovery_point`.
-    fn below(&mut self, recovery_point: Offset) -> Result<(), WalkError> {
-        let next = self.next.unwrap_or(Offset::MAX);
-        let stop = recovery_point.min(next);
-        if self.end.bytes == 0 && self.segment.base() >= stop {
-            return Ok(());
-        }
-        let (segment, start, log_bytes, base) =
-            (self.segment, self.end.bytes, self.log_bytes, self.segment.base());
-        let walked = walk(segment, start, log_bytes, base, |position, header| {
-            if header.next_offset() > stop {
-                return ControlFlow::Break(());
-            }
-            self.take(position, header);
-            // What follows may be a tail that nobody vouches for: do not even parse it.
-            if header.next_offset() == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        walked.map(drop)
-    }
-
-    /// Whether a batch has an earlier epoch than the one before it.
-    fn goes_back(&self, header: &BatchHeader) -> bool {
-        self.last_header.is_some_and(|last| header.leader_epoch < last.leader_epoch)
-    }
-
-    /// Reads whole batches to the end of the log. Says whether a fault ended it.
-    fn above(&mut self, recovery: &mut Recovery) -> io::Result<bool> {
-        let mut tail = Tail::default();
-        while self.end.bytes < self.log_bytes && !self.reached(self.next) {
-            let position = self.end.bytes;
-            let available = self.log_bytes - position;
-            let fault = match tail.batch(self.segment, position, available, self.end.offset)? {
-                Ok(header) if self.next.is_some_and(|next| header.next_offset() > next) => {
-                    BatchFault::OffsetOrder { expected: self.end.offset, actual: header.base_offset }
-                }
-                Ok(header) if self.goes_back(&header) => {
-                    let epoch = |header: &BatchHeader| header.leader_epoch.map_or(-1, LeaderEpoch::get);
-                    BatchFault::EpochOrder {
-                        before: self.last_header.as_ref().map_or(-1, epoch),
-                        actual: epoch(&header),
-                    }
-                }
-                Ok(header) => {
-                    recovery.bytes_scanned += u64::from(header.size_bytes);
-                    self.take(position, &header);
-                    continue;
-                }
-                Err(fault) => fault,
-            };
-            tracing::info!(path = %self.segment.path().display(), position, %fault, "the log ends here");
-            return Ok(true);
-        }
-        Ok(false)
-    }
-}
-
-/// Reads a tail in large pieces.
-#[derive(Default)]
-struct Tail {
-    buffer: Vec<u8>,
-    start: u64,
-}
-
-impl Tail {
-    /// Bytes from `position` on, at least `wanted` unless the file ends before.
-    fn bytes(
-        &mut self,
-        segment: &Segment,
-        position: u64,
-        wanted: usize,
-        available: u64,
-    ) -> io::Result<&[u8]> {
-        let skip = position.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
-        let held = skip.and_then(|skip| self.buffer.len().checked_sub(skip)).unwrap_or(0);
-        if held < wanted {
-            let len = available.min(wanted.max(SCAN_BYTES) as u64) as usize;
-            self.buffer.resize(len, 0);
-            let read = segment.log_file()?.pread(&mut self.buffer, position)?;
-            self.buffer.truncate(read);
-            self.start = position;
-        }
-        Ok(&self.buffer[(position - self.start) as usize..])
-    }
-
-    fn batch(
-        &mut self,
-        segment: &Segment,
-        position: u64,
-        available: u64,
-        expected: Offset,
-    ) -> io::Result<Result<BatchHeader, BatchFault>> {
-        let head = self.bytes(segment, position, HEADER_BYTES, available)?;
-        let header = match checked_header(head, available, expected) {
-            Ok(header) if header.base_offset != expected => {
-                return Ok(Err(BatchFault::OffsetOrder { expected, actual: header.base_offset }));
-            }
-            Ok(header) => header,
-            Err(fault) => return Ok(Err(fault)),
-        };
-        let size = header.size_bytes as usize;
-        let bytes = self.bytes(segment, position, size, available)?;
-        if bytes.len() < size {
-            let available = bytes.len() as u64;
-            return Ok(Err(BatchFault::PastEnd { size_bytes: header.size_bytes, available }));
-        }
-        let computed = crc32c(&bytes[CRC_START..size]);
-        if computed != header.crc {
-            return Ok(Err(BatchFault::Crc { stored: header.crc, computed }));
-        }
-        Ok(Ok(header))
-    }
-}
-
 /// Number of entries in an index file; zero if its length is not a multiple of theirs.
 fn entry_count<E: Entry>(bytes: u64) -> u32 {
     if bytes.is_multiple_of(E::BYTES as u64) {
@@ -644,14 +505,18 @@ fn entry_count<E: Entry>(bytes: u64) -> u32 {
 /// Keeps index entries of batches that end below `limit`: later ones are of a tail that must be walked again, or of a
 /// cut. The indexes of a segment that was not sealed and synced may besides hold anything after a power cut, or stop
 /// anywhere. Of those, entries in order stay, and of the offset entries only those up to the last time entry: the
-/// batches after it are walked again, so that no larger timestamp is overlooked.
-fn keep_below(segment: &Segment, limit: Offset, trusted: bool) -> io::Result<()> {
+/// batches after it are walked again, so that no larger timestamp is overlooked. Says whether all were in order.
+fn keep_below(segment: &Segment, limit: Offset, trusted: bool) -> io::Result<bool> {
+    let mut in_order = true;
     let limit = u32::try_from(limit.since(segment.base())).unwrap_or(u32::MAX);
     if !trusted {
-        segment.offsets.truncate_if_shorter(segment.offsets.entries_in_order()?)?;
-        segment.times.truncate_if_shorter(segment.times.entries_in_order()?)?;
+        let (offsets, times) = (segment.offsets.entries_in_order()?, segment.times.entries_in_order()?);
+        in_order = offsets == segment.offsets.len() && times == segment.times.len();
+        segment.offsets.truncate_if_shorter(offsets)?;
+        segment.times.truncate_if_shorter(times)?;
     }
     if segment.times.last()?.is_some_and(|last| last.relative_offset >= limit) {
+        in_order &= !trusted;
         segment.times.truncate(segment.times.count_where(|entry| entry.relative_offset < limit)?)?;
     }
     let last_time = segment.times.last()?.map(|entry| entry.relative_offset);
@@ -661,14 +526,19 @@ fn keep_below(segment: &Segment, limit: Offset, trusted: bool) -> io::Result<()>
         _ => limit,
     };
     if segment.offsets.last()?.is_some_and(|last| last.relative_offset >= limit) {
+        in_order &= !trusted;
         segment.offsets.truncate(segment.offsets.count_where(|entry| entry.relative_offset < limit)?)?;
     }
-    Ok(())
+    Ok(in_order)
 }
 
-/// Cuts an index file to its first `entries`.
-fn keep<E: Entry>(index: &crate::index::Index<E>, entries: u32, file_bytes: u64) -> io::Result<()> {
-    if u64::from(entries) * E::BYTES as u64 == file_bytes { Ok(()) } else { index.truncate(entries) }
+/// Cuts an index file to its first `entries`; says whether there was nothing to cut.
+fn keep<E: Entry>(index: &Index<E>, entries: u32, file_bytes: u64) -> io::Result<bool> {
+    let whole = u64::from(entries) * E::BYTES as u64 == file_bytes;
+    if !whole {
+        index.truncate(entries)?;
+    }
+    Ok(whole)
 }
 
 fn open_error(segment: &Segment, error: WalkError) -> OpenError {

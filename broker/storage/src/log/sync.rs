@@ -82,7 +82,12 @@ impl SyncJob {
             }
         }
         for (segment, _) in &self.segments {
-            segment.log_file()?.fdatasync()?;
+            match segment.log_file() {
+                Ok(file) => file.fdatasync()?,
+                // Retention took the segment while the job was out.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
         if let Some(path) = &self.metadata {
             self.files.open(path, Access::Write)?.fdatasync()?;

@@ -1,7 +1,11 @@
 //! Specs of the log as its callers see it, on simulated and on real files.
 
 mod append;
-
+mod damage;
+mod faults;
+mod golden;
+mod meta;
 mod model;
-
+mod recovery;
 mod support;
+mod time;

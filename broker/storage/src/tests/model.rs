@@ -297,7 +297,7 @@ impl World {
         assert!(end >= self.acknowledged, "{} was acknowledged, {end} is left", self.acknowledged);
         let found: Vec<Kept> = self.read();
         let mut candidates = vec![self.history.clone()];
-        candidates.append(&mut self.ghosts);
+        candidates.extend(self.ghosts.iter().cloned());
         let acknowledged = |history: &[Kept]| -> Vec<Kept> {
             let in_log = |kept: &&Kept| kept.end() > self.start && kept.end() <= self.acknowledged;
             history.iter().filter(in_log).cloned().collect()

@@ -1,0 +1,169 @@
+//! The walk that recovery makes through one segment: by headers as far as everything had been synced, by whole batches
+//! from there on.
+//!
+//! It feeds the indexes as it goes and changes no batch. What a fault means is for `recover` to say.
+
+use std::io;
+use std::ops::ControlFlow;
+
+use highwater_record::{BatchHeader, CRC_START, HEADER_BYTES, LeaderEpoch, Offset, crc32c};
+
+use crate::batches::{BatchFault, WalkError, checked_header, walk};
+use crate::log::recover::Recovery;
+use crate::log::writer::Indexer;
+use crate::point::LogPoint;
+use crate::segment::Segment;
+
+/// Bytes that are read at a time.
+const SCAN_BYTES: usize = 256 << 10;
+
+/// Where a segment's walk may begin, and what is known up to there.
+pub(super) struct Anchor {
+    pub(super) position: u64,
+    pub(super) indexer: Indexer,
+}
+
+/// A walk over one segment, first by headers, then by whole batches.
+pub(super) struct Walk<'a> {
+    segment: &'a Segment,
+    pub(super) indexer: Indexer,
+    pub(super) end: LogPoint,
+    log_bytes: u64,
+    next: Option<Offset>,
+    pub(super) last_header: Option<BatchHeader>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) const fn new(
+        segment: &'a Segment,
+        anchor: Anchor,
+        log_bytes: u64,
+        next: Option<Offset>,
+    ) -> Self {
+        let end = LogPoint { offset: segment.base(), bytes: anchor.position };
+        Self { segment, indexer: anchor.indexer, end, log_bytes, next, last_header: None }
+    }
+
+    /// Whether the batches reach the next segment.
+    pub(super) fn reached(&self, next: Option<Offset>) -> bool {
+        next.is_some_and(|next| self.end.offset >= next)
+    }
+
+    fn take(&mut self, position: u64, header: &BatchHeader) {
+        self.indexer.add(self.segment, position, header);
+        self.end = LogPoint { offset: header.next_offset(), bytes: position + u64::from(header.size_bytes) };
+        self.last_header = Some(*header);
+    }
+
+    /// Walks the headers of the batches that end at or below `recovery_point`.
+    pub(super) fn below(&mut self, recovery_point: Offset) -> Result<(), WalkError> {
+        let next = self.next.unwrap_or(Offset::MAX);
+        let stop = recovery_point.min(next);
+        if self.end.bytes == 0 && self.segment.base() >= stop {
+            return Ok(());
+        }
+        let (segment, start, log_bytes, base) =
+            (self.segment, self.end.bytes, self.log_bytes, self.segment.base());
+        let walked = walk(segment, start, log_bytes, base, |position, header| {
+            if header.next_offset() > stop {
+                return ControlFlow::Break(());
+            }
+            self.take(position, header);
+            // What follows may be a tail that nobody vouches for: do not even parse it.
+            if header.next_offset() == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        walked.map(drop)
+    }
+
+    /// Whether a batch has an earlier epoch than the one before it.
+    fn goes_back(&self, header: &BatchHeader) -> bool {
+        self.last_header.is_some_and(|last| header.leader_epoch < last.leader_epoch)
+    }
+
+    /// Reads whole batches to the end of the log. Says whether a fault ended it.
+    pub(super) fn above(&mut self, recovery: &mut Recovery) -> io::Result<bool> {
+        let mut tail = Tail::default();
+        while self.end.bytes < self.log_bytes && !self.reached(self.next) {
+            let position = self.end.bytes;
+            let available = self.log_bytes - position;
+            let fault = match tail.batch(self.segment, position, available, self.end.offset)? {
+                Ok(header) if self.next.is_some_and(|next| header.next_offset() > next) => {
+                    BatchFault::OffsetOrder { expected: self.end.offset, actual: header.base_offset }
+                }
+                Ok(header) if self.goes_back(&header) => {
+                    let epoch = |header: &BatchHeader| header.leader_epoch.map_or(-1, LeaderEpoch::get);
+                    BatchFault::EpochOrder {
+                        before: self.last_header.as_ref().map_or(-1, epoch),
+                        actual: epoch(&header),
+                    }
+                }
+                Ok(header) => {
+                    recovery.bytes_scanned += u64::from(header.size_bytes);
+                    self.take(position, &header);
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            tracing::info!(path = %self.segment.path().display(), position, %fault, "the log ends here");
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}
+
+/// Reads a tail in large pieces.
+#[derive(Default)]
+struct Tail {
+    buffer: Vec<u8>,
+    start: u64,
+}
+
+impl Tail {
+    /// Bytes from `position` on, at least `wanted` unless the file ends before.
+    fn bytes(
+        &mut self,
+        segment: &Segment,
+        position: u64,
+        wanted: usize,
+        available: u64,
+    ) -> io::Result<&[u8]> {
+        let skip = position.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
+        let held = skip.and_then(|skip| self.buffer.len().checked_sub(skip)).unwrap_or(0);
+        if held < wanted {
+            let len = available.min(wanted.max(SCAN_BYTES) as u64) as usize;
+            self.buffer.resize(len, 0);
+            let read = segment.log_file()?.pread(&mut self.buffer, position)?;
+            self.buffer.truncate(read);
+            self.start = position;
+        }
+        Ok(&self.buffer[(position - self.start) as usize..])
+    }
+
+    fn batch(
+        &mut self,
+        segment: &Segment,
+        position: u64,
+        available: u64,
+        expected: Offset,
+    ) -> io::Result<Result<BatchHeader, BatchFault>> {
+        let head = self.bytes(segment, position, HEADER_BYTES, available)?;
+        let header = match checked_header(head, available, expected) {
+            Ok(header) if header.base_offset != expected => {
+                return Ok(Err(BatchFault::OffsetOrder { expected, actual: header.base_offset }));
+            }
+            Ok(header) => header,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let size = header.size_bytes as usize;
+        let bytes = self.bytes(segment, position, size, available)?;
+        if bytes.len() < size {
+            let available = bytes.len() as u64;
+            return Ok(Err(BatchFault::PastEnd { size_bytes: header.size_bytes, available }));
+        }
+        let computed = crc32c(&bytes[CRC_START..size]);
+        if computed != header.crc {
+            return Ok(Err(BatchFault::Crc { stored: header.crc, computed }));
+        }
+        Ok(Ok(header))
+    }
+}

@@ -1,0 +1,259 @@
+//! What opening a log keeps, drops and refuses.
+
+use super::support::*;
+use crate::{BatchFault, Log, OpenError, SimFiles};
+
+const LOG: &str = "00000000000000000000.log";
+
+/// Three batches of two records, synced up to `synced` of them, with a checkpoint of that.
+fn three_batches(synced: usize) -> (Home, SimFiles, u64) {
+    let (mut home, files) = Home::sim();
+    let (mut log, _) = home.open();
+    for number in 0..3 {
+        append(&mut log, &records(2));
+        if number + 1 == synced {
+            sync(&mut log);
+        }
+    }
+    home.known = Some(log.checkpoint());
+    (home, files, u64::from(records(2).header().size_bytes))
+}
+
+fn ends_at(home: &Home) -> i64 {
+    home.open().0.view().end().offset.get()
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_is_dropped_to_the_last_whole_batch() {
+    let (home, files, size) = three_batches(1);
+    let whole = files.read(&home.path(LOG)).unwrap();
+
+    for len in size..=whole.len() as u64 {
+        files.overwrite(&home.path(LOG), &whole[..len as usize]);
+        let (log, recovery) = home.open();
+
+        assert_eq!(log.view().end().offset.get() as u64, len / size * 2, "{len} bytes");
+        assert_eq!(recovery.bytes_dropped, len % size);
+        assert_eq!(recovery.bytes_scanned, (len / size - 1) * size);
+        assert_eq!(recovery.needs_sync, len >= 2 * size);
+        assert_eq!(log.view().durable().offset, offset(2));
+        assert_eq!(files.read(&home.path(LOG)).unwrap().len() as u64, len / size * size);
+    }
+}
+
+#[test]
+fn a_byte_flipped_above_the_recovery_point_ends_the_log_before_its_batch() {
+    let (home, files, size) = three_batches(1);
+    let good = files.read(&home.path(LOG)).unwrap();
+
+    for at in size as usize..2 * size as usize {
+        let mut bad = good.clone();
+        bad[at] ^= 0x10;
+        files.overwrite(&home.path(LOG), &bad);
+        let in_batch = at - size as usize;
+        if (12..16).contains(&in_batch) {
+            // The leader epoch is covered by no checksum; a larger one cannot be told from the truth.
+            continue;
+        }
+        assert_eq!(ends_at(&home), 2, "byte {in_batch} of the second batch");
+    }
+}
+
+#[test]
+fn damage_below_the_recovery_point_refuses_the_log_and_changes_nothing() {
+    let (home, files, size) = three_batches(3);
+    let good = files.read(&home.path(LOG)).unwrap();
+    let mut bad = good.clone();
+    bad[size as usize + 16] = 1;
+    files.overwrite(&home.path(LOG), &bad);
+
+    let refused = home.try_open();
+
+    let Err(OpenError::Corrupt { position, fault: BatchFault::Header(_), .. }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(position, size);
+    assert_eq!(files.read(&home.path(LOG)).unwrap(), bad);
+}
+
+#[test]
+fn a_file_shorter_than_its_recovery_point_refuses_the_log() {
+    let (home, files, size) = three_batches(3);
+    let good = files.read(&home.path(LOG)).unwrap();
+    files.overwrite(&home.path(LOG), &good[..2 * size as usize]);
+
+    let refused = home.try_open();
+
+    let Err(OpenError::Missing { expected, found, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!((expected, found), (offset(6), offset(4)));
+}
+
+#[test]
+fn a_directory_that_is_gone_refuses_a_log_that_had_data() {
+    let (mut home, _) = Home::sim();
+    home.known = Some(crate::LogCheckpoint {
+        log_start: offset(0),
+        recovery_point: offset(5),
+        high_watermark: offset(5),
+    });
+
+    assert!(matches!(home.try_open(), Err(OpenError::Missing { .. })));
+}
+
+/// A log of many small segments, closed.
+fn many_segments() -> (Home, SimFiles, Log) {
+    let (mut home, files) = Home::sim();
+    home.config.segment_bytes = 1000;
+    let (mut log, _) = home.open();
+    for number in 0..40 {
+        append(&mut log, &batch(Made { count: 2, timestamp: 1000 + number, ..Made::default() }));
+    }
+    sync(&mut log);
+    home.known = Some(log.checkpoint());
+    (home, files, log)
+}
+
+#[test]
+fn an_index_that_is_missing_zeroed_cut_or_garbage_is_rebuilt() {
+    let (home, files, log) = many_segments();
+    log.close().unwrap();
+    let names = ["index", "timeindex"].map(|suffix| format!("00000000000000000000.{suffix}"));
+    let good = names.clone().map(|name| files.read(&home.path(&name)).unwrap());
+
+    for (name, good) in names.iter().zip(&good) {
+        assert!(!good.is_empty());
+        for bad in [Vec::new(), vec![0; good.len()], good[..good.len() - 5].to_vec(), vec![0xa5; good.len()]]
+        {
+            files.overwrite(&home.path(name), &bad);
+            let (log, recovery) = home.open();
+
+            assert_eq!(recovery.indexes_rebuilt, 1, "{name} {bad:?}");
+            assert_eq!(read_all(&log, offset(0)).len(), 40);
+            drop(log);
+            assert_eq!(&files.read(&home.path(name)).unwrap(), good, "{name}");
+        }
+    }
+}
+
+#[test]
+fn index_files_hold_whole_entries_in_order_while_the_log_is_open() {
+    let (home, files, _log) = many_segments();
+
+    for entry in crate::FileLayer::list(&files, &home.dir).unwrap() {
+        let size = match entry.name.rsplit_once('.') {
+            Some((_, "index")) => 8,
+            Some((_, "timeindex")) => 12,
+            _ => continue,
+        };
+        assert_eq!(entry.len % size, 0, "{}", entry.name);
+    }
+}
+
+#[test]
+fn segments_after_a_torn_one_are_moved_aside_and_not_deleted() {
+    let (mut home, files, log) = many_segments();
+    drop(log);
+    home.known = None;
+    let second = home.path("00000000000000000016.log");
+    let bytes = files.read(&second).unwrap();
+    files.overwrite(&second, &bytes[..bytes.len() - 1]);
+
+    let (log, recovery) = home.open();
+
+    assert_eq!(recovery.segments_dropped, 3);
+    assert_eq!(log.view().end().offset, offset(30));
+    assert!(files.read(&home.path("00000000000000000032.log.dropped")).is_some());
+    assert!(files.read(&home.path("00000000000000000032.log")).is_none());
+}
+
+#[test]
+fn a_clean_log_opens_without_reading_its_batches() {
+    let (home, _, log) = many_segments();
+    log.close().unwrap();
+
+    let (log, recovery) = home.open();
+
+    assert_eq!(recovery, crate::Recovery::default());
+    assert_eq!(log.view().durable(), log.view().end());
+}
+
+#[test]
+fn epochs_are_rebuilt_from_the_batches_if_their_file_is_gone_or_old() {
+    let (mut home, files) = Home::sim();
+    let (mut log, _) = home.open();
+    for (number, count) in [(3, 2), (3, 1), (7, 4), (9, 1)] {
+        log.append(&records(count), epoch(number), NOW).unwrap();
+    }
+    sync(&mut log);
+    home.known = Some(log.checkpoint());
+    log.close().unwrap();
+    let path = home.path("leader-epoch-checkpoint");
+    let good = files.read(&path).unwrap();
+    assert_eq!(good, b"0\n3\n3 0\n7 3\n9 7\n");
+
+    for bad in [&b""[..], b"0\n1\n3 0\n", b"rubbish", b"0\n3\n3 0\n7 3\n9 70\n"] {
+        files.overwrite(&path, bad);
+        let (log, _) = home.open();
+        let view = log.view();
+
+        assert_eq!(view.end_of_epoch(epoch(3)), Some((epoch(3), offset(3))));
+        assert_eq!(view.end_of_epoch(epoch(8)), Some((epoch(7), offset(7))));
+        assert_eq!(view.end_of_epoch(epoch(9)), Some((epoch(9), offset(8))));
+        assert_eq!(view.latest_epoch(), Some(epoch(9)));
+        log.close().unwrap();
+        assert_eq!(files.read(&path).unwrap(), good);
+    }
+}
+
+#[test]
+fn all_five_batches_in_flight_are_known_after_a_kill_with_and_without_the_sidecar() {
+    for sidecar in [false, true] {
+        let (mut home, _) = Home::sim();
+        let (mut log, _) = home.open();
+        let sent = (0..7).map(|n| batch(Made { count: 3, producer: Some((5, 1, n * 3)), ..Made::default() }));
+        let sent: Vec<_> = sent.collect();
+        for batch in &sent {
+            append(&mut log, batch);
+        }
+        sync(&mut log);
+        home.known = Some(log.checkpoint());
+        if sidecar {
+            let job = log.sidecar_job().unwrap();
+            job.run().unwrap();
+            log.finish_sidecar(&job);
+            assert!(log.sidecar_job().is_none());
+        }
+        drop(log);
+
+        let (mut log, _) = home.open();
+
+        for (number, batch) in sent.iter().enumerate().skip(2) {
+            let again = log.append(batch, epoch(2), NOW).unwrap();
+            assert!(again.duplicate);
+            assert_eq!(again.base_offset, offset(number as i64 * 3));
+        }
+        assert!(log.append(&sent[1], epoch(2), NOW).is_err());
+        assert_eq!(log.view().end().offset, offset(21));
+    }
+}
+
+#[test]
+fn a_sidecar_of_another_history_is_not_used() {
+    let (mut home, files) = Home::sim();
+    let made = |fill, producer| batch(Made { fill, producer: Some((producer, 0, 0)), ..Made::default() });
+    let (mut log, _) = home.open();
+    append(&mut log, &made(b'a', 1));
+    log.close().unwrap();
+    let sidecar = files.read(&home.path("producer-state")).unwrap();
+    let (mut log, _) = home.open();
+    log.truncate(offset(0), epoch(2)).unwrap();
+    append(&mut log, &made(b'b', 2));
+    home.known = None;
+    drop(log);
+    files.overwrite(&home.path("producer-state"), &sidecar);
+
+    let (mut log, _) = home.open();
+
+    assert!(!log.append(&made(b'a', 1), epoch(3), NOW).unwrap().duplicate);
+    assert!(log.append(&made(b'b', 2), epoch(3), NOW).unwrap().duplicate);
+}

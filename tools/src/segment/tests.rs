@@ -1,0 +1,222 @@
+//! Segment files made by hand: what is listed and printed of them, and what is said when they are damaged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use highwater_record::{BatchBuilder, Codec, NewRecord, Offset, TimestampMs};
+use tempfile::TempDir;
+
+use super::cat::Cat;
+use super::{files, ls};
+use crate::format::Format;
+use crate::offset_spec::OffsetSpec;
+use crate::output::OutputFormat;
+use crate::printer::{Printer, Style};
+
+/// Records of each batch.
+const BATCH_RECORDS: i64 = 10;
+/// Batches of each segment.
+const SEGMENT_BATCHES: i64 = 5;
+
+/// Partition 2 of `logs` with two segments: offsets 0 to 99 with the offset as time and value, and an index of every
+/// other batch.
+struct Partition {
+    data: TempDir,
+}
+
+impl Partition {
+    fn new() -> Self {
+        let partition = Self { data: TempDir::new().unwrap() };
+        fs::create_dir(partition.path()).unwrap();
+        for segment in 0..2 {
+            partition.write_segment(segment * SEGMENT_BATCHES * BATCH_RECORDS);
+        }
+        partition
+    }
+
+    fn path(&self) -> PathBuf {
+        self.data.path().join("logs-2")
+    }
+
+    fn file(&self, base: i64, suffix: &str) -> PathBuf {
+        self.path().join(format!("{base:020}.{suffix}"))
+    }
+
+    fn write_segment(&self, base: i64) {
+        let (mut log, mut index, mut times) = (Vec::new(), Vec::new(), Vec::new());
+        for batch in 0..SEGMENT_BATCHES {
+            let first = base + batch * BATCH_RECORDS;
+            let last = first + BATCH_RECORDS - 1;
+            if batch % 2 == 1 {
+                let relative = i32::try_from(last - base).unwrap().to_be_bytes();
+                index.extend_from_slice(&relative);
+                index.extend_from_slice(&i32::try_from(log.len()).unwrap().to_be_bytes());
+                times.extend_from_slice(&last.to_be_bytes());
+                times.extend_from_slice(&relative);
+            }
+            let mut builder = BatchBuilder::new(Codec::Zstd).base_offset(Offset::new(first).unwrap());
+            for offset in first..=last {
+                let (timestamp, value) = (TimestampMs(offset), offset.to_string());
+                let value = Some(value.as_bytes());
+                builder.append(&NewRecord { timestamp, key: None, value, headers: &[] }).unwrap();
+            }
+            log.extend_from_slice(&builder.build().unwrap());
+        }
+        fs::write(self.file(base, "log"), log).unwrap();
+        fs::write(self.file(base, "index"), index).unwrap();
+        fs::write(self.file(base, "timeindex"), times).unwrap();
+    }
+
+    fn change(&self, base: i64, suffix: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let path = self.file(base, suffix);
+        let mut bytes = fs::read(&path).unwrap();
+        change(&mut bytes);
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+/// The offsets that `segment cat PATH -o SPEC` prints, and the problems that it finds.
+fn cat(path: &Path, spec: &str) -> (Vec<i64>, u32) {
+    let spec = OffsetSpec::parse(spec, TimestampMs(0)).unwrap();
+    let style = Style::Format(Format::parse("%o=%v ").unwrap());
+    let mut cat = Cat { printer: Printer::new(Vec::new(), style), left: None, problems: 0 };
+    for partition in files::find(path).unwrap() {
+        cat.partition(&partition, &spec).unwrap();
+    }
+    let text = String::from_utf8(cat.printer.written().clone()).unwrap();
+    let offset = |pair: &str| {
+        let (offset, value) = pair.split_once('=').unwrap();
+        assert_eq!(offset, value);
+        offset.parse().unwrap()
+    };
+    (text.split_whitespace().map(offset).collect(), cat.problems)
+}
+
+/// The rows that `segment ls PATH` prints, and the problems that it finds.
+fn list(path: &Path) -> (Vec<serde_json::Value>, u32) {
+    let (rows, problems) = ls::list(&files::find(path).unwrap(), false).unwrap();
+    let mut json = Vec::new();
+    rows.write(&mut json, OutputFormat::Json).unwrap();
+    (serde_json::from_slice(&json).unwrap(), problems)
+}
+
+fn span(from: i64, to: i64) -> Vec<i64> {
+    (from..to).collect()
+}
+
+#[test]
+fn a_data_directory_a_partition_and_a_file_are_all_read() {
+    let partition = Partition::new();
+
+    assert_eq!(cat(partition.data.path(), "start"), (span(0, 100), 0));
+    assert_eq!(cat(&partition.path(), "start"), (span(0, 100), 0));
+    assert_eq!(cat(&partition.file(50, "log"), "start"), (span(50, 100), 0));
+}
+
+#[test]
+fn offsets_and_times_select_as_in_consume() {
+    let partition = Partition::new();
+    let path = partition.path();
+
+    assert_eq!(cat(&path, "-3").0, [97, 98, 99]);
+    assert_eq!(cat(&path, "45:53").0, span(45, 53));
+    assert_eq!(cat(&path, "p2:98").0, [98, 99]);
+    assert_eq!(cat(&path, "s@73").0, span(73, 100));
+    assert_eq!(cat(&path, "e@5").0, span(0, 5));
+    assert_eq!(cat(&path, "end").0, span(0, 0));
+}
+
+#[test]
+fn a_listing_tells_offsets_times_and_states() {
+    let partition = Partition::new();
+
+    let (rows, problems) = list(partition.data.path());
+
+    assert_eq!(problems, 0);
+    let field = |name: &str| rows.iter().map(|row| row[name].to_string()).collect::<Vec<_>>().join(" ");
+    assert_eq!(field("topic"), "\"logs\" \"logs\"");
+    assert_eq!(field("state"), "\"sealed\" \"active\"");
+    assert_eq!((field("start"), field("end")), ("0 50".into(), "50 100".into()));
+    assert_eq!(field("records"), "50 50");
+    assert_eq!(field("codec"), "[\"zstd\"] [\"zstd\"]");
+    assert_eq!(field("last_ts"), "\"1970-01-01T00:00:00.049Z\" \"1970-01-01T00:00:00.099Z\"");
+    for column in ["crc", "index", "timeindex"] {
+        assert_eq!(field(column), "\"ok\" \"ok\"", "{column}");
+    }
+}
+
+#[test]
+fn a_changed_batch_ends_its_partition_and_is_a_problem() {
+    let partition = Partition::new();
+    partition.change(50, "log", |bytes| *bytes.last_mut().unwrap() ^= 1);
+
+    assert_eq!(cat(&partition.path(), "start"), (span(0, 90), 1));
+    let (rows, problems) = list(&partition.path());
+    assert_eq!((rows[0]["crc"].as_str(), rows[1]["crc"].as_str(), problems), (Some("ok"), Some("bad"), 1));
+}
+
+#[test]
+fn a_torn_tail_is_said_and_the_rest_is_printed() {
+    let partition = Partition::new();
+    partition.change(50, "log", |bytes| bytes.truncate(bytes.len() - 1));
+
+    assert_eq!(cat(&partition.path(), "start"), (span(0, 90), 1));
+    // The end that there is now is where the damage is, so that it is met and said.
+    assert_eq!(cat(&partition.path(), ":end"), (span(0, 90), 1));
+    assert_eq!(cat(&partition.path(), "80:85"), (span(80, 85), 0));
+}
+
+#[test]
+fn an_index_that_lies_is_not_followed() {
+    let partition = Partition::new();
+    // The position of each entry is off by one.
+    partition.change(0, "index", |bytes| bytes.chunks_mut(8).for_each(|entry| entry[7] ^= 1));
+
+    assert_eq!(cat(&partition.path(), "45:53").0, span(45, 53));
+    let (rows, problems) = list(&partition.path());
+    assert_eq!((rows[0]["index"].as_str(), problems), (Some("wrong"), 1));
+}
+
+#[test]
+fn indexes_that_are_missing_or_allocated_ahead_are_no_problem() {
+    let partition = Partition::new();
+    fs::remove_file(partition.file(0, "index")).unwrap();
+    partition.change(50, "index", |bytes| bytes.extend_from_slice(&[0; 80]));
+    partition.change(50, "timeindex", |bytes| bytes.extend_from_slice(&[0; 120]));
+
+    assert_eq!(cat(&partition.path(), "45:").0, span(45, 100));
+    assert_eq!(cat(&partition.path(), "s@45").0, span(45, 100));
+    let (rows, problems) = list(&partition.path());
+    assert_eq!((rows[0]["index"].as_str(), rows[1]["index"].as_str()), (Some("missing"), Some("ok")));
+    assert_eq!((rows[1]["timeindex"].as_str(), problems), (Some("ok"), 0));
+}
+
+#[test]
+fn bytes_of_the_next_segment_are_not_printed_twice() {
+    let partition = Partition::new();
+    let next = fs::read(partition.file(50, "log")).unwrap();
+    partition.change(0, "log", |bytes| bytes.extend_from_slice(&next));
+
+    assert_eq!(cat(&partition.path(), "start"), (span(0, 100), 0));
+}
+
+#[test]
+fn a_live_owner_is_found_by_its_lock() {
+    let partition = Partition::new();
+    let lock = fs::File::create(partition.data.path().join("LOCK")).unwrap();
+    assert_eq!(files::find(&partition.path()).unwrap()[0].owner, None);
+
+    lock.try_lock().unwrap();
+
+    assert_eq!(files::find(&partition.path()).unwrap()[0].owner.as_deref(), Some("a broker"));
+}
+
+#[test]
+fn paths_without_segments_are_refused() {
+    let partition = Partition::new();
+    let empty = TempDir::new().unwrap();
+
+    assert!(files::find(empty.path()).is_err());
+    assert!(files::find(&empty.path().join("nothing")).is_err());
+    assert!(files::find(&partition.file(0, "index")).is_err());
+}
