@@ -1,6 +1,7 @@
 //! What the broker does, seen from its clients.
 
 mod bad_input;
+mod cli;
 mod connection;
 mod lifecycle;
 mod long_poll;

@@ -28,6 +28,18 @@ Examples:
   highwater segment cat highwater-data/orders-0 -o -10
   highwater segment cat highwater-data --topic orders -o @-1h: --output jsonl
 ";
+const LS_EXAMPLES: &str = "\
+Examples:
+  highwater segment ls highwater-data                 every segment of every partition
+  highwater segment ls highwater-data --topic orders --output json
+  highwater segment ls /var/lib/kafka/orders-0 --fast headers only, Apache Kafka's own files too
+";
+const CAT_EXAMPLES: &str = "\
+Examples:
+  highwater segment cat highwater-data/orders-0 -o -10
+  highwater segment cat highwater-data --topic orders -o @-1h: --output jsonl
+  highwater segment cat highwater-data/orders-0/00000000000000000000.log -f '%o %k %v\\n'
+";
 
 /// The arguments of `highwater segment`.
 #[derive(Debug, clap::Args)]
@@ -58,6 +70,7 @@ struct PathArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(before_help = LS_EXAMPLES)]
 struct LsArgs {
     #[command(flatten)]
     paths: PathArgs,
@@ -69,6 +82,7 @@ struct LsArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(before_help = CAT_EXAMPLES)]
 struct CatArgs {
     #[command(flatten)]
     paths: PathArgs,

@@ -19,9 +19,30 @@ use crate::resolve::{self, Ends};
 const EXAMPLES: &str = "\
 Examples:
   highwater topic ls
-  highwater topic create orders -p 3 -c retention.ms=86400000
+  highwater topic create orders -p 3 -c segment.bytes=268435456
   highwater topic describe orders --output jsonl
   highwater topic rm orders --dry-run
+";
+const LS_EXAMPLES: &str = "\
+Examples:
+  highwater topic ls
+  highwater topic ls --output json
+";
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  highwater topic create orders
+  highwater topic create payments refunds -p 3 -c segment.bytes=268435456
+  highwater topic create clicks -c durability=os --dry-run
+";
+const DESCRIBE_EXAMPLES: &str = "\
+Examples:
+  highwater topic describe orders
+  highwater topic describe orders payments --output jsonl
+";
+const RM_EXAMPLES: &str = "\
+Examples:
+  highwater topic rm orders --dry-run                 what would be deleted
+  highwater topic rm orders payments --yes            without a question, for scripts
 ";
 
 /// The arguments of `highwater topic`.
@@ -47,6 +68,7 @@ enum TopicCommand {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(before_help = LS_EXAMPLES)]
 struct LsArgs {
     /// List the broker's own topics too
     #[arg(long)]
@@ -58,6 +80,7 @@ struct LsArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(before_help = CREATE_EXAMPLES)]
 struct CreateArgs {
     /// The topics
     #[arg(required = true, value_name = "NAME")]
@@ -81,6 +104,7 @@ struct CreateArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(before_help = DESCRIBE_EXAMPLES)]
 struct DescribeArgs {
     /// The topics
     #[arg(required = true, value_name = "NAME")]
@@ -92,6 +116,7 @@ struct DescribeArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(before_help = RM_EXAMPLES)]
 struct RmArgs {
     /// The topics
     #[arg(required = true, value_name = "NAME")]
@@ -246,6 +271,7 @@ async fn rm(args: RmArgs) -> Result<ExitCode> {
     }
     if args.dry_run {
         note("nothing was deleted: --dry-run");
+        rows.print(args.output.output)?;
         return Ok(ExitCode::SUCCESS);
     }
     if !args.yes {
@@ -319,6 +345,6 @@ fn id_cell(topic: &TopicInfo) -> Value {
 fn parse_config(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("write KEY=VALUE, for example retention.ms=86400000".to_owned()),
+        _ => Err("write KEY=VALUE, for example segment.bytes=268435456".to_owned()),
     }
 }

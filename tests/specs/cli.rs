@@ -1,0 +1,7 @@
+//! The command line as its users meet it: shell sessions, the lines that they print and the codes that they end with.
+
+mod crash;
+mod help;
+mod mirror;
+mod session;
+mod topics;
