@@ -5,3 +5,4 @@ mod cli;
 mod connection;
 mod lifecycle;
 mod long_poll;
+mod recreated;

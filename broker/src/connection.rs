@@ -17,7 +17,7 @@ use tracing::Instrument;
 use crate::broker::Broker;
 use crate::context::Caller;
 use crate::dispatch::{self, Answer, Hangup};
-use crate::inbound::Inbound;
+use crate::inbound::{Inbound, InboundError};
 use crate::outbound::Outbound;
 
 /// How many produce requests of one connection may wait for durability at once.
@@ -50,7 +50,13 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, broker: Arc<Broke
     let reader = Reader { broker, peer, local, inbound, pending, answers };
     if let Err(hangup) = reader.run().instrument(span.clone()).await {
         crate::metrics::count_hangup();
-        span.in_scope(|| tracing::warn!("closing the connection: {hangup}"));
+        match hangup {
+            // How many clients leave; nobody needs to look.
+            Hangup::Frame(InboundError::Io(error)) => {
+                span.in_scope(|| tracing::debug!(%error, "the client left"));
+            }
+            hangup => span.in_scope(|| tracing::warn!("closing the connection: {hangup}")),
+        }
     }
     // The writer ends when the queue is drained, which also answers what was appended before a hang-up.
     if let Err(error) = writer.await {

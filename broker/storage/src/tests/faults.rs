@@ -239,3 +239,44 @@ fn a_removal_leaves_readers_their_files() {
     ));
     assert_eq!(spans(&read_all(&log, offset(16)))[0], (15, 17));
 }
+
+#[test]
+fn a_failed_write_cuts_nothing_that_was_acknowledged() {
+    let (home, files) = Home::sim();
+    let (mut log, _) = home.open();
+    append(&mut log, &records(2));
+    sync(&mut log);
+    append(&mut log, &records(3));
+    fail_once(&files, SimCall::Write, "00000000000000000000.log");
+    assert!(matches!(log.append(&records(1), epoch(1), NOW), Err(AppendError::Io(_))));
+
+    let end = log.resume(epoch(2), offset(5)).unwrap();
+
+    assert_eq!(end.offset, offset(5));
+    append(&mut log, &records(1));
+    sync(&mut log);
+    assert_eq!(spans(&read_all(&log, offset(0))), [(0, 1), (2, 4), (5, 5)]);
+}
+
+#[test]
+fn a_sync_without_a_descriptor_is_tried_again_and_cuts_nothing() {
+    let (home, files) = Home::sim();
+    let (mut log, _) = home.open();
+    append(&mut log, &records(2));
+    files.plan(SimFault {
+        call: SimCall::SyncDir,
+        path_end: String::new(),
+        after: 0,
+        times: 1,
+        errno: libc::EMFILE,
+        bytes_written: 0,
+    });
+    let job = log.begin_sync().unwrap();
+    let result = job.run();
+
+    let outcome = log.finish_sync(job, result, epoch(2));
+
+    assert!(matches!(outcome, SyncOutcome::Postponed(_)), "{outcome:?}");
+    sync(&mut log);
+    assert_eq!(log.view().durable().offset, offset(2));
+}
