@@ -123,6 +123,10 @@ fn raise_descriptor_limit() {
 /// Opens everything but the partitions' logs.
 pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
     let files: Arc<dyn FileLayer> = Arc::new(DiskFiles);
+    if let Some(parent) = config.data.parent() {
+        // Whatever is wrong with the parents, opening the directory itself says it.
+        let _ = std::fs::create_dir_all(parent);
+    }
     let data = DataDir::open(config.data.clone(), Arc::clone(&files))?;
     let store = MetaLog::open(Arc::clone(&files), data.path(), clock::now())?;
     let metadata = Arc::new(Metadata::new(Box::new(store)));

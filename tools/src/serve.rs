@@ -74,7 +74,9 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .context("start the runtime")?;
     runtime.block_on(async {
         let stop = stop_signal().context("listen for signals")?;
-        highwater_broker::run(args.config(), stop, announce).await?;
+        // Its errors say their cause themselves.
+        let ran = highwater_broker::run(args.config(), stop, announce).await;
+        ran.map_err(|error| anyhow::anyhow!("{error}"))?;
         Ok(ExitCode::SUCCESS)
     })
 }
