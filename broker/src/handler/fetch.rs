@@ -88,7 +88,7 @@ pub(crate) async fn handle(
 
     let mut pass = read(&topics, answer).await;
     if pass.bytes < bytes_min && !pass.failed && !wait.is_zero() && !topics.is_empty() {
-        park(context, &topics, bytes_min, wait).await;
+        park(context, &topics, answer, bytes_min, wait).await;
         pass = read(&topics, answer).await;
     }
     metrics::count_fetched(pass.bytes);
@@ -229,11 +229,19 @@ fn code_of(error: &ReadError, partition: &Partition) -> ErrorCode {
 }
 
 /// Waits until `bytes_min` bytes can be read, the wait is over, or the broker stops.
-async fn park(context: &Context<'_>, topics: &[AskedTopic], bytes_min: u64, wait: Duration) {
+async fn park(
+    context: &Context<'_>,
+    topics: &Arc<[AskedTopic]>,
+    answer: AnswerForm,
+    bytes_min: u64,
+    wait: Duration,
+) {
     let _parked = metrics::fetch_parked();
     let waiter = FetchWaiter::new(i64::try_from(bytes_min).unwrap_or(i64::MAX));
     let registered = Registered { waiter: &waiter, topics };
     registered.enter();
+    // Counted after the registration, so that nothing that arrives in between is missed.
+    waiter.credit(read(topics, answer).await.bytes);
     let mut stopping = context.broker.stopping();
     tokio::select! {
         () = waiter.woken() => metrics::count_fetch_wake(),
@@ -254,14 +262,10 @@ impl Registered<'_> {
         all.filter_map(|asked| Some((asked, asked.partition.as_ref().ok()?)))
     }
 
-    /// Registers first and counts what is there afterwards, so that nothing that arrives in between is missed.
     fn enter(&self) {
         for (asked, partition) in self.asked() {
             let contributes = u64::try_from(asked.request.partition_max_bytes).unwrap_or(0);
             partition.fetches.park(self.waiter, contributes);
-        }
-        for (asked, partition) in self.asked() {
-            self.waiter.credit(readable_bytes(asked, partition));
         }
     }
 }
@@ -272,14 +276,4 @@ impl Drop for Registered<'_> {
             partition.fetches.leave(self.waiter);
         }
     }
-}
-
-/// What a partition has for this fetch at this moment.
-fn readable_bytes(asked: &Asked, partition: &Partition) -> u64 {
-    let (Ok(view), Some(from)) = (partition.view(), Offset::new(asked.request.fetch_offset)) else {
-        return 0;
-    };
-    let bytes_max = u32::try_from(asked.request.partition_max_bytes).unwrap_or(0);
-    let chunk = view.read(from, bytes_max, partition.high_watermark(), FirstBatch::Whole);
-    chunk.map_or(0, |chunk| chunk.bytes.into())
 }
