@@ -43,8 +43,6 @@ pub(crate) struct Partition {
     sync_state: AtomicU8,
     /// A write failed and the log must be cut before it takes more.
     broken: AtomicBool,
-    /// The last sync could not be tried.
-    postponed: AtomicBool,
     pub(crate) acks: AckQueue,
     pub(crate) fetches: FetchWaiters,
 }
@@ -75,6 +73,15 @@ pub(crate) struct Accepted {
 pub(crate) enum Refused {
     NotLeader,
     Log(AppendError),
+}
+
+/// Whether a sync reached the disk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Synced {
+    /// It did, or there was nothing to do.
+    Tried,
+    /// There was no descriptor to sync with.
+    Postponed,
 }
 
 /// What is to become of a partition after a sync thread has seen to it.
@@ -118,7 +125,6 @@ impl Partition {
             high_watermark: Mutex::new(LogPoint::default()),
             sync_state: AtomicU8::new(IDLE),
             broken: AtomicBool::new(false),
-            postponed: AtomicBool::new(false),
             acks: AckQueue::default(),
             fetches: FetchWaiters::default(),
         }
@@ -261,6 +267,7 @@ impl Partition {
     /// the partition from the queue.
     pub(crate) fn sync(&self, next_epoch: impl FnOnce() -> Option<LeaderEpoch>) -> AfterSync {
         self.sync_state.store(RUNNING, Ordering::Release);
+        let mut synced = Synced::Tried;
         if self.broken.swap(false, Ordering::AcqRel) {
             self.mend(next_epoch());
         } else if let Some(job) = self.with_log(Log::begin_sync).flatten() {
@@ -269,29 +276,36 @@ impl Partition {
             crate::metrics::observe_sync(began.elapsed());
             // A new epoch is a metadata transaction: only a failure needs one.
             let epoch = if result.is_err() { next_epoch() } else { None };
-            self.finish_sync(job, result, epoch);
+            synced = self.finish_sync(job, result, epoch);
         }
-        let postponed = self.postponed.swap(false, Ordering::AcqRel);
-        let idle = !postponed
+        let idle = synced == Synced::Tried
             && self.sync_state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if idle {
             return AfterSync::Done;
         }
         self.sync_state.store(QUEUED, Ordering::Release);
-        if postponed { AfterSync::Within(POSTPONED) } else { self.settings.durability.into() }
+        match synced {
+            Synced::Postponed => AfterSync::Within(POSTPONED),
+            Synced::Tried => self.settings.durability.into(),
+        }
     }
 
     /// Takes note of what a sync said; after a failure the partition goes on under `epoch`.
-    pub(crate) fn finish_sync(&self, job: SyncJob, result: io::Result<()>, epoch: Option<LeaderEpoch>) {
+    pub(crate) fn finish_sync(
+        &self,
+        job: SyncJob,
+        result: io::Result<()>,
+        epoch: Option<LeaderEpoch>,
+    ) -> Synced {
         let mut slot = self.log.lock();
-        let Slot::Open(log) = &mut *slot else { return };
-        let Some(epoch) = self.enter_epoch(epoch) else { return };
+        let Slot::Open(log) = &mut *slot else { return Synced::Tried };
+        let Some(epoch) = self.enter_epoch(epoch) else { return Synced::Tried };
         match log.finish_sync(job, result, epoch) {
             SyncOutcome::Durable(point) => self.advance(point),
             SyncOutcome::Superseded => {}
             SyncOutcome::Postponed(error) => {
                 tracing::warn!(partition = %self.id, %error, "no descriptor to sync with; it is tried again shortly");
-                self.postponed.store(true, Ordering::Release);
+                return Synced::Postponed;
             }
             SyncOutcome::Failed { error, end, resumed } => {
                 crate::metrics::count_sync_failure();
@@ -302,6 +316,7 @@ impl Partition {
                 self.cut_back(end);
             }
         }
+        Synced::Tried
     }
 
     /// Cuts a log that a failed write closed, so that it takes appends again under `epoch`.
