@@ -127,7 +127,8 @@ impl MetaLog {
     }
 
     /// Bytes in the log's files.
-    pub fn log_bytes(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn log_bytes(&self) -> u64 {
         self.log.lock().as_ref().map_or(0, |log| log.view().size_bytes())
     }
 

@@ -74,6 +74,7 @@ pub(crate) struct Snapshot {
 }
 
 impl Producers {
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -140,11 +140,6 @@ impl LogView {
         self.segments.load().iter().map(|segment| segment.end().bytes).sum()
     }
 
-    /// Number of segments.
-    pub fn segment_count(&self) -> usize {
-        self.segments.load().len()
-    }
-
     pub(crate) fn set_start(&self, start: Offset) {
         self.start.store(start.get(), Ordering::Release);
     }

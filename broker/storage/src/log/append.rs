@@ -34,8 +34,6 @@ pub struct Appended {
     pub last_offset: Offset,
     /// What the broker stamped the records with, if it does.
     pub log_append_time: Option<TimestampMs>,
-    /// The log's [`LogPoint::bytes`] at its end after the append.
-    pub end_bytes: u64,
 }
 
 /// Why a batch is not appended.
@@ -120,7 +118,6 @@ impl Log {
             base_offset: header.base_offset,
             last_offset: header.last_offset(),
             log_append_time: self.log_append_time(header.max_timestamp),
-            end_bytes: end.bytes,
         })
     }
 
@@ -143,7 +140,6 @@ impl Log {
                 base_offset,
                 last_offset,
                 log_append_time: self.log_append_time(timestamp),
-                end_bytes: self.end.bytes,
             })),
             Verdict::OutOfOrder { producer, expected, actual } => {
                 Err(AppendError::OutOfOrderSequence { producer, expected, actual })

@@ -183,24 +183,15 @@ impl Log {
         }
     }
 
-    /// Takes another configuration from the next append on.
-    pub fn set_config(&mut self, config: LogConfig) {
-        self.config = config;
-    }
-
     /// Gives later batches at least this epoch. A log that was opened again must get a larger one than before, here or
     /// with each append: that is how recovery tells new batches from those that a crash brings back.
     pub fn set_epoch_min(&mut self, epoch: LeaderEpoch) {
         self.epoch_min = self.epoch_min.max(epoch);
     }
 
-    /// The configuration.
-    pub const fn config(&self) -> &LogConfig {
-        &self.config
-    }
-
     /// Number of idempotent producers that are remembered.
-    pub fn producer_count(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn producer_count(&self) -> usize {
         self.producers.len()
     }
 
