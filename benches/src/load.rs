@@ -155,16 +155,19 @@ where
             scope.spawn(move || {
                 let partition = (index % place.partitions.max(1)) as i32;
                 barrier.wait();
+                // By the connection's own clock: the thread that waits for all may be scheduled late.
+                let began = Instant::now();
                 let goal = match until {
                     Until::Bytes(bytes) => Goal::Bytes(bytes / u64::from(count)),
-                    Until::Elapsed(time) => Goal::At(Instant::now() + time),
+                    Until::Elapsed(time) => Goal::At(began + time),
                 };
-                work(&mut connection, Target { topic: place.topic, partition }, goal)
+                let mut outcome = work(&mut connection, Target { topic: place.topic, partition }, goal)?;
+                outcome.elapsed = began.elapsed();
+                Ok::<_, anyhow::Error>(outcome)
             })
         };
         let threads: Vec<_> = (0..).zip(opened?).map(run).collect();
         barrier.wait();
-        let started = Instant::now();
         let mut total = Outcome::default();
         for thread in threads {
             let Ok(outcome) = thread.join() else { anyhow::bail!("a connection's thread panicked") };
@@ -172,8 +175,8 @@ where
             total.bytes += outcome.bytes;
             total.requests += outcome.requests;
             total.latencies.extend(outcome.latencies);
+            total.elapsed = total.elapsed.max(outcome.elapsed);
         }
-        total.elapsed = started.elapsed();
         total.latencies.sort();
         Ok(total)
     })
