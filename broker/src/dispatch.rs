@@ -161,6 +161,18 @@ async fn respond(
         Request::OffsetForLeaderEpoch(request) => {
             encode(id, version, handler::offset_for_leader_epoch::handle(context, request))?
         }
+        Request::OffsetCommit(_)
+        | Request::OffsetFetch(_)
+        | Request::JoinGroup(_)
+        | Request::Heartbeat(_)
+        | Request::LeaveGroup(_)
+        | Request::SyncGroup(_)
+        | Request::DescribeGroups(_)
+        | Request::ListGroups(_)
+        | Request::DeleteGroups(_)
+        | Request::OffsetDelete(_) => {
+            return Err(RequestError::UnknownKey { key: request.key().code() }.into());
+        }
     };
     Ok(Some(Answer::Ready(pieces)))
 }
