@@ -123,6 +123,8 @@ fn without_option(printed: &str) -> String {
     match value.strip_prefix("Some(").and_then(|rest| rest.strip_suffix(')')) {
         Some(inner) => inner.trim_end_matches(',').to_owned(),
         None if matches!(value, "None" | "Null") => NULL.to_owned(),
+        // No bytes are written like no elements.
+        None if value == "b\"\"" => "[]".to_owned(),
         None => value.to_owned(),
     }
 }
