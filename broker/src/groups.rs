@@ -69,6 +69,28 @@ impl Unavailable {
     }
 }
 
+/// What a client is told about a refusal.
+pub(crate) const fn code_of(error: &GroupError) -> ErrorCode {
+    match error {
+        GroupError::InvalidGroupId => ErrorCode::InvalidGroupId,
+        GroupError::InvalidSessionTimeout { .. } => ErrorCode::InvalidSessionTimeout,
+        GroupError::UnknownMemberId => ErrorCode::UnknownMemberId,
+        GroupError::MemberIdRequired => ErrorCode::MemberIdRequired,
+        GroupError::IllegalGeneration => ErrorCode::IllegalGeneration,
+        GroupError::InconsistentGroupProtocol => ErrorCode::InconsistentGroupProtocol,
+        GroupError::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+        GroupError::FencedInstanceId => ErrorCode::FencedInstanceId,
+        GroupError::GroupMaxSizeReached { .. } => ErrorCode::GroupMaxSizeReached,
+        GroupError::MemberMetadataTooLarge { .. } => ErrorCode::InvalidRequest,
+        GroupError::GroupTooLarge { .. } => ErrorCode::UnknownServerError,
+        GroupError::TooManyGroups => ErrorCode::CoordinatorNotAvailable,
+        GroupError::NonEmptyGroup => ErrorCode::NonEmptyGroup,
+        GroupError::GroupIdNotFound => ErrorCode::GroupIdNotFound,
+        GroupError::GroupSubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
+        GroupError::OffsetMetadataTooLarge { .. } => ErrorCode::OffsetMetadataTooLarge,
+    }
+}
+
 /// The coordinators of all groups.
 pub(crate) struct Groups {
     shards: Vec<Shard>,
@@ -88,12 +110,16 @@ impl Groups {
 
     /// Whether one more group may be made.
     pub(crate) fn may_create(&self) -> bool {
-        self.shards.iter().map(Shard::groups).sum::<usize>() < GROUPS_MAX
+        let groups = self.shards.iter().map(Shard::groups).sum::<usize>();
+        if groups >= GROUPS_MAX {
+            tracing::warn!(groups, "{GROUPS_MAX} groups are the most of a broker; no more are made");
+        }
+        groups < GROUPS_MAX
     }
 
     /// Numbers for metrics, of all partitions.
     pub(crate) fn counts(&self) -> Vec<Counts> {
-        self.shards.iter().filter_map(Shard::counts).collect()
+        self.shards.iter().filter_map(Shard::observe).collect()
     }
 
     fn now(&self) -> Now {

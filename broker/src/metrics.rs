@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use highwater_group::{Counts, GroupState};
+use highwater_group::{Counts, GroupState, Reason};
 use highwater_protocol::ApiKey;
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
@@ -52,7 +52,7 @@ struct Handles {
     groups: [(GroupState, Gauge); 4],
     group_members: Gauge,
     group_offsets: Gauge,
-    group_rebalances: Counter,
+    group_rebalances: [Counter; Reason::ALL.len()],
     group_sessions_expired: Counter,
     group_offsets_expired: Counter,
     group_records: Counter,
@@ -97,7 +97,8 @@ impl Handles {
             .map(|state| (state, gauge!("highwater_groups", "state" => state.name()))),
             group_members: gauge!("highwater_group_members"),
             group_offsets: gauge!("highwater_group_offsets"),
-            group_rebalances: counter!("highwater_group_rebalances_total"),
+            group_rebalances: Reason::ALL
+                .map(|reason| counter!("highwater_group_rebalances_total", "reason" => reason.name())),
             group_sessions_expired: counter!("highwater_group_sessions_expired_total"),
             group_offsets_expired: counter!("highwater_group_offsets_expired_total"),
             group_records: counter!("highwater_group_records_total"),
@@ -154,7 +155,7 @@ fn describe_groups() {
     describe_gauge!("highwater_groups", "Consumer groups, by state.");
     describe_gauge!("highwater_group_members", "Members of all consumer groups.");
     describe_gauge!("highwater_group_offsets", "Committed offsets, one per group and partition.");
-    describe_counter!("highwater_group_rebalances_total", "Rebalances begun.");
+    describe_counter!("highwater_group_rebalances_total", "Rebalances begun, by reason.");
     describe_counter!(
         "highwater_group_sessions_expired_total",
         "Members dropped because they were silent for their session timeout."
@@ -281,9 +282,12 @@ pub(crate) fn set_topics(topics: usize, partitions: usize) {
     HANDLES.partitions.set(partitions as f64);
 }
 
-/// What the groups of one partition are after an event, and what they were before it.
+/// What the groups of one partition are now, and what they were when this was told last.
 pub(crate) fn count_groups(before: &Counts, after: &Counts) {
-    HANDLES.group_rebalances.increment(after.rebalances.saturating_sub(before.rebalances));
+    let rebalances = after.rebalances.iter().zip(before.rebalances);
+    for (counter, (after, before)) in HANDLES.group_rebalances.iter().zip(rebalances) {
+        counter.increment(after.saturating_sub(before));
+    }
     HANDLES.group_sessions_expired.increment(after.sessions_expired.saturating_sub(before.sessions_expired));
     HANDLES.group_offsets_expired.increment(after.offsets_expired.saturating_sub(before.offsets_expired));
 }

@@ -182,7 +182,7 @@ fn replay_batch(batch: &Batch, machine: &mut Coordinator) -> Result<(), LoadErro
         // A record without a key says nothing.
         let Some(key) = record.key else { continue };
         let value = record.value.map(Bytes::copy_from_slice);
-        let replayed = machine.replay(Bytes::copy_from_slice(key), value, record.timestamp);
+        let replayed = machine.replay(Bytes::copy_from_slice(key), value);
         replayed.map_err(|source| LoadError::Replay { at: record.offset, source })?;
     }
     Ok(())

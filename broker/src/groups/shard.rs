@@ -50,7 +50,7 @@ struct Active {
     machine: Coordinator,
     /// Those who wait for a reply that the machine owes.
     parked: HashMap<Call, oneshot::Sender<Reply>>,
-    /// What the metrics were told.
+    /// What the metrics were told last.
     told: Counts,
 }
 
@@ -97,10 +97,10 @@ impl Shard {
         Some(self.due_ms.load(Ordering::Acquire)).filter(|due| *due != NEVER_MS)
     }
 
-    /// The machine's numbers, if it is in service.
-    pub(super) fn counts(&self) -> Option<Counts> {
-        match &self.inner.lock().state {
-            State::Active(active) => Some(active.machine.counts()),
+    /// The machine's numbers, if it is in service. Looks at every group.
+    pub(super) fn observe(&self) -> Option<Counts> {
+        match &mut self.inner.lock().state {
+            State::Active(active) => Some(active.observe()),
             State::Loading | State::Failed => None,
         }
     }
@@ -120,7 +120,10 @@ impl Shard {
     /// Throws the machine away with everyone who waits for it. Until it is loaded again nothing is answered.
     fn lose(&self) {
         let mut inner = self.inner.lock();
-        let lost = std::mem::replace(&mut inner.state, State::Loading);
+        let mut lost = std::mem::replace(&mut inner.state, State::Loading);
+        if let State::Active(active) = &mut lost {
+            active.observe();
+        }
         let queued = std::mem::take(&mut inner.queue);
         inner.driven = false;
         self.due_ms.store(NEVER_MS, Ordering::Release);
@@ -160,7 +163,7 @@ impl Shard {
                 releases.push(Release::Reply(sender, reply));
             }
         }
-        self.take_note(broker, active);
+        self.take_note(broker, &active.machine);
         if effects.records.is_empty() && !inner.driven {
             releases.into_iter().for_each(Release::send);
             return;
@@ -175,17 +178,24 @@ impl Shard {
         }
     }
 
-    /// After an event: when something is due, and what the metrics should know.
-    fn take_note(&self, broker: &Broker, active: &mut Active) {
-        let counts = active.machine.counts();
-        self.groups.store(counts.groups(), Ordering::Relaxed);
-        metrics::count_groups(&active.told, &counts);
-        active.told = counts;
-        let due = active.machine.next_deadline().unwrap_or(NEVER_MS);
+    /// After an event: how many groups there are, and when something is due.
+    fn take_note(&self, broker: &Broker, machine: &Coordinator) {
+        self.groups.store(machine.group_count(), Ordering::Relaxed);
+        let due = machine.next_deadline().unwrap_or(NEVER_MS);
         self.due_ms.store(due, Ordering::Release);
         if due < broker.groups.looks_at_ms.load(Ordering::Acquire) {
             broker.groups.sooner.notify_one();
         }
+    }
+}
+
+impl Active {
+    /// Tells the metrics what has happened since they were told last.
+    fn observe(&mut self) -> Counts {
+        let counts = self.machine.counts();
+        metrics::count_groups(&self.told, &counts);
+        self.told = counts;
+        counts
     }
 }
 
