@@ -76,7 +76,7 @@ impl Coordinator {
             turn.touch(group, &id);
         } else {
             turn.remove(group, &id);
-            turn.rebalance_or_complete(group, Cause::by(Reason::ConnectionClosed, &id, None));
+            turn.complete_join_if_all_joined(group);
         }
         turn.effects
     }

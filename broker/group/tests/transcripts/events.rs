@@ -1,9 +1,10 @@
 //! The events of a script. Words with `=` are options, in any order; the others are what the event is about.
 //!
 //! ```text
-//! settings size=2 metadata=200 record=300 delay=0
+//! settings size=2 metadata=200 record=300 delay=0 retention=
 //! join CALL member= static= v=9 type=consumer protocols=range,sticky topics=t,u session=10000 rebalance=60000
 //!      group=g client=c said= full=yes
+//!      raw=METADATA
 //! sync CALL member= static= generation= c#1=READS... type= protocol= group=
 //! heartbeat member= static= generation= group=
 //! leave MEMBER[/INSTANCE]... said= group=
@@ -164,6 +165,9 @@ impl Run {
         settings.group_size_max = size("size", settings.group_size_max);
         settings.member_metadata_bytes_max = size("metadata", settings.member_metadata_bytes_max);
         settings.record_bytes_max = size("record", settings.record_bytes_max);
+        settings.offsets_retention_ms = words
+            .number("retention")
+            .map_or(settings.offsets_retention_ms, |ms| ms.try_into().expect("not negative"));
         settings.initial_rebalance_delay_ms =
             words.option("delay").map_or(3_000, |value| value.parse().expect("milliseconds"));
         if self.log.is_empty() {
@@ -178,7 +182,10 @@ impl Run {
         self.joins += 1;
         let mut unique = [0; 16];
         unique[15] = self.joins;
-        let metadata = subscription(&words.list("topics", "t"));
+        let metadata = words.option("raw").map_or_else(
+            || subscription(&words.list("topics", "t")),
+            |raw| Bytes::copy_from_slice(raw.as_bytes()),
+        );
         let protocol = |name: &&str| Protocol { name: Str::from(*name), metadata: metadata.clone() };
         let request = JoinRequest {
             group: words.group(),

@@ -68,7 +68,9 @@ transcripts! {
     the_process_that_was_taken_over_from_is_fenced
     a_static_leader_that_takes_over_assigns_nothing
     a_static_member_with_other_topics_makes_the_group_rebalance
+    a_static_member_that_changes_the_vote_makes_the_group_rebalance
     a_static_member_that_takes_over_fences_the_one_that_waits
+    a_static_member_that_takes_over_in_the_sync_phase_begins_it_anew
     a_static_member_is_kept_at_the_rebalance_timeout
     a_group_of_absent_static_members_waits_for_their_sessions
     a_static_member_comes_back_while_the_group_rebalances
