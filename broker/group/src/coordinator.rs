@@ -148,6 +148,7 @@ impl Coordinator {
     /// Numbers for metrics. Looks at every group.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts {
+            parked: self.calls.len(),
             rebalances: self.tally.rebalances,
             sessions_expired: self.tally.sessions_expired,
             offsets_expired: self.tally.offsets_expired,

@@ -303,6 +303,8 @@ pub struct Counts {
     pub members: usize,
     /// Committed offsets.
     pub offsets: usize,
+    /// Joins and syncs that wait for their reply.
+    pub parked: usize,
     /// Rebalances begun since the start, by reason: indexed by `Reason as usize`.
     pub rebalances: [u64; Reason::ALL.len()],
     /// Members dropped because they were silent, since the start.

@@ -28,20 +28,66 @@ const TOPICS: [&str; 2] = ["t", "u"];
 /// Longer than any session, rebalance and new member may last.
 const LONG_MS: u64 = 4_000_000;
 
+/// Members that clients remember.
+const MEMBERS_MAX: usize = 8;
+
 /// What happens. Small numbers choose among what there is: groups, members, calls.
 #[derive(Clone, Debug)]
 enum Op {
-    Join { group: usize, member: Option<usize>, instance: Option<u8>, version: u8, flavour: u8, patience: u8 },
-    Sync { member: usize, stale: bool },
-    Heartbeat { member: usize },
-    Leave { member: usize },
-    RemoveStatic { group: usize, instance: u8 },
-    Commit { group: usize, member: Option<usize>, topic: usize, offset: i64, retention: bool },
-    Abandon { call: usize },
-    Wait { ms: u64 },
-    DeleteGroup { group: usize },
-    DeleteOffset { group: usize, topic: usize },
-    DeleteTopic { topic: usize },
+    Join {
+        group: usize,
+        member: Option<usize>,
+        instance: Option<u8>,
+        version: u8,
+        flavour: u8,
+        patience: u8,
+    },
+    Sync {
+        member: usize,
+        stale: bool,
+    },
+    Heartbeat {
+        member: usize,
+    },
+    Leave {
+        member: usize,
+    },
+    RemoveStatic {
+        group: usize,
+        instance: u8,
+    },
+    Commit {
+        group: usize,
+        member: Option<usize>,
+        topic: usize,
+        offset: i64,
+        retention: bool,
+    },
+    Abandon {
+        call: usize,
+    },
+    Wait {
+        ms: u64,
+    },
+    /// Everybody joins again, and all but perhaps the leader ask for their assignment.
+    Rally {
+        group: usize,
+        with_leader: bool,
+    },
+    /// Time passes while everybody's heart beats.
+    Live {
+        seconds: u64,
+    },
+    DeleteGroup {
+        group: usize,
+    },
+    DeleteOffset {
+        group: usize,
+        topic: usize,
+    },
+    DeleteTopic {
+        topic: usize,
+    },
     Restart,
 }
 
@@ -65,6 +111,9 @@ fn op() -> impl Strategy<Value = Op> {
             }),
         2 => (0..4_usize).prop_map(|call| Op::Abandon { call }),
         4 => prop_oneof![0..4_000_u64, 5_000..20_000_u64, 100_000..700_000_u64].prop_map(|ms| Op::Wait { ms }),
+        3 => (group.clone(), any::<bool>())
+            .prop_map(|(group, with_leader)| Op::Rally { group, with_leader }),
+        1 => (1..70_u64).prop_map(|seconds| Op::Live { seconds }),
         1 => group.clone().prop_map(|group| Op::DeleteGroup { group }),
         1 => (group, topic.clone()).prop_map(|(group, topic)| Op::DeleteOffset { group, topic }),
         1 => topic.prop_map(|topic| Op::DeleteTopic { topic }),
@@ -174,6 +223,13 @@ impl World {
                 }
             }
             Op::Wait { ms } => self.wait(ms),
+            Op::Rally { group, with_leader } => self.rally(&Str::from(GROUPS[group]), with_leader),
+            Op::Live { seconds } => {
+                for _ in 0..seconds {
+                    (0..self.members.len()).for_each(|member| self.heartbeat(member));
+                    self.wait(1_000);
+                }
+            }
             Op::DeleteGroup { group } => {
                 let answered = self.coordinator.delete_groups(&[Str::from(GROUPS[group])], self.now());
                 if answered.answer == [Ok(())] {
@@ -254,6 +310,22 @@ impl World {
         };
         let effects = self.coordinator.sync(call, request, self.now());
         self.take(effects, None);
+    }
+
+    fn rally(&mut self, group: &Str, with_leader: bool) {
+        let ids = |world: &Self| -> Vec<Membership> {
+            world.members.iter().filter(|member| member.group == *group).cloned().collect()
+        };
+        for member in ids(self) {
+            self.join(0, Some(member), None, (9, 0, 2));
+        }
+        self.wait(7_000);
+        for member in ids(self) {
+            let index = self.members.iter().rev().position(|other| other.member_id == member.member_id);
+            if let Some(index) = index.filter(|_| with_leader || member.led.is_empty()) {
+                self.sync(index, false);
+            }
+        }
     }
 
     fn heartbeat(&mut self, member: usize) {
@@ -420,6 +492,9 @@ impl World {
         }
         self.members.retain(|member| member.group != asked.group || member.member_id != reply.member_id);
         let joined = reply.outcome.ok();
+        if self.members.len() == MEMBERS_MAX {
+            self.members.remove(0);
+        }
         self.members.push(Membership {
             group: asked.group,
             member_id: reply.member_id,
@@ -451,6 +526,7 @@ impl World {
     /// Memory and log agree.
     fn check_durable(&self) {
         let replayed = self.replayed();
+        assert_eq!(self.coordinator.counts().parked, self.parked.len());
         assert_eq!(Self::fetched(&self.coordinator), self.offsets);
         assert_eq!(Self::fetched(&replayed), self.offsets);
 

@@ -398,8 +398,9 @@ impl Run {
             counts.empty, counts.preparing_rebalance, counts.completing_rebalance, counts.stable
         ));
         self.say(&format!(
-            "{} members, {} offsets, {} rebalances, {} sessions and {} offsets expired",
+            "{} members, {} calls wait, {} offsets, {} rebalances, {} sessions and {} offsets expired",
             counts.members,
+            counts.parked,
             counts.offsets,
             counts.rebalances.iter().sum::<u64>(),
             counts.sessions_expired,

@@ -82,6 +82,7 @@ transcripts! {
     a_join_in_the_sync_phase_sends_those_back_who_wait
     an_assignment_that_the_log_cannot_hold_is_refused
     heartbeats_answer_by_the_state_of_the_group
+    a_rebalance_that_completed_early_is_over
     a_silent_member_is_dropped
     commits_keep_a_member_alive
     a_member_that_waits_is_not_silent
