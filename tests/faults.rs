@@ -11,6 +11,7 @@ mod full_disk;
 mod gate;
 pub(crate) mod history;
 mod kills;
+mod lost_commits;
 pub(crate) mod mounts;
 mod power_cuts;
 mod producer;
