@@ -164,9 +164,22 @@ async fn respond(
         Request::OffsetForLeaderEpoch(request) => {
             encode(id, version, handler::offset_for_leader_epoch::handle(context, request))?
         }
-        Request::DescribeClientQuotas(_) | Request::AlterClientQuotas(_) => {
-            return Err(Hangup::NoHandler(request.key()));
-        }
+        Request::DeleteRecords(_)
+        | Request::DescribeConfigs(_)
+        | Request::AlterConfigs(_)
+        | Request::DescribeLogDirs(_)
+        | Request::CreatePartitions(_)
+        | Request::ElectLeaders(_)
+        | Request::IncrementalAlterConfigs(_)
+        | Request::AlterPartitionReassignments(_)
+        | Request::ListPartitionReassignments(_)
+        | Request::DescribeClientQuotas(_)
+        | Request::AlterClientQuotas(_)
+        | Request::DescribeQuorum(_)
+        | Request::UpdateFeatures(_)
+        | Request::DescribeCluster(_)
+        | Request::ListConfigResources(_)
+        | Request::DescribeTopicPartitions(_) => return Err(Hangup::NoHandler(request.key())),
     };
     Ok(Some(Answer::Ready(pieces)))
 }

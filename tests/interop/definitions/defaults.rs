@@ -55,12 +55,48 @@ pub(super) fn of(key: ApiKey) -> Defaults {
         ApiKey::DeleteTopics => defaults![delete_topics:
             DeleteTopicsRequest, DeleteTopicState, DeleteTopicsResponse, DeletableTopicResult,
         ],
+        ApiKey::DeleteRecords => defaults![delete_records:
+            DeleteRecordsRequest, DeleteRecordsTopic, DeleteRecordsPartition, DeleteRecordsResponse,
+            DeleteRecordsTopicResult, DeleteRecordsPartitionResult,
+        ],
         ApiKey::InitProducerId => defaults![init_producer_id:
             InitProducerIdRequest, InitProducerIdResponse,
         ],
         ApiKey::OffsetForLeaderEpoch => defaults![offset_for_leader_epoch:
             OffsetForLeaderEpochRequest, OffsetForLeaderTopic, OffsetForLeaderPartition,
             OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult, EpochEndOffset,
+        ],
+        ApiKey::DescribeConfigs => defaults![describe_configs:
+            DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse, DescribeConfigsResult,
+            DescribeConfigsResourceResult, DescribeConfigsSynonym,
+        ],
+        ApiKey::AlterConfigs => defaults![alter_configs:
+            AlterConfigsRequest, AlterConfigsResource, AlterableConfig, AlterConfigsResponse,
+            AlterConfigsResourceResponse,
+        ],
+        ApiKey::DescribeLogDirs => defaults![describe_log_dirs:
+            DescribeLogDirsRequest, DescribableLogDirTopic, DescribeLogDirsResponse, DescribeLogDirsResult,
+            DescribeLogDirsTopic, DescribeLogDirsPartition,
+        ],
+        ApiKey::CreatePartitions => defaults![create_partitions:
+            CreatePartitionsRequest, CreatePartitionsTopic, CreatePartitionsAssignment,
+            CreatePartitionsResponse, CreatePartitionsTopicResult,
+        ],
+        ApiKey::ElectLeaders => defaults![elect_leaders:
+            ElectLeadersRequest, TopicPartitions, ElectLeadersResponse, ReplicaElectionResult,
+            PartitionResult,
+        ],
+        ApiKey::IncrementalAlterConfigs => defaults![incremental_alter_configs:
+            IncrementalAlterConfigsRequest, AlterConfigsResource, AlterableConfig,
+            IncrementalAlterConfigsResponse, AlterConfigsResourceResponse,
+        ],
+        ApiKey::AlterPartitionReassignments => defaults![alter_partition_reassignments:
+            AlterPartitionReassignmentsRequest, ReassignableTopic, ReassignablePartition,
+            AlterPartitionReassignmentsResponse, ReassignableTopicResponse, ReassignablePartitionResponse,
+        ],
+        ApiKey::ListPartitionReassignments => defaults![list_partition_reassignments:
+            ListPartitionReassignmentsRequest, ListPartitionReassignmentsTopics,
+            ListPartitionReassignmentsResponse, OngoingTopicReassignment, OngoingPartitionReassignment,
         ],
         ApiKey::DescribeClientQuotas => defaults![describe_client_quotas:
             DescribeClientQuotasRequest, ComponentData, DescribeClientQuotasResponse, EntryData, EntityData,
@@ -69,6 +105,23 @@ pub(super) fn of(key: ApiKey) -> Defaults {
         ApiKey::AlterClientQuotas => defaults![alter_client_quotas:
             AlterClientQuotasRequest, OpData, EntityData, AlterClientQuotasResponse, EntryData,
             request::EntryData,
+        ],
+        ApiKey::DescribeQuorum => defaults![describe_quorum:
+            DescribeQuorumRequest, DescribeQuorumResponse, TopicData, PartitionData, ReplicaState, Node,
+            Listener, request::TopicData, request::PartitionData,
+        ],
+        ApiKey::UpdateFeatures => defaults![update_features:
+            UpdateFeaturesRequest, FeatureUpdateKey, UpdateFeaturesResponse, UpdatableFeatureResult,
+        ],
+        ApiKey::DescribeCluster => defaults![describe_cluster:
+            DescribeClusterRequest, DescribeClusterResponse, DescribeClusterBroker,
+        ],
+        ApiKey::ListConfigResources => defaults![list_config_resources:
+            ListConfigResourcesRequest, ListConfigResourcesResponse, ConfigResource,
+        ],
+        ApiKey::DescribeTopicPartitions => defaults![describe_topic_partitions:
+            DescribeTopicPartitionsRequest, TopicRequest, Cursor, DescribeTopicPartitionsResponse,
+            DescribeTopicPartitionsResponseTopic, DescribeTopicPartitionsResponsePartition,
         ],
     }
 }

@@ -228,14 +228,42 @@ check_messages! {
     create_topics_response: CreateTopicsResponse;
     delete_topics_request: DeleteTopicsRequest;
     delete_topics_response: DeleteTopicsResponse;
+    delete_records_request: DeleteRecordsRequest;
+    delete_records_response: DeleteRecordsResponse;
     init_producer_id_request: InitProducerIdRequest;
     init_producer_id_response: InitProducerIdResponse;
     offset_for_leader_epoch_request: OffsetForLeaderEpochRequest;
     offset_for_leader_epoch_response: OffsetForLeaderEpochResponse;
+    describe_configs_request: DescribeConfigsRequest;
+    describe_configs_response: DescribeConfigsResponse;
+    alter_configs_request: AlterConfigsRequest;
+    alter_configs_response: AlterConfigsResponse;
+    describe_log_dirs_request: DescribeLogDirsRequest;
+    describe_log_dirs_response: DescribeLogDirsResponse;
+    create_partitions_request: CreatePartitionsRequest;
+    create_partitions_response: CreatePartitionsResponse;
+    elect_leaders_request: ElectLeadersRequest;
+    elect_leaders_response: ElectLeadersResponse;
+    incremental_alter_configs_request: IncrementalAlterConfigsRequest;
+    incremental_alter_configs_response: IncrementalAlterConfigsResponse;
+    alter_partition_reassignments_request: AlterPartitionReassignmentsRequest;
+    alter_partition_reassignments_response: AlterPartitionReassignmentsResponse;
+    list_partition_reassignments_request: ListPartitionReassignmentsRequest;
+    list_partition_reassignments_response: ListPartitionReassignmentsResponse;
     describe_client_quotas_request: DescribeClientQuotasRequest;
     describe_client_quotas_response: DescribeClientQuotasResponse;
     alter_client_quotas_request: AlterClientQuotasRequest;
     alter_client_quotas_response: AlterClientQuotasResponse;
+    describe_quorum_request: DescribeQuorumRequest;
+    describe_quorum_response: DescribeQuorumResponse;
+    update_features_request: UpdateFeaturesRequest;
+    update_features_response: UpdateFeaturesResponse;
+    describe_cluster_request: DescribeClusterRequest;
+    describe_cluster_response: DescribeClusterResponse;
+    list_config_resources_request: ListConfigResourcesRequest;
+    list_config_resources_response: ListConfigResourcesResponse;
+    describe_topic_partitions_request: DescribeTopicPartitionsRequest;
+    describe_topic_partitions_response: DescribeTopicPartitionsResponse;
 }
 
 #[test]
