@@ -35,6 +35,9 @@ pub(crate) enum Hangup {
     /// The request cannot be decoded; Kafka closes the connection as well, there is no answer for it.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The API is decoded, and nothing handles it yet.
+    #[error("{0} has no handler yet")]
+    NoHandler(ApiKey),
     /// A produce without acknowledgement failed: closing is the only way to say so.
     #[error("a produce request with acks=0 failed: {0}")]
     Unacknowledged(String),
@@ -169,10 +172,24 @@ async fn respond(
         | Request::SyncGroup(_)
         | Request::DescribeGroups(_)
         | Request::ListGroups(_)
+        | Request::DeleteRecords(_)
+        | Request::DescribeConfigs(_)
+        | Request::AlterConfigs(_)
+        | Request::DescribeLogDirs(_)
+        | Request::CreatePartitions(_)
         | Request::DeleteGroups(_)
-        | Request::OffsetDelete(_) => {
-            return Err(RequestError::UnknownKey { key: request.key().code() }.into());
-        }
+        | Request::ElectLeaders(_)
+        | Request::IncrementalAlterConfigs(_)
+        | Request::AlterPartitionReassignments(_)
+        | Request::ListPartitionReassignments(_)
+        | Request::OffsetDelete(_)
+        | Request::DescribeClientQuotas(_)
+        | Request::AlterClientQuotas(_)
+        | Request::DescribeQuorum(_)
+        | Request::UpdateFeatures(_)
+        | Request::DescribeCluster(_)
+        | Request::ListConfigResources(_)
+        | Request::DescribeTopicPartitions(_) => return Err(Hangup::NoHandler(request.key())),
     };
     Ok(Some(Answer::Ready(pieces)))
 }
