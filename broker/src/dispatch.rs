@@ -172,17 +172,17 @@ async fn respond(
         | Request::SyncGroup(_)
         | Request::DescribeGroups(_)
         | Request::ListGroups(_)
-        | Request::DeleteRecords(_)
+        | Request::DeleteGroups(_)
+        | Request::OffsetDelete(_) => respond_about_groups(context, id, request).await?,
+        Request::DeleteRecords(_)
         | Request::DescribeConfigs(_)
         | Request::AlterConfigs(_)
         | Request::DescribeLogDirs(_)
         | Request::CreatePartitions(_)
-        | Request::DeleteGroups(_)
         | Request::ElectLeaders(_)
         | Request::IncrementalAlterConfigs(_)
         | Request::AlterPartitionReassignments(_)
         | Request::ListPartitionReassignments(_)
-        | Request::OffsetDelete(_)
         | Request::DescribeClientQuotas(_)
         | Request::AlterClientQuotas(_)
         | Request::DescribeQuorum(_)
@@ -192,6 +192,46 @@ async fn respond(
         | Request::DescribeTopicPartitions(_) => return Err(Hangup::NoHandler(request.key())),
     };
     Ok(Some(Answer::Ready(pieces)))
+}
+
+/// The APIs of groups.
+async fn respond_about_groups(
+    context: &Context<'_>,
+    id: i32,
+    request: Request,
+) -> Result<Vec<Piece>, EncodeError> {
+    let version = context.version;
+    match request {
+        Request::OffsetCommit(request) => {
+            encode(id, version, Box::pin(handler::offset_commit::handle(context, request)).await)
+        }
+        Request::OffsetFetch(request) => {
+            encode(id, version, Box::pin(handler::offset_fetch::handle(context, request)).await)
+        }
+        Request::JoinGroup(request) => {
+            encode(id, version, Box::pin(handler::join_group::handle(context, request)).await)
+        }
+        Request::Heartbeat(request) => encode(id, version, handler::heartbeat::handle(context, request)),
+        Request::LeaveGroup(request) => {
+            encode(id, version, Box::pin(handler::leave_group::handle(context, request)).await)
+        }
+        Request::SyncGroup(request) => {
+            encode(id, version, Box::pin(handler::sync_group::handle(context, request)).await)
+        }
+        Request::DescribeGroups(request) => {
+            encode(id, version, Box::pin(handler::describe_groups::handle(context, request)).await)
+        }
+        Request::ListGroups(request) => {
+            encode(id, version, Box::pin(handler::list_groups::handle(context, request)).await)
+        }
+        Request::DeleteGroups(request) => {
+            encode(id, version, Box::pin(handler::delete_groups::handle(context, request)).await)
+        }
+        Request::OffsetDelete(request) => {
+            encode(id, version, Box::pin(handler::offset_delete::handle(context, request)).await)
+        }
+        other => unreachable!("{} is not an API of groups", other.key()),
+    }
 }
 
 fn encode<R: ApiResponse>(correlation_id: i32, version: i16, response: R) -> Result<Vec<Piece>, EncodeError> {

@@ -25,11 +25,22 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
 mod coordinator;
 mod error;
+mod group;
+mod join;
+mod leave;
+mod offsets;
+pub mod records;
+mod replay;
 mod reply;
 mod request;
 mod settings;
+mod subscription;
+mod sync;
+mod timers;
+mod turn;
 
 pub use coordinator::Coordinator;
 pub use error::{GroupError, ReplayError};

@@ -15,6 +15,13 @@ pub struct Record {
     pub value: Option<Bytes>,
 }
 
+impl Record {
+    /// Length of key and value in bytes.
+    pub fn size(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 /// What the host has to do: append the records in order, and send the replies once everything is durable.
 #[derive(Debug, Default, PartialEq)]
 #[must_use = "records are to be appended and replies to be sent"]
@@ -23,6 +30,14 @@ pub struct Effects {
     pub records: Vec<Record>,
     /// To send: answers to parked calls, of other requests too.
     pub replies: Vec<(Call, Reply)>,
+}
+
+impl Effects {
+    /// Adds what came later.
+    pub fn append(&mut self, later: Self) {
+        self.records.extend(later.records);
+        self.replies.extend(later.replies);
+    }
 }
 
 /// The answer to a request that never waits for other members, and what else it caused. The answer too is held
@@ -190,7 +205,7 @@ pub struct DescribedMember {
     pub client_host: Str,
     /// Its subscription in the group's protocol; empty unless the group is stable.
     pub metadata: Bytes,
-    /// Its assignment; empty unless the group is stable.
+    /// Its last assignment; empty if it has none yet.
     pub assignment: Bytes,
 }
 
@@ -230,6 +245,38 @@ pub enum Reason {
     ConnectionClosed,
 }
 
+impl Reason {
+    /// All reasons, in the order in which [`Counts::rebalances`] counts them.
+    pub const ALL: [Self; 10] = [
+        Self::MemberJoined,
+        Self::MetadataChanged,
+        Self::LeaderRejoined,
+        Self::StaticMemberReplaced,
+        Self::MemberLeft,
+        Self::SessionExpired,
+        Self::SyncTimedOut,
+        Self::AssignmentRefused,
+        Self::LoadedTooLarge,
+        Self::ConnectionClosed,
+    ];
+
+    /// The name for labels of metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MemberJoined => "member_joined",
+            Self::MetadataChanged => "metadata_changed",
+            Self::LeaderRejoined => "leader_rejoined",
+            Self::StaticMemberReplaced => "static_member_replaced",
+            Self::MemberLeft => "member_left",
+            Self::SessionExpired => "session_expired",
+            Self::SyncTimedOut => "sync_timed_out",
+            Self::AssignmentRefused => "assignment_refused",
+            Self::LoadedTooLarge => "loaded_too_large",
+            Self::ConnectionClosed => "connection_closed",
+        }
+    }
+}
+
 /// One rebalance of a group, for operators.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rebalance {
@@ -260,8 +307,8 @@ pub struct Counts {
     pub members: usize,
     /// Committed offsets.
     pub offsets: usize,
-    /// Rebalances begun since the start.
-    pub rebalances: u64,
+    /// Rebalances begun since the start, by reason: indexed by `Reason as usize`.
+    pub rebalances: [u64; Reason::ALL.len()],
     /// Members dropped because they were silent, since the start.
     pub sessions_expired: u64,
     /// Offsets expired since the start.

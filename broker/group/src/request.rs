@@ -33,6 +33,11 @@ impl Generation {
     pub const fn get(self) -> i32 {
         self.0
     }
+
+    /// The one after this; after the largest it is 1 again, since clients take 0 for a group that never met.
+    pub(crate) const fn next(self) -> Self {
+        if self.0 == i32::MAX { Self(1) } else { Self(self.0 + 1) }
+    }
 }
 
 /// Who sends a join.
