@@ -51,7 +51,8 @@ struct Cache<S> {
     /// Those that a consumer may take the place of, and those that a follower may.
     evictable: [BTreeSet<Worth>; 2],
     partitions: usize,
-    evictions: u64,
+    /// Those that gave way, until somebody takes them.
+    evicted: Vec<S>,
 }
 
 struct Entry<S> {
@@ -69,30 +70,21 @@ impl<S> Cache<S> {
             by_use: BTreeSet::new(),
             evictable: Default::default(),
             partitions: 0,
-            evictions: 0,
+            evicted: Vec::new(),
         }
     }
 
-    /// Keeps `session` under `id`, which must be free, if there is room or others give way. Those that do are added to
-    /// `evicted`; the session comes back if it finds no place.
-    fn admit(
-        &mut self,
-        (id, session): (i32, S),
-        fetcher: Fetcher,
-        partitions: usize,
-        now: Instant,
-        evicted: &mut Vec<S>,
-    ) -> Result<(), S> {
+    /// Keeps `session` under `id`, which must be free, if there is room or others give way. False if it finds no place.
+    fn admit(&mut self, (id, session): (i32, S), fetcher: Fetcher, partitions: usize, now: Instant) -> bool {
         if partitions > self.bounds.partitions_max {
-            return Err(session);
+            return false;
         }
         let worth = Worth { fetcher, partitions, id };
         while self.entries.len() >= self.bounds.sessions_max
             || self.partitions + partitions > self.bounds.partitions_max
         {
-            match self.evict(worth, now) {
-                Some(other) => evicted.push(other),
-                None => return Err(session),
+            if !self.evict(worth, now) {
+                return false;
             }
         }
         self.partitions += partitions;
@@ -100,21 +92,25 @@ impl<S> Cache<S> {
         let entry = Entry { session, worth, created: now, used: now };
         self.set_evictable(&entry, now);
         self.entries.insert(id, entry);
-        Ok(())
+        true
     }
 
-    /// Takes out what must give way to a session of that worth.
-    fn evict(&mut self, newcomer: Worth, now: Instant) -> Option<S> {
+    /// Takes out what must give way to a session of that worth, if there is any.
+    fn evict(&mut self, newcomer: Worth, now: Instant) -> bool {
+        let victim = self.victim(newcomer, now).and_then(|id| self.remove(id));
+        let gave_way = victim.is_some();
+        self.evicted.extend(victim);
+        gave_way
+    }
+
+    fn victim(&self, newcomer: Worth, now: Instant) -> Option<i32> {
         let (used, oldest) = *self.by_use.first()?;
-        let victim = if now.saturating_duration_since(used) > self.bounds.safe_for {
-            oldest
-        } else {
-            let least = self.evictable[newcomer.fetcher as usize].first()?;
-            // Of equal worth the newcomer gives way, as in Kafka, where it is compared under the id 0.
-            (Worth { id: 0, ..newcomer } >= *least).then_some(least.id)?
-        };
-        self.evictions += 1;
-        self.remove(victim)
+        if now.saturating_duration_since(used) > self.bounds.safe_for {
+            return Some(oldest);
+        }
+        let least = self.evictable[newcomer.fetcher as usize].first()?;
+        // Of equal worth the newcomer gives way, as in Kafka, where it is compared under the id 0.
+        (Worth { id: 0, ..newcomer } >= *least).then_some(least.id)
     }
 
     /// Notes that a session is used and how many partitions it has now. False if it has outgrown the bounds and is gone.
@@ -179,14 +175,10 @@ impl FetchSessions {
 
     /// Keeps a session for later requests; its id, unless there is no place for it.
     pub(crate) fn admit(&self, session: &Arc<Session>, fetcher: Fetcher, now: Instant) -> Option<i32> {
-        let mut evicted = Vec::new();
+        let partitions = session.partition_count();
         let admitted = self.with_cache(|cache| {
             let id = free_id(cache);
-            let partitions = session.partition_count();
-            cache
-                .admit((id, Arc::clone(session)), fetcher, partitions, now, &mut evicted)
-                .is_ok()
-                .then_some(id)
+            cache.admit((id, Arc::clone(session)), fetcher, partitions, now).then_some(id)
         });
         if admitted.is_some() {
             session.keep();
@@ -218,10 +210,11 @@ impl FetchSessions {
 
     fn with_cache<T>(&self, change: impl FnOnce(&mut Cache<Arc<Session>>) -> T) -> T {
         let mut cache = self.cache.lock();
-        let evictions = cache.evictions;
         let result = change(&mut cache);
         metrics::set_fetch_sessions(cache.entries.len(), cache.partitions);
-        metrics::count_fetch_session_evictions(cache.evictions - evictions);
+        let evicted = std::mem::take(&mut cache.evicted);
+        drop(cache);
+        metrics::count_fetch_session_evictions(evicted.len() as u64);
         result
     }
 }
@@ -265,9 +258,9 @@ mod tests {
             partitions: usize,
             seconds: u64,
         ) -> Option<Vec<char>> {
-            let (mut evicted, now) = (Vec::new(), self.at(seconds));
-            let admitted = self.cache.admit((name as i32, name), fetcher, partitions, now, &mut evicted);
-            admitted.is_ok().then_some(evicted)
+            let now = self.at(seconds);
+            let admitted = self.cache.admit((name as i32, name), fetcher, partitions, now);
+            admitted.then(|| std::mem::take(&mut self.cache.evicted))
         }
 
         fn touch(&mut self, name: char, partitions: usize, seconds: u64) -> bool {
@@ -289,7 +282,7 @@ mod tests {
         let mut played = Played::full();
 
         assert_eq!(played.admit('c', Fetcher::Consumer, 50, 120), None);
-        assert_eq!(played.cache.evictions, 0);
+        assert!(played.cache.evicted.is_empty());
     }
 
     #[test]
@@ -298,7 +291,6 @@ mod tests {
         played.touch('a', 10, 100);
 
         assert_eq!(played.admit('c', Fetcher::Consumer, 1, 122), Some(vec!['b']));
-        assert_eq!(played.cache.evictions, 1);
     }
 
     #[test]
