@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::buffers::BufferPool;
 use crate::config::Config;
+use crate::fetch::FetchSessions;
 use crate::groups::Groups;
 use crate::meta::{Metadata, ProducerIds};
 use crate::metrics;
@@ -36,6 +37,7 @@ pub(crate) struct Broker {
     /// Topics are created and deleted one at a time.
     pub(crate) topic_changes: Mutex<()>,
     pub(crate) producer_ids: ProducerIds,
+    pub(crate) fetch_sessions: FetchSessions,
     pub(crate) scheduler: SyncScheduler,
     /// How many appends may run on reactor threads at once: one thread always stays free (design D10).
     pub(crate) append_slots: Semaphore,

@@ -17,9 +17,10 @@ use highwater_storage::{AppendError, Appended, Log, LogCheckpoint, LogPoint, Log
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::Durability;
+use crate::fetch::Watchers;
 use crate::sync_scheduler::SyncScheduler;
 use crate::topic_config::TopicConfig;
-use crate::waiters::{Ack, AckQueue, FetchWaiters, Lost};
+use crate::waiters::{Ack, AckQueue, Lost};
 
 /// How often a contended owner's lock is tried before the append goes to the pool.
 const LOCK_TRIES: u32 = 64;
@@ -44,7 +45,7 @@ pub(crate) struct Partition {
     /// A write failed and the log must be cut before it takes more.
     broken: AtomicBool,
     pub(crate) acks: AckQueue,
-    pub(crate) fetches: FetchWaiters,
+    pub(crate) fetches: Watchers,
 }
 
 /// Where the log is in its life.
@@ -126,7 +127,7 @@ impl Partition {
             sync_state: AtomicU8::new(IDLE),
             broken: AtomicBool::new(false),
             acks: AckQueue::default(),
-            fetches: FetchWaiters::default(),
+            fetches: Watchers::default(),
         }
     }
 
@@ -353,7 +354,7 @@ impl Partition {
         self.acks.release(end.offset);
         self.acks.fail(Lost::SyncFailed);
         *self.high_watermark.lock() = end;
-        self.fetches.wake_all();
+        self.fetches.disturb();
     }
 
     /// What the checkpoint file should say about the partition.
@@ -377,7 +378,7 @@ impl Partition {
         let slot = std::mem::replace(&mut *self.log.lock(), Slot::Closed);
         self.epoch.store(NO_EPOCH, Ordering::Release);
         self.acks.fail(Lost::Closed);
-        self.fetches.wake_all();
+        self.fetches.disturb();
         match slot {
             Slot::Open(log) => Some(*log),
             Slot::Recovering | Slot::Closed => None,

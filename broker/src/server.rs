@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::broker::{AppendPace, Broker, RecoveryProgress};
 use crate::buffers::BufferPool;
 use crate::config::Config;
+use crate::fetch::FetchSessions;
 use crate::groups::{self, Groups};
 use crate::listener::{self, ListenError};
 use crate::meta::{Metadata, MetadataError, ProducerIds};
@@ -156,6 +157,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         topics: Topics::default(),
         topic_changes: parking_lot::Mutex::new(()),
         producer_ids: ProducerIds::new(),
+        fetch_sessions: FetchSessions::new(),
         scheduler: SyncScheduler::start(next_epoch).map_err(RunError::Threads)?,
         append_slots: Semaphore::new(worker_threads() - 1),
         append_pace: AppendPace::default(),
