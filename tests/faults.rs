@@ -6,6 +6,7 @@
 pub(crate) mod batches;
 mod campaign;
 pub(crate) mod client;
+mod connections;
 mod failed_sync;
 mod full_disk;
 mod gate;
