@@ -7,7 +7,7 @@ use std::time::Duration;
 use highwater_record::LeaderEpoch;
 use highwater_storage::{DataDir, FileLayer};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::buffers::BufferPool;
 use crate::config::Config;
@@ -21,6 +21,9 @@ use crate::topics::Topics;
 
 /// This broker's id. There is one broker; Kafka's numbering starts at 1 as well.
 pub(crate) const NODE_ID: i32 = 1;
+
+/// Batches that may be decompressed at once.
+pub(crate) const DECODES_MAX: usize = 2;
 
 /// Everything that outlives a request.
 pub(crate) struct Broker {
@@ -42,6 +45,8 @@ pub(crate) struct Broker {
     /// How many appends may run on reactor threads at once: one thread always stays free (design D10).
     pub(crate) append_slots: Semaphore,
     pub(crate) append_pace: AppendPace,
+    /// How many batches may be decompressed at once: each may take up to 64 MiB for a moment.
+    pub(crate) decode_slots: Semaphore,
     pub(crate) buffers: Arc<BufferPool>,
     pub(crate) shutdown: Shutdown,
     pub(crate) recovery: RecoveryProgress,
@@ -101,6 +106,11 @@ impl Broker {
     /// The pool of receive buffers.
     pub(crate) fn buffers(&self) -> Arc<BufferPool> {
         Arc::clone(&self.buffers)
+    }
+
+    /// Waits for its turn to decompress.
+    pub(crate) async fn decode_turn(&self) -> SemaphorePermit<'_> {
+        self.decode_slots.acquire().await.expect("the semaphore is never closed")
     }
 
     /// Tells when the broker stops.

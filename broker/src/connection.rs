@@ -18,6 +18,7 @@ use crate::broker::Broker;
 use crate::context::Caller;
 use crate::dispatch::{self, Answer, Hangup};
 use crate::inbound::{Inbound, InboundError};
+use crate::log_limit::note;
 use crate::outbound::Outbound;
 
 /// How many produce requests of one connection may wait for durability at once.
@@ -55,7 +56,9 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, broker: Arc<Broke
             Hangup::Frame(InboundError::Io(error)) => {
                 span.in_scope(|| tracing::debug!(%error, "the client left"));
             }
-            hangup => span.in_scope(|| tracing::warn!("closing the connection: {hangup}")),
+            hangup => {
+                note(|dropped| span.in_scope(|| tracing::warn!(dropped, "closing the connection: {hangup}")));
+            }
         }
     }
     // The writer ends when the queue is drained, which also answers what was appended before a hang-up.
@@ -78,14 +81,10 @@ impl Reader {
         let mut stopping = self.broker.stopping();
         loop {
             let frame = tokio::select! {
-                frame = tokio::time::timeout(IDLE_DEADLINE, self.inbound.frame()) => frame,
+                frame = self.inbound.frame(IDLE_DEADLINE) => frame?,
                 () = stopping.stopped() => return Ok(()),
             };
-            let frame = match frame {
-                Ok(Ok(Some(frame))) => frame,
-                Ok(Ok(None)) | Err(_) => return Ok(()),
-                Ok(Err(error)) => return Err(Hangup::Frame(error)),
-            };
+            let Some(frame) = frame else { return Ok(()) };
             let (header, body) = dispatch::parse(frame)?;
             let permit = self.permit(&body).await;
             let Some(answer) = self.handle(header, body).await? else { continue };
@@ -131,7 +130,7 @@ async fn write_answers(socket: OwnedWriteHalf, mut queue: mpsc::Receiver<Queued>
             match queued.answer.resolve().await {
                 Ok(pieces) => pieces.into_iter().for_each(|piece| out.push(piece)),
                 Err(hangup) => {
-                    tracing::warn!("closing the connection: {hangup}");
+                    note(|dropped| tracing::warn!(dropped, "closing the connection: {hangup}"));
                     return;
                 }
             }

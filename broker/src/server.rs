@@ -15,9 +15,10 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::broker::{AppendPace, Broker, RecoveryProgress};
+use crate::broker::{AppendPace, Broker, DECODES_MAX, RecoveryProgress};
 use crate::buffers::BufferPool;
 use crate::config::Config;
+use crate::connection_limits::Doorkeeper;
 use crate::fetch::FetchSessions;
 use crate::groups::{self, Groups};
 use crate::listener::{self, ListenError};
@@ -93,8 +94,9 @@ pub async fn run(
     let broker = tokio::task::spawn_blocking(move || open(config)).await??;
 
     let mut serving = JoinSet::new();
+    let door = Doorkeeper::new(broker.config().connections);
     for listener in listeners {
-        serving.spawn(listener::serve(listener, Arc::clone(&broker)));
+        serving.spawn(listener::serve(listener, Arc::clone(&door), Arc::clone(&broker)));
     }
     let recovering = Arc::clone(&broker);
     tokio::task::spawn_blocking(move || recovery::recover(&recovering)).await?;
@@ -161,6 +163,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         scheduler: SyncScheduler::start(next_epoch).map_err(RunError::Threads)?,
         append_slots: Semaphore::new(worker_threads() - 1),
         append_pace: AppendPace::default(),
+        decode_slots: Semaphore::new(DECODES_MAX),
         buffers: Arc::new(BufferPool::default()),
         shutdown: Shutdown::new(),
         recovery: RecoveryProgress::default(),

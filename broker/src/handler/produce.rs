@@ -14,8 +14,12 @@ use highwater_protocol::api::produce::{
 };
 use highwater_protocol::api::{ProduceRequest, ProduceResponse};
 use highwater_protocol::wire::{Records, Str, Uuid};
-use highwater_record::{Batch, Compressed, DecodeLimits, ProduceError, ProduceRules, TimestampMs, validate};
+use highwater_record::{
+    Batch, CodecError, Compressed, DecodeLimits, ProduceError, ProduceRules, TimestampMs,
+    needs_decompression, validate,
+};
 use highwater_storage::AppendError;
+use tokio::task::JoinError;
 
 use super::{partition, topic_by_id, topic_by_name};
 use crate::broker::Broker;
@@ -87,14 +91,56 @@ pub(crate) async fn handle(context: &Context<'_>, request: ProduceRequest) -> Pe
         None
     };
     let mut pending = PendingProduce { appended: Instant::now(), topics: Vec::new() };
-    let mut appends = Vec::new();
-    for data in request.topic_data {
-        pending.topics.push(check_topic(context, data, refuse_all, &mut appends));
-    }
+    let (topics, appends) = if request.topic_data.iter().any(needs_decompression_of) {
+        Box::pin(check_on_the_pool(context, request.topic_data, refuse_all)).await
+    } else {
+        check_topics(context, request.topic_data, refuse_all)
+    };
+    pending.topics = topics;
     let results = append_in_order(context.broker, appends).await;
     pending.appended = Instant::now();
     pending.record(results);
     pending
+}
+
+/// Whether checking a batch of this topic may take long.
+fn needs_decompression_of(data: &TopicProduceData) -> bool {
+    data.partition_data
+        .iter()
+        .any(|data| data.records.bytes().is_some_and(|bytes| needs_decompression(bytes)))
+}
+
+/// Checks in turn with others on the pool: what is small on the wire may be large in memory and long in time.
+async fn check_on_the_pool(
+    context: &Context<'_>,
+    data: Vec<TopicProduceData>,
+    refuse_all: Option<ErrorCode>,
+) -> (Vec<PendingTopic>, Vec<Append>) {
+    let _turn = context.broker.decode_turn().await;
+    let broker = Arc::clone(context.broker);
+    let (local, peer, version) = (context.local, context.peer, context.version);
+    let client_id = context.client_id.clone();
+    let checked = tokio::task::spawn_blocking(move || {
+        let context = Context { broker: &broker, local, peer, version, client_id };
+        check_topics(&context, data, refuse_all)
+    });
+    match checked.await.map_err(JoinError::try_into_panic) {
+        Ok(checked) => checked,
+        // What panics there would have panicked here.
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is shutting down, and this connection with it.
+        Err(Err(_)) => std::future::pending().await,
+    }
+}
+
+fn check_topics(
+    context: &Context<'_>,
+    data: Vec<TopicProduceData>,
+    refuse_all: Option<ErrorCode>,
+) -> (Vec<PendingTopic>, Vec<Append>) {
+    let mut appends = Vec::new();
+    let topics = data.into_iter().map(|data| check_topic(context, data, refuse_all, &mut appends));
+    (topics.collect(), appends)
 }
 
 fn check_topic(
@@ -162,7 +208,9 @@ fn check_batch(
 
 fn code_of(error: &ProduceError) -> ErrorCode {
     match error {
-        ProduceError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+        ProduceError::TooLarge { .. } | ProduceError::Codec(CodecError::TooLarge { .. }) => {
+            ErrorCode::MessageTooLarge
+        }
         ProduceError::Batch(_) => ErrorCode::CorruptMessage,
         ProduceError::LogAppendTime => ErrorCode::InvalidTimestamp,
         ProduceError::ZstdVersion { .. } => ErrorCode::UnsupportedCompressionType,
