@@ -2,6 +2,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod clients;
+pub(crate) mod drivers;
 pub(crate) mod dump_log;
 pub(crate) mod metrics;
 pub(crate) mod recorder;

@@ -1,0 +1,101 @@
+//! Every mainstream client library behind one set of verbs, each as a program of its own.
+//!
+//! `<driver> VERB BOOTSTRAP key=value...` prints lines of JSON. It ends with 0 if the verb did all it says, with
+//! [`UNSUPPORTED`] and the reason if the library cannot do it with any broker, and with 1 and a sentence on its
+//! standard error if anything is wrong. The verbs, and the lines that each prints, are in
+//! `tests/interop/README.md`. What a driver does not name is left at its library's default.
+
+use std::process::{Command, Stdio};
+
+use super::skip::Unavailable;
+use super::toolbox;
+
+/// Seconds after which a driver is taken to hang.
+const PATIENCE: &str = "180";
+
+/// How a driver ends that says that its library cannot do what was asked, with any broker.
+pub(crate) const UNSUPPORTED: i32 = 3;
+
+/// A client library.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Driver {
+    /// Kafka's own client.
+    Java,
+    /// franz-go.
+    FranzGo,
+    /// sarama.
+    Sarama,
+    /// confluent-kafka for Python, on the current librdkafka.
+    Confluent,
+    /// kafka-python.
+    KafkaPython,
+    /// aiokafka.
+    AioKafka,
+    /// kafkajs.
+    KafkaJs,
+    /// @platformatic/kafka.
+    Platformatic,
+    /// Debian's kcat, on the librdkafka of the distribution.
+    Kcat,
+}
+
+impl Driver {
+    /// Every driver.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Java,
+        Self::FranzGo,
+        Self::Sarama,
+        Self::Confluent,
+        Self::KafkaPython,
+        Self::AioKafka,
+        Self::KafkaJs,
+        Self::Platformatic,
+        Self::Kcat,
+    ];
+
+    /// A name for files and topics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Java => "java",
+            Self::FranzGo => "franz-go",
+            Self::Sarama => "sarama",
+            Self::Confluent => "confluent-kafka",
+            Self::KafkaPython => "kafka-python",
+            Self::AioKafka => "aiokafka",
+            Self::KafkaJs => "kafkajs",
+            Self::Platformatic => "platformatic-kafka",
+            Self::Kcat => "kcat",
+        }
+    }
+
+    /// Installs the driver, if it is not there.
+    pub(crate) fn install(self) -> Result<(), Unavailable> {
+        self.program().map(drop)
+    }
+
+    /// The driver without arguments, under a watchdog, which leads a process group of its own.
+    pub(crate) fn command(self) -> Result<Command, Unavailable> {
+        let program = self.program()?;
+        let mut command = Command::new(toolbox::program("timeout")?);
+        command.args(["--kill-after=5", PATIENCE]).arg(program.get_program()).args(program.get_args());
+        for (name, value) in program.get_envs() {
+            value.map(|value| command.env(name, value));
+        }
+        command.stdin(Stdio::null());
+        Ok(command)
+    }
+
+    fn program(self) -> Result<Command, Unavailable> {
+        match self {
+            Self::Java => toolbox::java_driver(),
+            Self::FranzGo => toolbox::go_driver("franz"),
+            Self::Sarama => toolbox::go_driver("sarama"),
+            Self::Confluent => toolbox::python_driver("confluent_driver.py"),
+            Self::KafkaPython => toolbox::python_driver("kafka_python_driver.py"),
+            Self::AioKafka => toolbox::python_driver("aiokafka_driver.py"),
+            Self::KafkaJs => toolbox::node_driver("kafkajs_driver.mjs"),
+            Self::Platformatic => toolbox::node_driver("platformatic_driver.mjs"),
+            Self::Kcat => toolbox::python_driver("kcat_driver.py"),
+        }
+    }
+}
