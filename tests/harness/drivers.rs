@@ -7,6 +7,9 @@
 
 use std::process::{Command, Stdio};
 
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
 use super::skip::Unavailable;
 use super::toolbox;
 
@@ -15,6 +18,14 @@ const PATIENCE: &str = "180";
 
 /// How a driver ends that says that its library cannot do what was asked, with any broker.
 pub(crate) const UNSUPPORTED: i32 = 3;
+
+/// How a verb ended well.
+pub(crate) enum Answer {
+    /// It did what it says and printed these lines.
+    Done(Vec<Value>),
+    /// The library cannot do it, for this reason.
+    Unsupported(String),
+}
 
 /// A client library.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -85,6 +96,34 @@ impl Driver {
         Ok(command)
     }
 
+    /// Runs a verb to its end.
+    pub(crate) fn run(self, verb: &str, bootstrap: &str, arguments: &[&str]) -> anyhow::Result<Answer> {
+        let mut command = self.ready()?;
+        command.args([verb, bootstrap]).args(arguments);
+        let output = command.output().with_context(|| format!("start {command:?}"))?;
+        let lines = json_lines(&output.stdout)?;
+        if output.status.code() == Some(UNSUPPORTED) {
+            let reason = lines.last().and_then(unsupported);
+            return Ok(Answer::Unsupported(reason.context("a driver says why it cannot")?));
+        }
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{} {verb} ended with {}:\n{errors}", self.name(), output.status);
+        Ok(Answer::Done(lines))
+    }
+
+    /// Runs a verb that every library has, and returns what it printed.
+    pub(crate) fn must(self, verb: &str, bootstrap: &str, arguments: &[&str]) -> anyhow::Result<Vec<Value>> {
+        match self.run(verb, bootstrap, arguments)? {
+            Answer::Done(lines) => Ok(lines),
+            Answer::Unsupported(reason) => anyhow::bail!("{} says of {verb}: {reason}", self.name()),
+        }
+    }
+
+    /// The driver for a test that installed it before.
+    pub(crate) fn ready(self) -> anyhow::Result<Command> {
+        self.command().map_err(|why| anyhow::anyhow!("{} is not there: {why:?}", self.name()))
+    }
+
     fn program(self) -> Result<Command, Unavailable> {
         match self {
             Self::Java => toolbox::java_driver(),
@@ -98,4 +137,16 @@ impl Driver {
             Self::Kcat => toolbox::python_driver("kcat_driver.py"),
         }
     }
+}
+
+/// The reason, if the line is one that says that the library cannot.
+pub(crate) fn unsupported(line: &Value) -> Option<String> {
+    line.get("unsupported")?.as_str().map(str::to_owned)
+}
+
+fn json_lines(bytes: &[u8]) -> anyhow::Result<Vec<Value>> {
+    let text = std::str::from_utf8(bytes).context("a driver prints text")?;
+    let parse =
+        |line| serde_json::from_str(line).with_context(|| format!("a driver prints JSON, not {line:?}"));
+    text.lines().map(parse).collect()
 }
