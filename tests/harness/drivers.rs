@@ -100,7 +100,11 @@ impl Driver {
     pub(crate) fn run(self, verb: &str, bootstrap: &str, arguments: &[&str]) -> anyhow::Result<Answer> {
         let mut command = self.ready()?;
         command.args([verb, bootstrap]).args(arguments);
-        let output = command.output().with_context(|| format!("start {command:?}"))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
+        // An input that ends would end a member of a group.
+        let _input = child.stdin.take();
+        let output = child.wait_with_output()?;
         let lines = json_lines(&output.stdout)?;
         if output.status.code() == Some(UNSUPPORTED) {
             let reason = lines.last().and_then(unsupported);

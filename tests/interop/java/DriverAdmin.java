@@ -9,6 +9,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.ExecutionException;
+import java.util.concurrent.TimeUnit;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.Config;
@@ -56,9 +57,9 @@ final class DriverAdmin {
         try (Admin closing = admin) {
             step("create", this::create);
             step("exists", this::exists);
-            step("list", () -> check(admin.listTopics().names().get().contains(topic), "the topic is not listed"));
-            step("describe", this::describe);
-            step("describe_configs", this::describeConfigs);
+            step("list", () -> eventually(() -> check(topics().contains(topic), "the topic is not listed")));
+            step("describe", () -> eventually(this::describe));
+            step("describe_configs", () -> eventually(this::describeConfigs));
             step("alter_configs", this::alterConfigs);
             step("create_partitions", this::createPartitions);
             step("produce", this::produce);
@@ -84,6 +85,22 @@ final class DriverAdmin {
         }
         ObjectNode line = Driver.JSON.createObjectNode().put("step", name).put("ok", true);
         Driver.print(line);
+    }
+
+    /** Brokers other than the controller learn of a change a little later. */
+    private static void eventually(Step step) throws Exception {
+        long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(10);
+        while (true) {
+            try {
+                step.run();
+                return;
+            } catch (Exception problem) {
+                if (System.nanoTime() > deadline) {
+                    throw problem;
+                }
+            }
+            Thread.sleep(20);
+        }
     }
 
     private static void check(boolean holds, String sentence) throws Exception {
@@ -112,6 +129,10 @@ final class DriverAdmin {
         return admin.describeTopics(Set.of(topic)).allTopicNames().get().get(topic);
     }
 
+    private Set<String> topics() throws Exception {
+        return admin.listTopics().names().get();
+    }
+
     private void describe() throws Exception {
         TopicDescription description = description();
         check(description.partitions().size() == 3, "there are not 3 partitions: " + description);
@@ -138,13 +159,18 @@ final class DriverAdmin {
         ConfigEntry wanted = new ConfigEntry("max.message.bytes", "3000000");
         AlterConfigOp set = new AlterConfigOp(wanted, AlterConfigOp.OpType.SET);
         admin.incrementalAlterConfigs(Map.of(resource, List.of(set))).all().get();
-        ConfigEntry changed = entry("max.message.bytes");
-        check(changed.value().equals("3000000"), "max.message.bytes is " + changed);
+        eventually(() -> {
+            ConfigEntry changed = entry("max.message.bytes");
+            check(changed.value().equals("3000000"), "max.message.bytes is " + changed);
+        });
     }
 
     private void createPartitions() throws Exception {
         admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(5))).all().get();
-        check(description().partitions().size() == 5, "there are not 5 partitions: " + description());
+        eventually(() -> {
+            TopicDescription description = description();
+            check(description.partitions().size() == 5, "there are not 5 partitions: " + description);
+        });
     }
 
     private void produce() throws Exception {
@@ -211,6 +237,6 @@ final class DriverAdmin {
 
     private void deleteTopic() throws Exception {
         admin.deleteTopics(Set.of(topic)).all().get();
-        check(!admin.listTopics().names().get().contains(topic), "the topic is still listed");
+        eventually(() -> check(!topics().contains(topic), "the topic is still listed"));
     }
 }

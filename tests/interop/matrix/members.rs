@@ -74,8 +74,8 @@ impl Members {
             self.hear(at, place, &line).with_context(|| format!("member {place} says {line}"))?;
         }
         if self.refusal.is_none() {
-            let living = self.members.iter_mut().filter(|member| member.is_alive);
-            living.map(|member| member.talk.check()).collect::<anyhow::Result<()>>()?;
+            let mut living = self.members.iter_mut().filter(|member| member.is_alive);
+            living.try_for_each(|member| member.talk.check())?;
         }
         Ok(())
     }
@@ -94,8 +94,6 @@ impl Members {
     /// kill -9 to one member.
     pub(super) fn kill(&mut self, member: usize) -> anyhow::Result<Instant> {
         let at = self.members[member].talk.kill()?;
-        // What it said before it died is heard first: it may have been given partitions only then.
-        self.listen()?;
         self.members[member].is_alive = false;
         self.covered_at = None;
         Ok(at)
@@ -115,8 +113,8 @@ impl Members {
 
     /// Ends the living members, and fails unless they end well.
     pub(super) fn finish(&mut self) -> anyhow::Result<()> {
-        let living = self.members.iter_mut().filter(|member| member.is_alive);
-        living.map(|member| member.talk.finish()).collect::<anyhow::Result<()>>()?;
+        let mut living = self.members.iter_mut().filter(|member| member.is_alive);
+        living.try_for_each(|member| member.talk.finish())?;
         self.members.iter_mut().for_each(|member| member.is_alive = false);
         self.listen()
     }
