@@ -4,6 +4,7 @@ mod bad_input;
 mod cli;
 mod connection;
 mod fetch_sessions;
+mod groups;
 mod lifecycle;
 mod long_poll;
 mod recreated;

@@ -1,7 +1,8 @@
 //! SyncGroup (14): hands the leader's assignment to the members of a generation.
 //!
 //! Versions: 0-5. The answer comes when the leader has brought the assignments and they are durable; a client that
-//! closes its connection before that is not waited for. Protocol type and name are checked from version 5 on.
+//! closes its connection before that is not waited for. Protocol type and name are checked from version 5 on. While
+//! the group is loading the answer is REBALANCE_IN_PROGRESS.
 
 use highwater_group::{Generation, Reply, SyncAssignment, SyncRequest};
 use highwater_protocol::ErrorCode;
@@ -37,8 +38,8 @@ pub(crate) async fn handle(context: &Context<'_>, request: SyncGroupRequest) -> 
         }
         Ok(Reply::Sync(Err(error))) => groups::code_of(&error),
         Ok(Reply::Join(_)) => ErrorCode::UnknownServerError,
-        // The group is still loading: the member is to join again, which waits for that (Kafka:
-        // `GroupCoordinatorService.syncGroup`).
+        // The rebalance that the member was in is over. Told so, it joins again, and hears there that the group is
+        // loading; here the Java client takes that for fatal (Kafka 3: `GroupCoordinator.doSyncGroup`).
         Err(groups::Unavailable::Loading) => ErrorCode::RebalanceInProgress,
         Err(unavailable) => unavailable.code(),
     };
