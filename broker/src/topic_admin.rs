@@ -123,7 +123,7 @@ pub(crate) async fn create(broker: &Arc<Broker>, new: NewTopic) -> Result<Arc<To
         let (partitions, config) = check(&broker, &new)?;
         let id = new_topic_id();
         let record = TopicRecord { id: id.to_string(), partitions, configs: new.configs };
-        let topic = Arc::new(assemble(&broker, new.name, id, record, config));
+        let topic = Arc::new(assemble(&broker, new.name, id, record, &config));
         for partition in &topic.partitions {
             let log = open_log(&broker, &topic, partition, None, clock::now())?;
             partition.open(log, broker.epoch);
@@ -145,12 +145,12 @@ pub(crate) fn assemble(
     name: TopicName,
     id: TopicId,
     record: TopicRecord,
-    config: TopicConfig,
+    config: &TopicConfig,
 ) -> Topic {
-    let settings = Settings { durability: config.durability(broker.config().durability), topic: config };
+    let settings = Arc::new(Settings::new(config, broker.config().durability, id));
     let partition = |partition| {
         let id = TopicPartition { topic: name.clone(), partition };
-        Arc::new(Partition::recovering(id, settings.clone()))
+        Arc::new(Partition::recovering(id, Arc::clone(&settings)))
     };
     let partitions = partition_ids(record.partitions).map(partition).collect();
     Topic { name, id, record, settings, partitions }
@@ -167,7 +167,7 @@ pub(crate) fn open_log(
     if let Some(found) = broker.data.topic_id(partition.id()).filter(|found| *found != topic.id) {
         return Err(CreateError::Leftover { partition: partition.id().clone(), found });
     }
-    let config = topic.settings.topic.log_config(broker.config().durability, topic.id);
+    let config = topic.settings.log.clone();
     let dir = broker.data.partition_path(partition.id());
     let (log, recovery) = Log::open(Arc::clone(&broker.files), dir, config, known, now)?;
     if recovery.bytes_scanned > 0 || recovery.bytes_dropped > 0 {
