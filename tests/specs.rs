@@ -1,5 +1,6 @@
 //! What the broker does, seen from its clients.
 
+mod admin;
 mod bad_input;
 mod cli;
 mod connection;

@@ -189,7 +189,7 @@ async fn respond(
         | Request::UpdateFeatures(_)
         | Request::DescribeCluster(_)
         | Request::ListConfigResources(_)
-        | Request::DescribeTopicPartitions(_) => return Err(Hangup::NoHandler(request.key())),
+        | Request::DescribeTopicPartitions(_) => respond_to_admins(context, id, request).await?,
     };
     Ok(Some(Answer::Ready(pieces)))
 }
@@ -232,6 +232,27 @@ async fn respond_about_groups(
         }
         other => unreachable!("{} is not an API of groups", other.key()),
     }
+}
+
+/// The APIs of administrators.
+async fn respond_to_admins(context: &Context<'_>, id: i32, request: Request) -> Result<Vec<Piece>, Hangup> {
+    let version = context.version;
+    let encoded = match request {
+        Request::DescribeConfigs(request) => {
+            encode(id, version, handler::describe_configs::handle(context, request))
+        }
+        Request::AlterConfigs(request) => {
+            encode(id, version, Box::pin(handler::alter_configs::handle(context, request)).await)
+        }
+        Request::CreatePartitions(request) => {
+            encode(id, version, Box::pin(handler::create_partitions::handle(context, request)).await)
+        }
+        Request::IncrementalAlterConfigs(request) => {
+            encode(id, version, Box::pin(handler::incremental_alter_configs::handle(context, request)).await)
+        }
+        other => return Err(Hangup::NoHandler(other.key())),
+    };
+    Ok(encoded?)
 }
 
 fn encode<R: ApiResponse>(correlation_id: i32, version: i16, response: R) -> Result<Vec<Piece>, EncodeError> {

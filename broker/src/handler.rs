@@ -1,13 +1,17 @@
 //! One file per API. A handler turns a request into a response, or into one that waits; it never touches a socket.
 
+pub(crate) mod alter_configs;
 pub(crate) mod api_versions;
+pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
 pub(crate) mod delete_groups;
 pub(crate) mod delete_topics;
+pub(crate) mod describe_configs;
 pub(crate) mod describe_groups;
 pub(crate) mod fetch;
 pub(crate) mod find_coordinator;
 pub(crate) mod heartbeat;
+pub(crate) mod incremental_alter_configs;
 pub(crate) mod init_producer_id;
 pub(crate) mod join_group;
 pub(crate) mod leave_group;
@@ -21,13 +25,16 @@ pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
 pub(crate) mod sync_group;
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use highwater_protocol::ErrorCode;
-use highwater_protocol::wire::Uuid;
+use highwater_protocol::wire::{Str, Uuid};
 use highwater_record::{LeaderEpoch, TopicId, TopicName};
 
 use crate::broker::Broker;
+use crate::config_admin::{Refusal, refuse};
 use crate::partition::Partition;
 use crate::topics::Topic;
 
@@ -55,5 +62,22 @@ pub(crate) fn check_epoch(current: LeaderEpoch, claimed: i32) -> Result<(), Erro
         epoch if epoch < current.get() => Err(ErrorCode::FencedLeaderEpoch),
         epoch if epoch > current.get() => Err(ErrorCode::UnknownLeaderEpoch),
         _ => Ok(()),
+    }
+}
+
+/// What a request names more than once.
+fn named_twice<T: Clone + Eq + Hash>(names: impl Iterator<Item = T>) -> HashSet<T> {
+    let mut seen = HashSet::new();
+    names.filter(|name| !seen.insert(name.clone())).collect()
+}
+
+/// Refuses settings of one resource that a request names more than once.
+fn no_duplicates<'a>(names: impl Iterator<Item = &'a Str>) -> Result<(), Refusal> {
+    match named_twice(names).into_iter().next() {
+        Some(name) => Err(refuse(
+            ErrorCode::InvalidRequest,
+            format!("the request names config {:?} twice", name.as_str()),
+        )),
+        None => Ok(()),
     }
 }

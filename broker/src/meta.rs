@@ -134,6 +134,11 @@ impl Metadata {
         self.write(Transaction::new().expect(key.clone(), None).put(key, encode(record)))
     }
 
+    /// Changes a topic that exists.
+    pub(crate) fn update_topic(&self, name: &TopicName, record: &TopicRecord) -> Result<(), MetadataError> {
+        self.write(Transaction::new().put(format!("{TOPICS}{name}"), encode(record)))
+    }
+
     /// Replaces a topic by its tombstone, in one transaction.
     pub(crate) fn delete_topic(&self, name: &TopicName, record: &TopicRecord) -> Result<(), MetadataError> {
         let tombstone = Tombstone { name: name.to_string(), partitions: record.partitions };

@@ -159,7 +159,7 @@ fn store(
 ) -> Result<Arc<Topic>, CreateError> {
     let id = new_topic_id();
     let record = TopicRecord { id: id.to_string(), partitions, configs };
-    let topic = Arc::new(assemble(broker, name, id, record, config));
+    let topic = Arc::new(assemble(broker, name, id, record, &config));
     for partition in &topic.partitions {
         let log = open_log(broker, &topic, partition, None, clock::now())?;
         partition.open(log, broker.epoch);
@@ -170,22 +170,33 @@ fn store(
     Ok(topic)
 }
 
+/// What a topic's configuration comes to on this broker.
+pub(crate) fn settings(
+    broker: &Broker,
+    name: &TopicName,
+    id: TopicId,
+    config: &TopicConfig,
+) -> Arc<Settings> {
+    let mut config = config.clone();
+    if name.is_internal() && broker.config().durability != Durability::Os {
+        // What the broker itself remembers is durable before anyone is told, unless everything is left to the system.
+        config.durability = Some(Durability::Fsync);
+    }
+    Arc::new(Settings::new(&config, broker.config().durability, id))
+}
+
 /// A topic whose partitions have not recovered.
 pub(crate) fn assemble(
     broker: &Broker,
     name: TopicName,
     id: TopicId,
     record: TopicRecord,
-    mut config: TopicConfig,
+    config: &TopicConfig,
 ) -> Topic {
-    if name.is_internal() && broker.config().durability != Durability::Os {
-        // What the broker itself remembers is durable before anyone is told, unless everything is left to the system.
-        config.durability = Some(Durability::Fsync);
-    }
-    let settings = Settings { durability: config.durability(broker.config().durability), topic: config };
+    let settings = settings(broker, &name, id, config);
     let partition = |partition| {
         let id = TopicPartition { topic: name.clone(), partition };
-        Arc::new(Partition::recovering(id, settings.clone()))
+        Arc::new(Partition::recovering(id, Arc::clone(&settings)))
     };
     let partitions = partition_ids(record.partitions).map(partition).collect();
     Topic { name, id, record, settings, partitions }
@@ -202,7 +213,7 @@ pub(crate) fn open_log(
     if let Some(found) = broker.data.topic_id(partition.id()).filter(|found| *found != topic.id) {
         return Err(CreateError::Leftover { partition: partition.id().clone(), found });
     }
-    let config = topic.settings.topic.log_config(broker.config().durability, topic.id);
+    let config = topic.settings.log.clone();
     let dir = broker.data.partition_path(partition.id());
     let (log, recovery) = Log::open(Arc::clone(&broker.files), dir, config, known, now)?;
     if recovery.bytes_scanned > 0 || recovery.bytes_dropped > 0 {

@@ -183,6 +183,11 @@ impl Log {
         }
     }
 
+    /// Takes another configuration from the next append on. A segment keeps the distance of its index entries.
+    pub fn set_config(&mut self, config: LogConfig) {
+        self.config = config;
+    }
+
     /// Gives later batches at least this epoch. A log that was opened again must get a larger one than before, here or
     /// with each append: that is how recovery tells new batches from those that a crash brings back.
     pub fn set_epoch_min(&mut self, epoch: LeaderEpoch) {
