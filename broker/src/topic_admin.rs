@@ -75,6 +75,8 @@ pub(crate) enum DeleteError {
     Unknown,
     #[error("topic names that begin with __ are the broker's own")]
     Internal,
+    #[error("the broker is still opening its partitions; delete the topic again when it is ready")]
+    Recovering,
     #[error("cannot store the deletion: {0}")]
     Metadata(#[from] MetadataError),
     #[error("deleting the topic panicked")]
@@ -87,6 +89,8 @@ impl DeleteError {
         match self {
             Self::Unknown => ErrorCode::UnknownTopicOrPartition,
             Self::Internal => ErrorCode::InvalidTopicException,
+            // Clients take it for a controller that is not elected yet, and try again.
+            Self::Recovering => ErrorCode::NotController,
             Self::Metadata(_) => ErrorCode::KafkaStorageError,
             Self::Panicked => ErrorCode::UnknownServerError,
         }
@@ -188,13 +192,20 @@ pub(crate) async fn delete(broker: &Arc<Broker>, name: TopicName, id: TopicId) -
         if name.is_internal() {
             return Err(DeleteError::Internal);
         }
+        if !broker.progress().is_ready() {
+            // A log that is being opened looks its files up by name, and would meet those of the next topic.
+            return Err(DeleteError::Recovering);
+        }
         let topic =
             broker.topics.by_name(&name).filter(|topic| topic.id == id).ok_or(DeleteError::Unknown)?;
         broker.metadata.delete_topic(&topic.name, &topic.record)?;
         broker.topics.remove(&name);
         for partition in &topic.partitions {
-            // Dropped, not closed: its files are about to go, readers keep theirs until they are done.
-            drop(partition.close());
+            // Given up, not closed: its files are about to go, readers keep theirs until they are done, and a sync
+            // under way must not touch those of a later topic of that name.
+            if let Some(log) = partition.close() {
+                log.give_up();
+            }
         }
         tracing::info!(topic = %topic.name, id = %topic.id, "deleted a topic");
         bury(&broker, topic.id, &topic.name, topic.record.partitions);
