@@ -14,6 +14,7 @@ mod connection;
 mod context;
 mod dispatch;
 mod fetch;
+mod graves;
 mod handler;
 mod http;
 mod in_process;

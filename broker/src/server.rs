@@ -18,6 +18,7 @@ use crate::broker::{AppendPace, Broker, RecoveryProgress};
 use crate::buffers::BufferPool;
 use crate::config::Config;
 use crate::fetch::FetchSessions;
+use crate::graves::Graves;
 use crate::listener::{self, ListenError};
 use crate::meta::{Metadata, MetadataError, ProducerIds};
 use crate::shutdown::Shutdown;
@@ -151,6 +152,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         previous_epoch,
         topics: Topics::default(),
         topic_changes: parking_lot::Mutex::new(()),
+        graves: Graves::default(),
         producer_ids: ProducerIds::new(),
         fetch_sessions: FetchSessions::new(),
         scheduler: SyncScheduler::start(next_epoch).map_err(RunError::Threads)?,
