@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::buffers::BufferPool;
 use crate::config::Config;
 use crate::fetch::FetchSessions;
+use crate::graves::Graves;
 use crate::groups::Groups;
 use crate::meta::{Metadata, ProducerIds};
 use crate::metrics;
@@ -39,6 +40,7 @@ pub(crate) struct Broker {
     pub(crate) topics: Topics,
     /// Topics are created and deleted one at a time.
     pub(crate) topic_changes: Mutex<()>,
+    pub(crate) graves: Graves,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) scheduler: SyncScheduler,

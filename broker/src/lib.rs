@@ -17,6 +17,7 @@ mod connection_limits;
 mod context;
 mod dispatch;
 mod fetch;
+mod graves;
 mod groups;
 mod handler;
 mod http;

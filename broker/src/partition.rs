@@ -319,8 +319,8 @@ impl Partition {
             let began = std::time::Instant::now();
             let result = job.run();
             crate::metrics::observe_sync(began.elapsed());
-            // A new epoch is a metadata transaction: only a failure needs one.
-            let epoch = if result.is_err() { next_epoch() } else { None };
+            // A new epoch is a metadata transaction: only a failure of a partition in service needs one.
+            let epoch = if result.is_err() && self.leader().is_ok() { next_epoch() } else { None };
             synced = self.finish_sync(job, result, epoch);
         }
         let idle = synced == Synced::Tried
@@ -437,6 +437,8 @@ impl Partition {
             Ok(()) => {
                 self.with_log(|log| log.finish_sidecar(&job));
             }
+            // Deleted meanwhile.
+            Err(_) if self.leader().is_err() => {}
             Err(error) => {
                 tracing::warn!(partition = %self.id, %error, "producer state is not stored; the next start walks the log for it");
             }

@@ -20,6 +20,7 @@ use crate::buffers::BufferPool;
 use crate::config::Config;
 use crate::connection_limits::Doorkeeper;
 use crate::fetch::FetchSessions;
+use crate::graves::Graves;
 use crate::groups::{self, Groups};
 use crate::listener::{self, ListenError};
 use crate::meta::{Metadata, MetadataError, ProducerIds};
@@ -158,6 +159,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         previous_epoch,
         topics: Topics::default(),
         topic_changes: parking_lot::Mutex::new(()),
+        graves: Graves::default(),
         producer_ids: ProducerIds::new(),
         fetch_sessions: FetchSessions::new(),
         scheduler: SyncScheduler::start(next_epoch).map_err(RunError::Threads)?,

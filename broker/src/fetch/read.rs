@@ -200,6 +200,8 @@ fn fail(data: &mut PartitionData, code: ErrorCode) {
 fn code_of(error: &ReadError, partition: &Partition) -> ErrorCode {
     match error {
         ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        // Deleted meanwhile: its files are gone.
+        _ if partition.leader().is_err() => ErrorCode::NotLeaderOrFollower,
         _ => {
             tracing::error!(partition = %partition.id(), %error, "cannot read");
             ErrorCode::KafkaStorageError
