@@ -93,20 +93,15 @@ impl Inbound {
     /// long as `idle_max`.
     pub(crate) async fn frame(&mut self, idle_max: Duration) -> Result<Option<Bytes>, InboundError> {
         if self.buffer.is_empty() {
-            // An idle connection keeps no buffer.
-            self.buffer = BytesMut::new();
-            match tokio::time::timeout(idle_max, self.socket.readable()).await {
-                Ok(readable) => readable?,
-                Err(_) => return Ok(None),
-            }
+            match tokio::time::timeout(idle_max, self.first_bytes()).await {
+                Ok(Ok(0)) | Err(_) => return Ok(None),
+                Ok(first) => first?,
+            };
         }
         let mut pace = Pace::new(Instant::now(), 0);
         while self.buffer.len() < SIZE_PREFIX_BYTES {
             if self.fill(&pace, SIZE_PREFIX_BYTES).await? == 0 {
-                return match self.buffer.len() {
-                    0 => Ok(None),
-                    received => Err(cut(received, SIZE_PREFIX_BYTES, "closed the connection")),
-                };
+                return Err(cut(self.buffer.len(), SIZE_PREFIX_BYTES, "closed the connection"));
             }
         }
         let prefix = [self.buffer[0], self.buffer[1], self.buffer[2], self.buffer[3]];
@@ -167,6 +162,22 @@ impl Inbound {
     async fn readable(&self, pace: &Pace, received: usize, expected: usize) -> Result<(), InboundError> {
         let readable = tokio::time::timeout_at(pace.deadline, self.socket.readable()).await;
         Ok(readable.map_err(|_| cut(received, expected, TOO_SLOW))??)
+    }
+
+    /// Waits for the next frame to begin. An idle connection keeps no buffer. 0 is the end of the stream.
+    async fn first_bytes(&mut self) -> Result<usize, InboundError> {
+        loop {
+            self.buffer = BytesMut::with_capacity(READ_BYTES);
+            match self.socket.try_read_buf(&mut self.buffer) {
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.buffer = BytesMut::new();
+                    // Tried first: until a read finds nothing, the socket counts as readable.
+                    self.socket.readable().await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Reads into the connection's own buffer for a frame of `expected` bytes. 0 is the end of the stream.
