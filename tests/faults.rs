@@ -4,12 +4,14 @@
 //! `HIGHWATER_KILLS=50 HIGHWATER_CUTS=20 HIGHWATER_CONTROLS=10 cargo test -p highwater-tests faults -- --nocapture`.
 
 pub(crate) mod batches;
+mod bombs;
 mod campaign;
 pub(crate) mod client;
 mod connections;
 mod failed_sync;
 mod full_disk;
 mod gate;
+mod greed;
 pub(crate) mod history;
 mod kills;
 pub(crate) mod mounts;
@@ -18,3 +20,4 @@ mod producer;
 pub(crate) mod random;
 pub(crate) mod reader;
 pub(crate) mod setting;
+mod slow_clients;

@@ -125,7 +125,8 @@ fn upload_slowly(address: SocketAddr) -> anyhow::Result<i64> {
     }
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let frame = crate::harness::wire::read_frame(&mut stream)?.context("a slow upload is not answered")?;
-    let (_, response) = decode_response::<ProduceResponse>(bytes::Bytes::from(frame).slice(4..), PRODUCE_VERSION)?;
+    let (_, response) =
+        decode_response::<ProduceResponse>(bytes::Bytes::from(frame).slice(4..), PRODUCE_VERSION)?;
     let answer = answers_of(response).pop().context("the answer names the partition")?;
     ensure!(answer.error_code == 0, "a slow upload is refused: {answer:?}");
     Ok(answer.base_offset)
@@ -221,7 +222,12 @@ fn greedy_clients_that_never_read_cost_little_and_are_closed() -> anyhow::Result
     }
 
     let grown = largest.saturating_sub(before);
-    say(&format!("{} greedy clients cost {} KiB and are gone after {:?}", greedy.len(), grown >> 10, began.elapsed()));
+    say(&format!(
+        "{} greedy clients cost {} KiB and are gone after {:?}",
+        greedy.len(),
+        grown >> 10,
+        began.elapsed()
+    ));
     ensure!(grown < GROWTH_BYTES_MAX, "{} greedy clients cost {grown} bytes", greedy.len());
     Ok(())
 }
