@@ -35,6 +35,9 @@ pub(crate) enum Hangup {
     /// The request cannot be decoded; Kafka closes the connection as well, there is no answer for it.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The API is decoded, and nothing handles it yet.
+    #[error("{0} has no handler yet")]
+    NoHandler(ApiKey),
     /// A produce without acknowledgement failed: closing is the only way to say so.
     #[error("a produce request with acks=0 failed: {0}")]
     Unacknowledged(String),
@@ -160,6 +163,9 @@ async fn respond(
         }
         Request::OffsetForLeaderEpoch(request) => {
             encode(id, version, handler::offset_for_leader_epoch::handle(context, request))?
+        }
+        Request::DescribeClientQuotas(_) | Request::AlterClientQuotas(_) => {
+            return Err(Hangup::NoHandler(request.key()));
         }
     };
     Ok(Some(Answer::Ready(pieces)))

@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use highwater_protocol::api::{
-    ApiVersionsResponse, CreateTopicsResponse, DeleteTopicsResponse, FetchResponse, FindCoordinatorResponse,
-    InitProducerIdResponse, ListOffsetsResponse, MetadataResponse, OffsetForLeaderEpochResponse,
-    ProduceResponse,
+    AlterClientQuotasResponse, ApiVersionsResponse, CreateTopicsResponse, DeleteTopicsResponse,
+    DescribeClientQuotasResponse, FetchResponse, FindCoordinatorResponse, InitProducerIdResponse,
+    ListOffsetsResponse, MetadataResponse, OffsetForLeaderEpochResponse, ProduceResponse,
 };
 use highwater_protocol::{
     ApiKey, ApiResponse, Request, SIZE_PREFIX_BYTES, decode_response, encode_request, encode_response,
@@ -123,6 +123,8 @@ fn request_again(frame: Bytes) -> anyhow::Result<Bytes> {
         Request::DeleteTopics(body) => encode_request(id, client, version, body),
         Request::InitProducerId(body) => encode_request(id, client, version, body),
         Request::OffsetForLeaderEpoch(body) => encode_request(id, client, version, body),
+        Request::DescribeClientQuotas(body) => encode_request(id, client, version, body),
+        Request::AlterClientQuotas(body) => encode_request(id, client, version, body),
     };
     Ok(encoded?)
 }
@@ -139,6 +141,8 @@ fn response_again(key: ApiKey, frame: Bytes, version: i16) -> anyhow::Result<Byt
         ApiKey::DeleteTopics => response_as::<DeleteTopicsResponse>(frame, version),
         ApiKey::InitProducerId => response_as::<InitProducerIdResponse>(frame, version),
         ApiKey::OffsetForLeaderEpoch => response_as::<OffsetForLeaderEpochResponse>(frame, version),
+        ApiKey::DescribeClientQuotas => response_as::<DescribeClientQuotasResponse>(frame, version),
+        ApiKey::AlterClientQuotas => response_as::<AlterClientQuotasResponse>(frame, version),
     }
 }
 

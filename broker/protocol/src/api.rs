@@ -7,9 +7,11 @@ use highwater_wire::{Message, StructSpec, Versions};
 
 use crate::{ApiKey, ApiRequest, ApiResponse};
 
+pub mod alter_client_quotas;
 pub mod api_versions;
 pub mod create_topics;
 pub mod delete_topics;
+pub mod describe_client_quotas;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod init_producer_id;
@@ -18,9 +20,11 @@ pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 
+pub use alter_client_quotas::{AlterClientQuotasRequest, AlterClientQuotasResponse};
 pub use api_versions::{ApiVersionsRequest, ApiVersionsResponse};
 pub use create_topics::{CreateTopicsRequest, CreateTopicsResponse};
 pub use delete_topics::{DeleteTopicsRequest, DeleteTopicsResponse};
+pub use describe_client_quotas::{DescribeClientQuotasRequest, DescribeClientQuotasResponse};
 pub use fetch::{FetchRequest, FetchResponse};
 pub use find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
 pub use init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
@@ -63,6 +67,8 @@ pub const TABLES: &[[Table; 2]] = &[
     tables::<DeleteTopicsRequest>(),
     tables::<InitProducerIdRequest>(),
     tables::<OffsetForLeaderEpochRequest>(),
+    tables::<DescribeClientQuotasRequest>(),
+    tables::<AlterClientQuotasRequest>(),
 ];
 
 #[cfg(test)]

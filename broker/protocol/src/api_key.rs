@@ -7,8 +7,9 @@ use std::fmt;
 use highwater_wire::{Message, Versions};
 
 use crate::api::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FindCoordinatorRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    AlterClientQuotasRequest, ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
+    DescribeClientQuotasRequest, FetchRequest, FindCoordinatorRequest, InitProducerIdRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
 };
 
 /// An API that the broker serves.
@@ -35,6 +36,10 @@ pub enum ApiKey {
     InitProducerId = 22,
     /// Find where a leader epoch ended.
     OffsetForLeaderEpoch = 23,
+    /// Describe the quotas of clients.
+    DescribeClientQuotas = 48,
+    /// Set and remove quotas of clients.
+    AlterClientQuotas = 49,
 }
 
 impl ApiKey {
@@ -50,6 +55,8 @@ impl ApiKey {
         Self::DeleteTopics,
         Self::InitProducerId,
         Self::OffsetForLeaderEpoch,
+        Self::DescribeClientQuotas,
+        Self::AlterClientQuotas,
     ];
 
     /// The API with this number, if the broker knows it.
@@ -75,6 +82,8 @@ impl ApiKey {
             Self::DeleteTopics => DeleteTopicsRequest::VERSIONS,
             Self::InitProducerId => InitProducerIdRequest::VERSIONS,
             Self::OffsetForLeaderEpoch => OffsetForLeaderEpochRequest::VERSIONS,
+            Self::DescribeClientQuotas => DescribeClientQuotasRequest::VERSIONS,
+            Self::AlterClientQuotas => AlterClientQuotasRequest::VERSIONS,
         }
     }
 
@@ -102,6 +111,8 @@ impl ApiKey {
             Self::DeleteTopics => DeleteTopicsRequest::FLEXIBLE,
             Self::InitProducerId => InitProducerIdRequest::FLEXIBLE,
             Self::OffsetForLeaderEpoch => OffsetForLeaderEpochRequest::FLEXIBLE,
+            Self::DescribeClientQuotas => DescribeClientQuotasRequest::FLEXIBLE,
+            Self::AlterClientQuotas => AlterClientQuotasRequest::FLEXIBLE,
         }
     }
 }

@@ -5,8 +5,9 @@ use highwater_wire::{DecodeError, Message, Reader};
 use thiserror::Error;
 
 use crate::api::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FindCoordinatorRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    AlterClientQuotasRequest, ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
+    DescribeClientQuotasRequest, FetchRequest, FindCoordinatorRequest, InitProducerIdRequest,
+    ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
 };
 use crate::{ApiKey, RequestHeader};
 
@@ -39,6 +40,10 @@ pub enum Request {
     InitProducerId(InitProducerIdRequest),
     /// Find where a leader epoch ended.
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest),
+    /// Describe the quotas of clients.
+    DescribeClientQuotas(DescribeClientQuotasRequest),
+    /// Set and remove quotas of clients.
+    AlterClientQuotas(AlterClientQuotasRequest),
 }
 
 /// Why a request with a readable header is not decoded.
@@ -98,6 +103,8 @@ impl Request {
             ApiKey::DeleteTopics => Message::read(reader, version).map(Self::DeleteTopics),
             ApiKey::InitProducerId => Message::read(reader, version).map(Self::InitProducerId),
             ApiKey::OffsetForLeaderEpoch => Message::read(reader, version).map(Self::OffsetForLeaderEpoch),
+            ApiKey::DescribeClientQuotas => Message::read(reader, version).map(Self::DescribeClientQuotas),
+            ApiKey::AlterClientQuotas => Message::read(reader, version).map(Self::AlterClientQuotas),
         };
         decoded.map_err(|source| RequestError::Malformed { key, version, source })
     }
@@ -115,6 +122,8 @@ impl Request {
             Self::DeleteTopics(_) => ApiKey::DeleteTopics,
             Self::InitProducerId(_) => ApiKey::InitProducerId,
             Self::OffsetForLeaderEpoch(_) => ApiKey::OffsetForLeaderEpoch,
+            Self::DescribeClientQuotas(_) => ApiKey::DescribeClientQuotas,
+            Self::AlterClientQuotas(_) => ApiKey::AlterClientQuotas,
         }
     }
 }

@@ -17,8 +17,8 @@ pub(super) type Defaults = BTreeMap<(&'static str, &'static str), String>;
 pub(super) const NULL: &str = "null";
 
 macro_rules! defaults {
-    ($module:ident: $($struct:ident),+ $(,)?) => {
-        [$(of_struct::<highwater_protocol::api::$module::$struct>()),+].into_iter().flatten().collect()
+    ($module:ident: $($($struct:ident)::+),+ $(,)?) => {
+        [$(of_struct::<highwater_protocol::api::$module::$($struct)::+>()),+].into_iter().flatten().collect()
     };
 }
 
@@ -61,6 +61,14 @@ pub(super) fn of(key: ApiKey) -> Defaults {
         ApiKey::OffsetForLeaderEpoch => defaults![offset_for_leader_epoch:
             OffsetForLeaderEpochRequest, OffsetForLeaderTopic, OffsetForLeaderPartition,
             OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult, EpochEndOffset,
+        ],
+        ApiKey::DescribeClientQuotas => defaults![describe_client_quotas:
+            DescribeClientQuotasRequest, ComponentData, DescribeClientQuotasResponse, EntryData, EntityData,
+            ValueData,
+        ],
+        ApiKey::AlterClientQuotas => defaults![alter_client_quotas:
+            AlterClientQuotasRequest, OpData, EntityData, AlterClientQuotasResponse, EntryData,
+            request::EntryData,
         ],
     }
 }
