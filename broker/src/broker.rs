@@ -13,6 +13,7 @@ use crate::buffers::BufferPool;
 use crate::config::Config;
 use crate::meta::{Metadata, ProducerIds};
 use crate::metrics;
+use crate::quotas::Quotas;
 use crate::shutdown::{Shutdown, Stopping};
 use crate::sync_scheduler::SyncScheduler;
 use crate::topics::Topics;
@@ -38,6 +39,9 @@ pub(crate) struct Broker {
     /// Topics are created and deleted one at a time.
     pub(crate) topic_changes: Mutex<()>,
     pub(crate) producer_ids: ProducerIds,
+    pub(crate) quotas: Quotas,
+    /// Quotas are changed by one request at a time.
+    pub(crate) quota_changes: Mutex<()>,
     pub(crate) scheduler: SyncScheduler,
     /// How many appends may run on reactor threads at once: one thread always stays free (design D10).
     pub(crate) append_slots: Semaphore,

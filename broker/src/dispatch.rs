@@ -4,10 +4,10 @@
 //! connection. Knows no API's meaning.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use highwater_protocol::api::{ApiVersionsResponse, ProduceRequest};
+use highwater_protocol::api::{ApiVersionsResponse, FetchRequest, ProduceRequest};
 use highwater_protocol::wire::{DecodeError, EncodeError, Encoded, Piece as WirePiece};
 use highwater_protocol::{
     ApiKey, ApiResponse, Request, RequestError, RequestHeader, encode_response, parse_request,
@@ -22,6 +22,7 @@ use crate::handler::produce::PendingProduce;
 use crate::inbound::InboundError;
 use crate::metrics;
 use crate::outbound::Piece;
+use crate::quotas::Direction;
 
 /// Why a connection is closed from this side.
 #[derive(Debug, Error)]
@@ -35,9 +36,6 @@ pub(crate) enum Hangup {
     /// The request cannot be decoded; Kafka closes the connection as well, there is no answer for it.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// The API is decoded, and nothing handles it yet.
-    #[error("{0} has no handler yet")]
-    NoHandler(ApiKey),
     /// A produce without acknowledgement failed: closing is the only way to say so.
     #[error("a produce request with acks=0 failed: {0}")]
     Unacknowledged(String),
@@ -76,24 +74,47 @@ impl Answer {
     }
 }
 
-/// Reads the key and the rest of the header, so that the connection knows its place in the order.
-pub(crate) fn parse(frame: Bytes) -> Result<(RequestHeader, Result<Request, RequestError>), Hangup> {
-    parse_request(frame).map_err(Hangup::Header)
+/// A request that has arrived.
+pub(crate) struct Incoming {
+    pub(crate) header: RequestHeader,
+    pub(crate) body: Result<Request, RequestError>,
+    /// Size of its frame without the length prefix.
+    pub(crate) bytes: usize,
 }
 
-/// Handles one request. `None` means that there is nothing to answer (a successful produce with acks=0).
+/// What became of a request.
+pub(crate) struct Handled {
+    /// `None` means that there is nothing to answer (a successful produce with acks=0).
+    pub(crate) answer: Option<Answer>,
+    /// For how long the client is not read from: it is above a quota (KIP-219).
+    pub(crate) mute: Option<Duration>,
+}
+
+impl Handled {
+    const fn ready(pieces: Vec<Piece>) -> Self {
+        Self { answer: Some(Answer::Ready(pieces)), mute: None }
+    }
+}
+
+/// Reads the key and the rest of the header, so that the connection knows its place in the order.
+pub(crate) fn parse(frame: Bytes) -> Result<Incoming, Hangup> {
+    let bytes = frame.len();
+    let (header, body) = parse_request(frame).map_err(Hangup::Header)?;
+    Ok(Incoming { header, body, bytes })
+}
+
+/// Handles one request.
 pub(crate) async fn handle(
     broker: &Arc<Broker>,
     caller: Caller,
-    header: RequestHeader,
-    body: Result<Request, RequestError>,
-) -> Result<Option<Answer>, Hangup> {
+    Incoming { header, body, bytes }: Incoming,
+) -> Result<Handled, Hangup> {
     let began = Instant::now();
     let request = match body {
         Ok(request) => request,
         Err(RequestError::UnsupportedVersion { key: ApiKey::ApiVersions, .. }) => {
             let response = ApiVersionsResponse::unsupported();
-            return Ok(Some(Answer::Ready(plain(encode_response(header.correlation_id, 0, &response)?))));
+            return Ok(Handled::ready(plain(encode_response(header.correlation_id, 0, &response)?)));
         }
         Err(error) => return Err(error.into()),
     };
@@ -101,12 +122,16 @@ pub(crate) async fn handle(
     let (correlation_id, version) = (header.correlation_id, header.api_version);
     // Detached: a parked fetch must not hold the frame that it came in.
     let client_id = header.client_id.map(|id| id.detach());
-    let context = Context { broker, local: caller.local, peer: caller.peer, version, client_id };
-    let answer = respond(&context, correlation_id, request, began).await?;
-    if let Some(Answer::Ready(_)) = &answer {
+    let context =
+        Context { broker, local: caller.local, peer: caller.peer, version, client_id, request_bytes: bytes };
+    let handled = respond(&context, correlation_id, request, began).await?;
+    if let Some(Answer::Ready(_)) = &handled.answer {
         metrics::observe_request(key, began.elapsed());
     }
-    Ok(answer)
+    if handled.mute.is_some() {
+        metrics::count_throttle(key);
+    }
+    Ok(handled)
 }
 
 /// Appends, and leaves the answer to the time when the records are durable.
@@ -115,14 +140,27 @@ async fn produce(
     correlation_id: i32,
     request: ProduceRequest,
     began: Instant,
-) -> Result<Option<Answer>, Hangup> {
+) -> Result<Handled, Hangup> {
     let acks_nothing = request.acks == 0;
     let mut pending = handler::produce::handle(context, request).await;
-    match (acks_nothing, pending.first_error()) {
-        (true, None) => Ok(None),
-        (true, Some(error)) => Err(Hangup::Unacknowledged(error)),
-        (false, _) => Ok(Some(Answer::Produce { pending, correlation_id, version: context.version, began })),
+    let mute = pending.throttle();
+    let answer = match (acks_nothing, pending.first_error()) {
+        (true, None) => None,
+        (true, Some(error)) => return Err(Hangup::Unacknowledged(error)),
+        (false, _) => Some(Answer::Produce { pending, correlation_id, version: context.version, began }),
+    };
+    Ok(Handled { answer, mute })
+}
+
+/// Reads, and takes what is read from the client's quota.
+async fn fetch(context: &Context<'_>, correlation_id: i32, request: FetchRequest) -> Result<Handled, Hangup> {
+    let (response, ranges) = Box::pin(handler::fetch::handle(context, request)).await;
+    let throttle = u64::try_from(response.throttle_time_ms).ok().filter(|ms| *ms > 0);
+    let pieces = with_files(encode_response(correlation_id, context.version, &response)?, ranges);
+    if throttle.is_none() {
+        context.charge(Direction::Consumed, pieces.iter().map(Piece::len).sum());
     }
+    Ok(Handled { mute: throttle.map(Duration::from_millis), ..Handled::ready(pieces) })
 }
 
 /// The match over the APIs. The rare and large futures are boxed: a connection's own holds room for the largest of
@@ -132,14 +170,11 @@ async fn respond(
     id: i32,
     request: Request,
     began: Instant,
-) -> Result<Option<Answer>, Hangup> {
+) -> Result<Handled, Hangup> {
     let version = context.version;
     let pieces = match request {
         Request::Produce(request) => return produce(context, id, request, began).await,
-        Request::Fetch(request) => {
-            let (response, ranges) = Box::pin(handler::fetch::handle(context, request)).await;
-            with_files(encode_response(id, version, &response)?, ranges)
-        }
+        Request::Fetch(request) => return fetch(context, id, request).await,
         Request::ListOffsets(request) => {
             encode(id, version, Box::pin(handler::list_offsets::handle(context, request)).await)?
         }
@@ -164,11 +199,14 @@ async fn respond(
         Request::OffsetForLeaderEpoch(request) => {
             encode(id, version, handler::offset_for_leader_epoch::handle(context, request))?
         }
-        Request::DescribeClientQuotas(_) | Request::AlterClientQuotas(_) => {
-            return Err(Hangup::NoHandler(request.key()));
+        Request::DescribeClientQuotas(request) => {
+            encode(id, version, handler::describe_client_quotas::handle(context, request))?
+        }
+        Request::AlterClientQuotas(request) => {
+            encode(id, version, Box::pin(handler::alter_client_quotas::handle(context, request)).await)?
         }
     };
-    Ok(Some(Answer::Ready(pieces)))
+    Ok(Handled::ready(pieces))
 }
 
 fn encode<R: ApiResponse>(correlation_id: i32, version: i16, response: R) -> Result<Vec<Piece>, EncodeError> {

@@ -1,8 +1,10 @@
 //! One file per API. A handler turns a request into a response, or into one that waits; it never touches a socket.
 
+pub(crate) mod alter_client_quotas;
 pub(crate) mod api_versions;
 pub(crate) mod create_topics;
 pub(crate) mod delete_topics;
+pub(crate) mod describe_client_quotas;
 pub(crate) mod fetch;
 pub(crate) mod find_coordinator;
 pub(crate) mod init_producer_id;

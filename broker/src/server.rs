@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::connection_limits::Doorkeeper;
 use crate::listener::{self, ListenError};
 use crate::meta::{Metadata, MetadataError, ProducerIds};
+use crate::quotas::Quotas;
 use crate::shutdown::Shutdown;
 use crate::sync_scheduler::SyncScheduler;
 use crate::topics::Topics;
@@ -135,6 +136,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
     let previous_epoch = metadata.incarnation()?;
     let epoch = metadata.next_incarnation()?;
     let cluster_id = metadata.cluster_id()?;
+    let quotas = Quotas::new(metadata.quotas()?);
     let for_syncs = Arc::clone(&metadata);
     let next_epoch = Arc::new(move || match for_syncs.next_incarnation() {
         Ok(epoch) => Some(epoch),
@@ -153,6 +155,8 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         topics: Topics::default(),
         topic_changes: parking_lot::Mutex::new(()),
         producer_ids: ProducerIds::new(),
+        quotas,
+        quota_changes: parking_lot::Mutex::new(()),
         scheduler: SyncScheduler::start(next_epoch).map_err(RunError::Threads)?,
         append_slots: Semaphore::new(worker_threads() - 1),
         append_pace: AppendPace::default(),

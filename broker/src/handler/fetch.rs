@@ -16,9 +16,10 @@ use highwater_record::Offset;
 use highwater_storage::{FileRange, FirstBatch, ReadError};
 
 use super::{check_epoch, partition, topic_by_id, topic_by_name};
-use crate::context::Context;
+use crate::context::{Context, throttle_time_ms};
 use crate::metrics;
 use crate::partition::Partition;
+use crate::quotas::Allowance;
 use crate::waiters::FetchWaiter;
 
 /// The first version that names topics by id (KIP-516).
@@ -80,6 +81,14 @@ pub(crate) async fn handle(
     }
     let bytes_max =
         u32::try_from(request.max_bytes).unwrap_or(0).min(context.broker.config().fetch_bytes_max);
+    let bytes_max = match context.fetch_allowance(bytes_max) {
+        Allowance::Bytes(bytes_max) => bytes_max,
+        // Empty and without an error (Kafka: `FetchContext.getThrottledResponse`).
+        Allowance::Wait(wait) => {
+            let throttle_time_ms = throttle_time_ms(wait);
+            return (FetchResponse { throttle_time_ms, ..FetchResponse::default() }, Vec::new());
+        }
+    };
     let bytes_min = u64::try_from(request.min_bytes).unwrap_or(0).min(bytes_max.into());
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(PARKED_MAX);
     let read_committed = request.isolation_level == 1;
