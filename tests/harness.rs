@@ -1,10 +1,12 @@
 //! What the tests share.
 
 pub(crate) mod broker;
+pub(crate) mod client;
 pub(crate) mod clients;
 pub(crate) mod dump_log;
 pub(crate) mod metrics;
 pub(crate) mod process;
+pub(crate) mod quotas;
 pub(crate) mod recorder;
 pub(crate) mod skip;
 pub(crate) mod toolbox;

@@ -5,4 +5,5 @@ mod cli;
 mod connection;
 mod lifecycle;
 mod long_poll;
+mod quotas;
 mod recreated;

@@ -19,9 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use bucket::{Buckets, Scope};
-#[cfg(test)]
-pub(crate) use entity::Part;
-pub(crate) use entity::{CLIENT_ID, Entity, IP, Limits, USER};
+pub(crate) use entity::{CLIENT_ID, Entity, IP, Limits, Part, USER};
 
 /// The user of every client: there is no authentication yet (Kafka: `KafkaPrincipal.ANONYMOUS`).
 pub(crate) const ANONYMOUS: &str = "ANONYMOUS";
