@@ -8,4 +8,5 @@ mod fetch_sessions;
 mod groups;
 mod lifecycle;
 mod long_poll;
+mod quotas;
 mod recreated;

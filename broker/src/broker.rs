@@ -16,6 +16,7 @@ use crate::graves::Graves;
 use crate::groups::Groups;
 use crate::meta::{Metadata, ProducerIds};
 use crate::metrics;
+use crate::quotas::Quotas;
 use crate::shutdown::{Shutdown, Stopping};
 use crate::sync_scheduler::SyncScheduler;
 use crate::topics::Topics;
@@ -43,6 +44,9 @@ pub(crate) struct Broker {
     pub(crate) graves: Graves,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) fetch_sessions: FetchSessions,
+    pub(crate) quotas: Quotas,
+    /// Quotas are changed by one request at a time.
+    pub(crate) quota_changes: Mutex<()>,
     pub(crate) scheduler: SyncScheduler,
     /// How many appends may run on reactor threads at once: one thread always stays free (design D10).
     pub(crate) append_slots: Semaphore,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use highwater_protocol::{FrameError, SIZE_PREFIX_BYTES, frame_length};
 use thiserror::Error;
+use tokio::io::Interest;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::Instant;
 
@@ -125,6 +126,15 @@ impl Inbound {
         if open || !self.buffer.is_empty() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Completes when the peer has closed, or reset the connection whatever it has sent before.
+    pub(crate) async fn gone(&mut self) {
+        if self.buffer.is_empty() && !matches!(self.socket.peek(&mut [0]).await, Ok(1)) {
+            return;
+        }
+        // What fails here is a socket that is gone as well.
+        let _ = self.socket.ready(Interest::ERROR).await;
     }
 
     async fn large(&mut self, length: usize, mut pace: Pace) -> Result<Bytes, InboundError> {

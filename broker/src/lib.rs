@@ -29,6 +29,7 @@ mod meta;
 mod metrics;
 mod outbound;
 mod partition;
+mod quotas;
 mod recovery;
 mod server;
 mod shutdown;

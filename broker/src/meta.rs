@@ -1,10 +1,10 @@
-//! What the broker must remember besides records: cluster id, incarnation, topics, producer ids.
+//! What the broker must remember besides records: cluster id, incarnation, topics, producer ids, quotas.
 //!
 //! Typed access to the metadata store (design D6). Values are JSON, so that `segment cat` shows them readable. Every
 //! change is durable when its call returns; the calls block on the disk and belong on the blocking pool or a thread
 //! of their own, never on the reactor. Knows no protocol.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::clock;
+use crate::quotas::{Entity, Limits};
 
 const CLUSTER_ID: &str = "cluster/id";
 const INCARNATION: &str = "incarnation";
@@ -21,6 +22,7 @@ const PRODUCER_ID_NEXT: &str = "producer-id/next";
 const TOPICS: &str = "topic/";
 const DELETED: &str = "deleted/";
 const GRAVES: &str = "grave/";
+const QUOTAS: &str = "quota/";
 
 /// Producer ids are taken from the store this many at a time (Kafka: `ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
 const PRODUCER_ID_BLOCK: i64 = 1000;
@@ -183,6 +185,41 @@ impl Metadata {
     /// Forgets a tombstone once its files are gone.
     pub(crate) fn bury(&self, id: TopicId) -> Result<(), MetadataError> {
         self.write(Transaction::new().delete(format!("{DELETED}{id}")))
+    }
+
+    /// Every quota.
+    pub(crate) fn quotas(&self) -> Result<BTreeMap<Entity, Limits>, MetadataError> {
+        let entries = self.store.range(QUOTAS.as_bytes());
+        entries
+            .into_iter()
+            .map(|(key, value)| {
+                let key = String::from_utf8_lossy(&key).into_owned();
+                let entity = key.strip_prefix(QUOTAS).and_then(Entity::from_key);
+                let entity = entity.ok_or_else(|| unreadable(&key, "not an entity"))?;
+                let mut limits = Limits::default();
+                for (name, rate) in decode::<BTreeMap<String, f64>>(&key, &value.bytes)? {
+                    limits.set(&name, Some(rate)).map_err(|sentence| unreadable(&key, sentence))?;
+                }
+                Ok((entity, limits))
+            })
+            .collect()
+    }
+
+    /// Stores what `quotas` says about each of `changed`, in one transaction; nothing said is a quota removed.
+    pub(crate) fn store_quotas(
+        &self,
+        quotas: &BTreeMap<Entity, Limits>,
+        changed: &BTreeSet<Entity>,
+    ) -> Result<(), MetadataError> {
+        let mut transaction = Transaction::new();
+        for entity in changed {
+            let key = format!("{QUOTAS}{}", entity.to_key());
+            transaction = match quotas.get(entity).filter(|limits| !limits.is_empty()) {
+                Some(limits) => transaction.put(key, encode(&limits.values().collect::<BTreeMap<_, _>>())),
+                None => transaction.delete(key),
+            };
+        }
+        self.write(transaction)
     }
 
     fn read<T: for<'a> Deserialize<'a>>(&self, key: &str) -> Result<Option<T>, MetadataError> {

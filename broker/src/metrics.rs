@@ -48,6 +48,8 @@ struct Handles {
     fetch_session_partitions: Gauge,
     fetch_session_evictions: Counter,
     appends_pooled: Counter,
+    throttled_produces: Counter,
+    throttled_fetches: Counter,
     ack_wait: Histogram,
     syncs: Histogram,
     sync_failures: Counter,
@@ -91,6 +93,8 @@ impl Handles {
             fetch_session_partitions: gauge!("highwater_fetch_session_partitions"),
             fetch_session_evictions: counter!("highwater_fetch_session_evictions_total"),
             appends_pooled: counter!("highwater_appends_pooled_total"),
+            throttled_produces: counter!("highwater_throttled_total", "quota" => "producer_byte_rate"),
+            throttled_fetches: counter!("highwater_throttled_total", "quota" => "consumer_byte_rate"),
             ack_wait: histogram!("highwater_ack_wait_seconds"),
             syncs: histogram!("highwater_sync_seconds"),
             sync_failures: counter!("highwater_sync_failures_total"),
@@ -157,6 +161,10 @@ fn describe_all() {
     describe_counter!(
         "highwater_appends_pooled_total",
         "Produce requests appended on the pool instead of the reactor."
+    );
+    describe_counter!(
+        "highwater_throttled_total",
+        "Requests after which a client above its quota had to wait."
     );
     describe_histogram!("highwater_ack_wait_seconds", "Time from an append to its acknowledgement.");
     describe_histogram!("highwater_sync_seconds", "Duration of a sync to stable storage.");
@@ -271,6 +279,14 @@ pub(crate) fn observe_request(key: ApiKey, elapsed: Duration) {
     if let Some((_, count, latency)) = HANDLES.request(key) {
         count.increment(1);
         latency.record(elapsed.as_secs_f64());
+    }
+}
+
+/// A client above its quota was told to wait.
+pub(crate) fn count_throttle(key: ApiKey) {
+    match key {
+        ApiKey::Produce => HANDLES.throttled_produces.increment(1),
+        _ => HANDLES.throttled_fetches.increment(1),
     }
 }
 

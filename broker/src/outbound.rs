@@ -22,6 +22,16 @@ pub(crate) enum Piece {
     File(FileRange),
 }
 
+impl Piece {
+    /// How many bytes leave.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(range) => range.len().into(),
+        }
+    }
+}
+
 /// The bytes of answers that are ready to leave, in order.
 #[derive(Default)]
 pub(crate) struct Outbound {

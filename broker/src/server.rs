@@ -24,6 +24,7 @@ use crate::graves::Graves;
 use crate::groups::{self, Groups};
 use crate::listener::{self, ListenError};
 use crate::meta::{Metadata, MetadataError, ProducerIds};
+use crate::quotas::Quotas;
 use crate::shutdown::Shutdown;
 use crate::sync_scheduler::SyncScheduler;
 use crate::topics::Topics;
@@ -142,6 +143,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
     let previous_epoch = metadata.incarnation()?;
     let epoch = metadata.next_incarnation()?;
     let cluster_id = metadata.cluster_id()?;
+    let quotas = Quotas::new(metadata.quotas()?);
     let for_syncs = Arc::clone(&metadata);
     let next_epoch = Arc::new(move || match for_syncs.next_incarnation() {
         Ok(epoch) => Some(epoch),
@@ -162,6 +164,8 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         graves: Graves::default(),
         producer_ids: ProducerIds::new(),
         fetch_sessions: FetchSessions::new(),
+        quotas,
+        quota_changes: parking_lot::Mutex::new(()),
         scheduler: SyncScheduler::start(next_epoch).map_err(RunError::Threads)?,
         append_slots: Semaphore::new(worker_threads() - 1),
         append_pace: AppendPace::default(),

@@ -14,12 +14,13 @@ use highwater_protocol::api::{FetchRequest, FetchResponse};
 use highwater_protocol::wire::{Str, Uuid};
 use highwater_storage::FileRange;
 
-use crate::context::Context;
+use crate::context::{Context, throttle_time_ms};
 use crate::fetch::{
     AnswerForm, Ask, Fetcher, Found, Increment, Key, Naming, Reading, Session, Settled, Superseded, TopicKey,
     Turn, read,
 };
 use crate::metrics;
+use crate::quotas::Allowance;
 
 /// The first version that names topics by id (KIP-516).
 const TOPIC_ID_VERSION_MIN: i16 = 13;
@@ -64,15 +65,20 @@ pub(crate) async fn handle(
 ) -> (FetchResponse, Vec<Vec<FileRange>>) {
     let bytes_max =
         u32::try_from(request.max_bytes).unwrap_or(0).min(context.broker.config().fetch_bytes_max);
-    let form =
-        AnswerForm { version: context.version, bytes_max, read_committed: request.isolation_level == 1 };
-    let patience = Patience {
-        bytes_min: u64::try_from(request.min_bytes).unwrap_or(0).min(bytes_max.into()),
-        wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(PARKED_MAX),
-    };
+    let isolation_level = request.isolation_level;
+    let (min_bytes, max_wait_ms) = (request.min_bytes, request.max_wait_ms);
     let opened = match open(context, request) {
         Ok(opened) => opened,
         Err(code) => return (refusal(NO_SESSION, code), Vec::new()),
+    };
+    let bytes_max = match context.fetch_allowance(bytes_max) {
+        Allowance::Bytes(bytes_max) => bytes_max,
+        Allowance::Wait(wait) => return (throttled(opened.kind, wait), Vec::new()),
+    };
+    let form = AnswerForm { version: context.version, bytes_max, read_committed: isolation_level == 1 };
+    let patience = Patience {
+        bytes_min: u64::try_from(min_bytes).unwrap_or(0).min(bytes_max.into()),
+        wait: Duration::from_millis(u64::try_from(max_wait_ms).unwrap_or(0)).min(PARKED_MAX),
     };
     let answered = match run(context, &opened, form, patience).await {
         Ok(reading) => {
@@ -103,6 +109,16 @@ pub(crate) async fn handle(
 
 fn refusal(session_id: i32, code: ErrorCode) -> FetchResponse {
     FetchResponse { session_id, error_code: code.code(), ..FetchResponse::default() }
+}
+
+/// An empty answer without an error; a session goes on, a new one is not opened (Kafka:
+/// `FetchContext.getThrottledResponse`).
+fn throttled(kind: Kind, wait: Duration) -> FetchResponse {
+    let session_id = match kind {
+        Kind::Incremental(id) => id,
+        Kind::Sessionless | Kind::Opening(_) => NO_SESSION,
+    };
+    FetchResponse { session_id, throttle_time_ms: throttle_time_ms(wait), ..FetchResponse::default() }
 }
 
 /// Finds or makes the session of a request (Kafka: `FetchManager.newContext`).
