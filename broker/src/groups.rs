@@ -17,6 +17,8 @@
 mod append;
 mod load;
 mod shard;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::sync::Arc;
@@ -221,21 +223,4 @@ pub(crate) async fn forget_topic(broker: &Arc<Broker>, topic: &TopicName, id: To
         everywhere &= shard::ask(broker, index, event).await.is_ok();
     }
     everywhere
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_group_is_where_kafka_has_it() {
-        // Java: Utils.abs("...".hashCode()) % 50.
-        assert_eq!(shard_of(""), 0);
-        assert_eq!(shard_of("a"), 97 % 50);
-        assert_eq!(shard_of("group"), 98629247 % 50);
-        // A hash of Integer.MIN_VALUE counts as 0.
-        assert_eq!(shard_of("polygenelubricants"), 0);
-        // One code point beyond the basic plane is two units.
-        assert_eq!(shard_of("\u{1f600}"), (0xd83d * 31 + 0xde00) % 50);
-    }
 }

@@ -105,6 +105,21 @@ impl Shard {
         }
     }
 
+    /// Whether a task appends.
+    #[cfg(test)]
+    pub(super) fn is_driven(&self) -> bool {
+        self.inner.lock().driven
+    }
+
+    /// How many wait for a reply that the machine owes.
+    #[cfg(test)]
+    pub(super) fn parked(&self) -> usize {
+        match &self.inner.lock().state {
+            State::Active(active) => active.parked.len(),
+            State::Loading | State::Failed => 0,
+        }
+    }
+
     /// Says that the partition cannot be loaded.
     pub(super) fn fail(&self) {
         self.inner.lock().state = State::Failed;
