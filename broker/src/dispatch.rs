@@ -188,17 +188,47 @@ async fn respond(
 async fn respond_to_admins(context: &Context<'_>, id: i32, request: Request) -> Result<Vec<Piece>, Hangup> {
     let version = context.version;
     let encoded = match request {
+        Request::DeleteRecords(request) => {
+            encode(id, version, Box::pin(handler::delete_records::handle(context, request)).await)
+        }
         Request::DescribeConfigs(request) => {
             encode(id, version, handler::describe_configs::handle(context, request))
         }
         Request::AlterConfigs(request) => {
             encode(id, version, Box::pin(handler::alter_configs::handle(context, request)).await)
         }
+        Request::DescribeLogDirs(request) => {
+            encode(id, version, Box::pin(handler::describe_log_dirs::handle(context, request)).await)
+        }
         Request::CreatePartitions(request) => {
             encode(id, version, Box::pin(handler::create_partitions::handle(context, request)).await)
         }
+        Request::ElectLeaders(request) => {
+            encode(id, version, handler::elect_leaders::handle(context, request))
+        }
         Request::IncrementalAlterConfigs(request) => {
             encode(id, version, Box::pin(handler::incremental_alter_configs::handle(context, request)).await)
+        }
+        Request::AlterPartitionReassignments(request) => {
+            encode(id, version, handler::alter_partition_reassignments::handle(context, request))
+        }
+        Request::ListPartitionReassignments(_) => {
+            encode(id, version, handler::list_partition_reassignments::handle())
+        }
+        Request::DescribeQuorum(request) => {
+            encode(id, version, handler::describe_quorum::handle(context, request))
+        }
+        Request::UpdateFeatures(request) => {
+            encode(id, version, handler::update_features::handle(context, request))
+        }
+        Request::DescribeCluster(request) => {
+            encode(id, version, handler::describe_cluster::handle(context, &request))
+        }
+        Request::ListConfigResources(request) => {
+            encode(id, version, handler::list_config_resources::handle(context, &request))
+        }
+        Request::DescribeTopicPartitions(request) => {
+            encode(id, version, handler::describe_topic_partitions::handle(context, request))
         }
         other => return Err(Hangup::NoHandler(other.key())),
     };

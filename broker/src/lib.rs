@@ -20,6 +20,7 @@ mod http;
 mod in_process;
 mod inbound;
 mod listener;
+mod log_starts;
 mod meta;
 mod metrics;
 mod outbound;
