@@ -40,9 +40,6 @@ pub(crate) enum Hangup {
     /// A produce without acknowledgement failed: closing is the only way to say so.
     #[error("a produce request with acks=0 failed: {0}")]
     Unacknowledged(String),
-    /// An API whose table is known and that nobody handles.
-    #[error("{0} is not handled")]
-    NoHandler(ApiKey),
     /// The answer does not fit its version.
     #[error("the answer cannot be encoded: {0}")]
     Encode(#[from] EncodeError),
@@ -182,46 +179,48 @@ async fn respond(
         Request::Metadata(r) => answer(form, handler::metadata::handle(context, r)),
         Request::OffsetCommit(r) => answer(form, handler::offset_commit::handle(context, r)),
         Request::OffsetFetch(r) => answer(form, handler::offset_fetch::handle(context, r)),
-        Request::FindCoordinator(r) => {
-            answer(form, async move { handler::find_coordinator::handle(context, r) })
-        }
+        Request::FindCoordinator(r) => at_once(form, handler::find_coordinator::handle(context, r)),
         Request::JoinGroup(r) => answer(form, handler::join_group::handle(context, r)),
-        Request::Heartbeat(r) => answer(form, async move { handler::heartbeat::handle(context, r) }),
+        Request::Heartbeat(r) => at_once(form, handler::heartbeat::handle(context, r)),
         Request::LeaveGroup(r) => answer(form, handler::leave_group::handle(context, r)),
         Request::SyncGroup(r) => answer(form, handler::sync_group::handle(context, r)),
         Request::DescribeGroups(r) => answer(form, handler::describe_groups::handle(context, r)),
         Request::ListGroups(r) => answer(form, handler::list_groups::handle(context, r)),
-        Request::ApiVersions(r) => answer(form, async move { handler::api_versions::handle(context, &r) }),
+        Request::ApiVersions(r) => at_once(form, handler::api_versions::handle(context, &r)),
         Request::CreateTopics(r) => answer(form, handler::create_topics::handle(context, r)),
         Request::DeleteTopics(r) => answer(form, handler::delete_topics::handle(context, r)),
+        Request::DeleteRecords(r) => answer(form, handler::delete_records::handle(context, r)),
         Request::InitProducerId(r) => answer(form, handler::init_producer_id::handle(context, r)),
         Request::OffsetForLeaderEpoch(r) => {
-            answer(form, async move { handler::offset_for_leader_epoch::handle(context, r) })
+            at_once(form, handler::offset_for_leader_epoch::handle(context, r))
         }
-        Request::DescribeConfigs(r) => {
-            answer(form, async move { handler::describe_configs::handle(context, r) })
-        }
+        Request::DescribeConfigs(r) => at_once(form, handler::describe_configs::handle(context, r)),
         Request::AlterConfigs(r) => answer(form, handler::alter_configs::handle(context, r)),
+        Request::DescribeLogDirs(r) => answer(form, handler::describe_log_dirs::handle(context, r)),
         Request::CreatePartitions(r) => answer(form, handler::create_partitions::handle(context, r)),
         Request::DeleteGroups(r) => answer(form, handler::delete_groups::handle(context, r)),
+        Request::ElectLeaders(r) => at_once(form, handler::elect_leaders::handle(context, r)),
         Request::IncrementalAlterConfigs(r) => {
             answer(form, handler::incremental_alter_configs::handle(context, r))
         }
+        Request::AlterPartitionReassignments(r) => {
+            at_once(form, handler::alter_partition_reassignments::handle(context, r))
+        }
+        Request::ListPartitionReassignments(_) => {
+            at_once(form, handler::list_partition_reassignments::handle())
+        }
         Request::OffsetDelete(r) => answer(form, handler::offset_delete::handle(context, r)),
         Request::DescribeClientQuotas(r) => {
-            answer(form, async move { handler::describe_client_quotas::handle(context, r) })
+            at_once(form, handler::describe_client_quotas::handle(context, r))
         }
         Request::AlterClientQuotas(r) => answer(form, handler::alter_client_quotas::handle(context, r)),
-        Request::DeleteRecords(_)
-        | Request::DescribeLogDirs(_)
-        | Request::ElectLeaders(_)
-        | Request::AlterPartitionReassignments(_)
-        | Request::ListPartitionReassignments(_)
-        | Request::DescribeQuorum(_)
-        | Request::UpdateFeatures(_)
-        | Request::DescribeCluster(_)
-        | Request::ListConfigResources(_)
-        | Request::DescribeTopicPartitions(_) => return Err(Hangup::NoHandler(request.key())),
+        Request::DescribeQuorum(r) => at_once(form, handler::describe_quorum::handle(context, r)),
+        Request::UpdateFeatures(r) => at_once(form, handler::update_features::handle(context, r)),
+        Request::DescribeCluster(r) => at_once(form, handler::describe_cluster::handle(context, &r)),
+        Request::ListConfigResources(r) => at_once(form, handler::list_config_resources::handle(context, &r)),
+        Request::DescribeTopicPartitions(r) => {
+            at_once(form, handler::describe_topic_partitions::handle(context, r))
+        }
     };
     Ok(Handled::ready(answer.await?))
 }
@@ -233,12 +232,19 @@ struct Form {
     version: i16,
 }
 
+type Answering<'a> = Pin<Box<dyn Future<Output = Result<Vec<Piece>, EncodeError>> + Send + 'a>>;
+
+/// Encodes the response of a handler that waits for nothing.
+fn at_once<'a, R: ApiResponse + Send + 'a>(form: Form, response: R) -> Answering<'a> {
+    answer(form, std::future::ready(response))
+}
+
 /// Runs a handler and encodes its response. Boxed: a connection's own future holds room for the largest of what it
 /// awaits, and these are rare and large.
 fn answer<'a, R: ApiResponse + Send + 'a>(
     form: Form,
     handling: impl Future<Output = R> + Send + 'a,
-) -> Pin<Box<dyn Future<Output = Result<Vec<Piece>, EncodeError>> + Send + 'a>> {
+) -> Answering<'a> {
     Box::pin(async move {
         let response = handling.await;
         Ok(plain(encode_response(form.correlation_id, form.version, &response)?))

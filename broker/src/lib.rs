@@ -25,6 +25,7 @@ mod in_process;
 mod inbound;
 mod listener;
 mod log_limit;
+mod log_starts;
 mod meta;
 mod metrics;
 mod outbound;

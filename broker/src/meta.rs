@@ -1,4 +1,4 @@
-//! What the broker must remember besides records: cluster id, incarnation, topics, producer ids, quotas.
+//! What the broker must remember besides records: cluster id, incarnation, topics, log starts, producer ids, quotas.
 //!
 //! Typed access to the metadata store (design D6). Values are JSON, so that `segment cat` shows them readable. Every
 //! change is durable when its call returns; the calls block on the disk and belong on the blocking pool or a thread
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use bytes::Bytes;
-use highwater_record::{LeaderEpoch, PartitionId, ProducerId, TopicId, TopicName};
+use highwater_record::{LeaderEpoch, Offset, PartitionId, ProducerId, TopicId, TopicName};
 use highwater_storage::{MetaStore, TransactError, Transaction};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -23,6 +23,7 @@ const TOPICS: &str = "topic/";
 const DELETED: &str = "deleted/";
 const GRAVES: &str = "grave/";
 const QUOTAS: &str = "quota/";
+const LOG_STARTS: &str = "log-start/";
 
 /// Producer ids are taken from the store this many at a time (Kafka: `ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
 const PRODUCER_ID_BLOCK: i64 = 1000;
@@ -143,13 +144,18 @@ impl Metadata {
         self.write(Transaction::new().put(format!("{TOPICS}{name}"), encode(record)))
     }
 
-    /// Replaces a topic by its tombstone and lets its name rest, in one transaction.
+    /// Replaces a topic by its tombstone, forgets where its logs begin and lets its name rest, in one transaction.
     pub(crate) fn delete_topic(&self, name: &TopicName, record: &TopicRecord) -> Result<(), MetadataError> {
         let tombstone = Tombstone { name: name.to_string(), partitions: record.partitions };
         let tombstone_key = format!("{DELETED}{}", record.id);
-        let deleted =
-            Transaction::new().delete(format!("{TOPICS}{name}")).put(tombstone_key, encode(&tombstone));
-        self.write(deleted.put(format!("{GRAVES}{name}"), encode(&record.id)))
+        let mut transaction = Transaction::new()
+            .delete(format!("{TOPICS}{name}"))
+            .put(tombstone_key, encode(&tombstone))
+            .put(format!("{GRAVES}{name}"), encode(&record.id));
+        for (key, _) in self.store.range(format!("{LOG_STARTS}{}/", record.id).as_bytes()) {
+            transaction = transaction.delete(key);
+        }
+        self.write(transaction)
     }
 
     /// The names of deleted topics that rest.
@@ -166,6 +172,32 @@ impl Metadata {
     pub(crate) fn forget_graves(&self, names: &[TopicName]) -> Result<(), MetadataError> {
         let forgotten = names.iter().map(|name| format!("{GRAVES}{name}"));
         self.write(forgotten.fold(Transaction::new(), |transaction, key| transaction.delete(key)))
+    }
+
+    /// Keeps where logs begin, in one transaction.
+    pub(crate) fn set_log_starts(
+        &self,
+        starts: impl IntoIterator<Item = (TopicId, PartitionId, Offset)>,
+    ) -> Result<(), MetadataError> {
+        let transaction =
+            starts.into_iter().fold(Transaction::new(), |transaction, (id, partition, start)| {
+                transaction.put(log_start_key(id, partition), encode(&start.get()))
+            });
+        self.write(transaction)
+    }
+
+    /// Where a log begins at least, if that was kept. The log itself may begin later.
+    pub(crate) fn log_start(
+        &self,
+        id: TopicId,
+        partition: PartitionId,
+    ) -> Result<Option<Offset>, MetadataError> {
+        Ok(self.read::<i64>(&log_start_key(id, partition))?.and_then(Offset::new))
+    }
+
+    /// The end of the metadata's own log.
+    pub(crate) fn end(&self) -> i64 {
+        self.store.end().get()
     }
 
     /// Deleted topics whose files may still be there.
@@ -230,6 +262,10 @@ impl Metadata {
         self.store.transact(transaction, clock::now())?;
         Ok(())
     }
+}
+
+fn log_start_key(id: TopicId, partition: PartitionId) -> String {
+    format!("{LOG_STARTS}{id}/{partition}")
 }
 
 /// A random topic id (UUID version 4), as Kafka makes them.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use highwater_protocol::ErrorCode;
-use highwater_record::{TimestampMs, TopicId, TopicName, TopicPartition};
-use highwater_storage::Log;
+use highwater_record::{Offset, TimestampMs, TopicId, TopicName, TopicPartition};
+use highwater_storage::{Log, LogCheckpoint};
 use thiserror::Error;
 
 use crate::broker::Broker;
@@ -241,12 +241,14 @@ pub(crate) fn open_log(
     broker: &Broker,
     topic: &Topic,
     partition: &Partition,
-    known: Option<highwater_storage::LogCheckpoint>,
+    known: Option<LogCheckpoint>,
     now: TimestampMs,
 ) -> Result<Log, CreateError> {
     if let Some(found) = broker.data.topic_id(partition.id()).filter(|found| *found != topic.id) {
         return Err(CreateError::Leftover { partition: partition.id().clone(), found });
     }
+    let id = partition.id().partition;
+    let known = at_least(known, broker.metadata.log_start(topic.id, id)?);
     let config = topic.settings.log.clone();
     let dir = broker.data.partition_path(partition.id());
     let (log, recovery) = Log::open(Arc::clone(&broker.files), dir, config, known, now)?;
@@ -257,6 +259,15 @@ pub(crate) fn open_log(
         );
     }
     Ok(log)
+}
+
+/// What is known of a log whose start was also kept in the metadata: the larger start wins.
+fn at_least(known: Option<LogCheckpoint>, start: Option<Offset>) -> Option<LogCheckpoint> {
+    let Some(start) = start else { return known };
+    // Without a checkpoint nothing is known to be durable.
+    let zero = LogCheckpoint { log_start: start, recovery_point: Offset::ZERO, high_watermark: Offset::ZERO };
+    let known = known.unwrap_or(zero);
+    Some(LogCheckpoint { log_start: known.log_start.max(start), ..known })
 }
 
 /// Deletes the topic of that name and id: out of the metadata, out of service, its files out of the way, and what

@@ -3,6 +3,8 @@
 //! Versions: 1-4. Without keys, or with an empty list of them, every setting is described, as Kafka does it. Loggers,
 //! metrics of clients and groups have no settings here and are described as such. No value is a secret.
 
+use std::collections::HashSet;
+
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
@@ -22,7 +24,12 @@ struct Detail {
 
 pub(crate) fn handle(context: &Context<'_>, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let detail = Detail { synonyms: request.include_synonyms, documentation: request.include_documentation };
-    let results = request.resources.into_iter().map(|resource| describe(context, resource, detail));
+    // Each resource once: a short request cannot ask for a long answer many times over.
+    let mut seen = HashSet::new();
+    let resources = request.resources.into_iter();
+    let results = resources
+        .filter(|resource| seen.insert((resource.resource_type, resource.resource_name.clone())))
+        .map(|resource| describe(context, resource, detail));
     DescribeConfigsResponse { results: results.collect(), ..DescribeConfigsResponse::default() }
 }
 
