@@ -146,10 +146,13 @@ function readAll(consumer, topic, bounds, left, read) {
 async function group(bootstrap, { topic, group, until, session_ms = 6000, strategy, instance, pause_ms = 0 }) {
   if (strategy) throw new Unsupported('kafkajs has a round robin assignor alone')
   if (instance) throw new Unsupported('kafkajs has no static membership')
+  const heartbeatInterval = Math.floor(session_ms / 3)
   const consumer = kafka(bootstrap).consumer({
     groupId: group,
     sessionTimeout: Number(session_ms),
-    heartbeatInterval: Math.floor(session_ms / 3)
+    heartbeatInterval,
+    // The library sends no heartbeat while a fetch waits.
+    maxWaitTimeInMs: heartbeatInterval
   })
   const assignment = new Assignment()
   consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {

@@ -56,8 +56,7 @@ function shown(message) {
 
 async function consume(bootstrap, { topic, partitions, from, isolation }) {
   const groupId = `${topic}-reader-${process.pid}`
-  const levels = { read_uncommitted: FetchIsolationLevels.READ_UNCOMMITTED, read_committed: FetchIsolationLevels.READ_COMMITTED }
-  const isolationLevel = levels[isolation]
+  const isolationLevel = FetchIsolationLevels[isolation?.toUpperCase()]
   const consumer = new Consumer({ ...client(bootstrap), groupId, ...(isolation && { isolationLevel }) })
   const [begins, ends] = await offsetsBetween(consumer, topic, start(from))
   const left = new Map([...ends.entries()].filter(([partition, end]) => {
@@ -152,7 +151,8 @@ async function handle(consumer, member, batch) {
     next.set(partition, { topic: member.topic, partition, offset: offset + 1n, leaderEpoch })
   }
   await consumer.commit({ offsets: [...next.values()] })
-  print({ committed: Object.fromEntries([...next.values()].map(({ partition, offset }) => [partition, Number(offset)])) })
+  const committed = [...next.values()].map(({ partition, offset }) => [partition, Number(offset)])
+  print({ committed: Object.fromEntries(committed) })
   member.left -= batch.length
   await sleep(member.pauseMs)
 }
@@ -188,7 +188,8 @@ function topicSteps(admin, bootstrap, topic) {
     describe: () => described(admin, topic, 3),
     describe_configs: () => configs(admin, topic, '2000000'),
     alter_configs: async () => {
-      const size = { name: 'max.message.bytes', configOperation: IncrementalAlterConfigOperationTypes.SET, value: '3000000' }
+      const { SET } = IncrementalAlterConfigOperationTypes
+      const size = { name: 'max.message.bytes', configOperation: SET, value: '3000000' }
       const resource = { resourceType: ConfigResourceTypes.TOPIC, resourceName: topic, configs: [size] }
       await admin.incrementalAlterConfigs({ resources: [resource] })
       await configs(admin, topic, '3000000')
@@ -282,8 +283,9 @@ function configs(admin, topic, size) {
 
 async function offsets(admin, topic, earliest, latest) {
   const at = async timestamp => {
-    const [{ partitions }] = await admin.listOffsets({ topics: [{ name: topic, partitions: [{ partitionIndex: 0, timestamp }] }] })
-    return Number(partitions[0].offset)
+    const asked = { name: topic, partitions: [{ partitionIndex: 0, timestamp }] }
+    const [{ partitions: [found] }] = await admin.listOffsets({ topics: [asked] })
+    return Number(found.offset)
   }
   const [low, high] = [await at(ListOffsetTimestamps.EARLIEST), await at(ListOffsetTimestamps.LATEST)]
   expect(low === earliest && high === latest, `the offsets are ${low} to ${high}`)
