@@ -2,10 +2,12 @@
 
 pub(crate) mod broker;
 pub(crate) mod clients;
+pub(crate) mod drivers;
 pub(crate) mod dump_log;
 pub(crate) mod metrics;
 pub(crate) mod recorder;
 pub(crate) mod skip;
+pub(crate) mod talk;
 pub(crate) mod toolbox;
 pub(crate) mod wait;
 pub(crate) mod wire;

@@ -5,5 +5,6 @@ mod codecs;
 mod definitions;
 mod golden;
 mod lines;
+mod matrix;
 mod restart;
 mod segments;

@@ -47,10 +47,40 @@ pub(crate) fn jars() -> Result<&'static Path, Unavailable> {
     borrowed(JARS.get_or_init(install_jars))
 }
 
-/// The class path of `InteropClient`: its compiled class and the jars.
-pub(crate) fn java_class_path() -> Result<&'static Path, Unavailable> {
+/// The class path of our Java programs: their compiled classes and the jars.
+fn java_class_path() -> Result<&'static Path, Unavailable> {
     static CLASSES: OnceLock<Result<PathBuf, Unavailable>> = OnceLock::new();
     borrowed(CLASSES.get_or_init(compile_java))
+}
+
+/// One of our Java programs: a client of one test needs neither many threads nor a large heap.
+pub(crate) fn java(main: &str) -> Result<Command, Unavailable> {
+    let class_path = java_class_path()?;
+    let mut command = Command::new(program("java")?);
+    command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m", "-Xshare:auto"]);
+    command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn");
+    command.arg("-cp").arg(class_path).arg(main);
+    Ok(command)
+}
+
+/// The driver of Kafka's Java client.
+pub(crate) fn java_driver() -> Result<Command, Unavailable> {
+    java("Driver")
+}
+
+/// A driver in Go, built from the command `name` of `interop/go`.
+pub(crate) fn go_driver(name: &str) -> Result<Command, Unavailable> {
+    Err(Unavailable::Broken(format!("interop/go/{name} is not built yet")))
+}
+
+/// A driver in Python: the script `name` of `interop/python`.
+pub(crate) fn python_driver(name: &str) -> Result<Command, Unavailable> {
+    Err(Unavailable::Broken(format!("interop/python/{name} is not built yet")))
+}
+
+/// A driver in JavaScript: the script `name` of `interop/node`.
+pub(crate) fn node_driver(name: &str) -> Result<Command, Unavailable> {
+    Err(Unavailable::Broken(format!("interop/node/{name} is not built yet")))
 }
 
 /// A program of the system by name; a reason to skip if it is not installed.
@@ -138,11 +168,14 @@ fn compile_java() -> Result<PathBuf, Unavailable> {
     let jars = jars()?;
     program("java")?;
     let classes = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop-java");
-    let source = tests_dir().join("interop/java/InteropClient.java");
+    let sources = tests_dir().join("interop/java");
     let class_path = format!("{}:{}/*", classes.display(), jars.display());
     let _lock = lock("classes")?;
     let mut compile = Command::new(program("javac")?);
-    compile.arg("-d").arg(&classes).arg("-cp").arg(&class_path).arg("-Xlint:none").arg(&source);
+    compile.arg("-d").arg(&classes).arg("-cp").arg(&class_path).arg("-Xlint:none");
+    for program in ["InteropClient.java", "Driver.java", "DriverAdmin.java"] {
+        compile.arg(sources.join(program));
+    }
     checked(&mut compile)?;
     Ok(class_path.into())
 }
