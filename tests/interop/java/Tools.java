@@ -12,7 +12,8 @@ import java.io.InputStreamReader;
 import java.io.PrintStream;
 import java.lang.reflect.InvocationTargetException;
 import java.nio.charset.StandardCharsets;
-import java.util.Set;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.stream.StreamSupport;
 import org.apache.kafka.common.utils.Exit;
 
@@ -34,6 +35,9 @@ public final class Tools {
     /** What the tool wanted to end the process with. The first one counts: some catch what ends them, and go on. */
     private static Integer exit;
 
+    /** What the tool wants to do at the end of the process: some send there what they were given. */
+    private static final List<Runnable> AT_END = new ArrayList<>();
+
     public static void main(String[] args) throws Exception {
         BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         PrintStream answers = System.out;
@@ -46,8 +50,7 @@ public final class Tools {
         };
         Exit.setExitProcedure(end);
         Exit.setHaltProcedure(end);
-        // What would run at the end of the process, such as a consumer's summary, has no end to run at.
-        Exit.setShutdownHookAdder((name, hook) -> {});
+        Exit.setShutdownHookAdder((name, hook) -> AT_END.add(hook));
         for (String line = lines.readLine(); line != null; line = lines.readLine()) {
             answers.println(run(JSON.readTree(line)));
             answers.flush();
@@ -64,23 +67,18 @@ public final class Tools {
         String[] arguments = StreamSupport.stream(line.get("arguments").spliterator(), false)
                 .map(JsonNode::asText)
                 .toArray(String[]::new);
-        Set<Thread> before = Thread.getAllStackTraces().keySet();
         try {
             Class.forName(line.get("tool").asText())
                     .getMethod("main", String[].class)
                     .invoke(null, (Object) arguments);
-            // A process would go on until they end.
-            for (Thread thread : Thread.getAllStackTraces().keySet()) {
-                if (!before.contains(thread) && !thread.isDaemon()) {
-                    thread.join();
-                }
-            }
         } catch (InvocationTargetException thrown) {
             if (!(thrown.getCause() instanceof Ended)) {
                 thrown.getCause().printStackTrace();
                 exit = exit == null ? 1 : exit;
             }
         }
+        List.copyOf(AT_END).forEach(Runnable::run);
+        AT_END.clear();
         return JSON.createObjectNode()
                 .put("exit", exit == null ? 0 : exit)
                 .put("out", out.toString(StandardCharsets.UTF_8))

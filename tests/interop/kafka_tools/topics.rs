@@ -42,7 +42,7 @@ fn kafka_topics_is_told_why_a_topic_cannot_be_created() -> anyhow::Result<()> {
     let Some(mut session) = Session::start()? else { return Ok(()) };
     let refusals = [
         ("--create --topic a+b", "InvalidTopicException"),
-        ("--create --topic none --partitions 0", "InvalidPartitionsException"),
+        ("--create --topic none --partitions 0", "must be greater than 0"),
         ("--create --topic copies --replication-factor 40000", "replication"),
         ("--create --topic odd --config max.message.bytes=many", "max.message.bytes"),
         ("--create --topic odd --config no.such.config=1", "no.such.config"),
