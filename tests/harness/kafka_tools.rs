@@ -14,6 +14,9 @@ use super::toolbox;
 /// Seconds after which the tools of one test are taken to hang.
 const PATIENCE: &str = "300";
 
+/// The program that runs tools in one process.
+const ALL: &str = "Tools";
+
 /// A tool, by the name of its script.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Tool {
@@ -108,13 +111,14 @@ pub(crate) struct Said {
 
 /// Installs the tools, if they are not there.
 pub(crate) fn install() -> Result<(), Unavailable> {
-    command().map(drop)
+    command(ALL).map(drop)
 }
 
 impl KafkaTools {
     /// Starts the process.
     pub(crate) fn start() -> anyhow::Result<Self> {
-        let mut command = command().map_err(|why| anyhow::anyhow!("Kafka's tools are not there: {why:?}"))?;
+        let mut command =
+            command(ALL).map_err(|why| anyhow::anyhow!("Kafka's tools are not there: {why:?}"))?;
         command.stdin(Stdio::piped());
         Ok(Self { process: Running::spawn(command)? })
     }
@@ -139,8 +143,16 @@ impl KafkaTools {
     }
 }
 
-fn command() -> Result<Command, Unavailable> {
-    let java = toolbox::java("Tools")?;
+/// Runs a tool in a process of its own, for those that act when their process ends, and returns what it printed.
+pub(crate) fn run_alone(tool: Tool, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut command =
+        command(tool.class()).map_err(|why| anyhow::anyhow!("{tool:?} is not there: {why:?}"))?;
+    command.args(arguments).stdin(Stdio::null());
+    Ok(String::from_utf8(Running::spawn(command)?.finish()?)?)
+}
+
+fn command(class: &str) -> Result<Command, Unavailable> {
+    let java = toolbox::java(class)?;
     let mut command = Command::new(toolbox::program("timeout")?);
     command.args(["--kill-after=5", PATIENCE]).arg(java.get_program()).args(java.get_args());
     Ok(command)

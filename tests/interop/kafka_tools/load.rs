@@ -7,15 +7,18 @@ use super::{Session, has};
 use crate::harness::kafka_tools::Tool::{
     ConsumerPerformance, EndToEndLatency, ProducerPerformance, VerifiableConsumer, VerifiableProducer,
 };
+use crate::harness::kafka_tools::run_alone;
 
 #[test]
 fn the_verifiable_tools_count_the_same_records() -> anyhow::Result<()> {
     let Some(mut session) = Session::start()? else { return Ok(()) };
     let topic = session.create("verified", 3)?;
 
-    let sent = session.run(VerifiableProducer, &format!("--topic {topic} --max-messages 500"))?;
-    let consume = format!("--topic {topic} --group-id {topic} --max-messages 500 --reset-policy earliest");
-    let read = session.run(VerifiableConsumer, &consume)?;
+    let bootstrap = session.target.bootstrap();
+    let both = ["--bootstrap-server", &bootstrap, "--topic", &topic, "--max-messages", "500"];
+    let sent = run_alone(VerifiableProducer, &both)?;
+    let group = ["--group-id", &topic, "--reset-policy", "earliest"];
+    let read = run_alone(VerifiableConsumer, &[&both[..], &group].concat())?;
 
     ensure!(sent.matches("\"producer_send_success\"").count() == 500, "{sent}");
     let events = read.lines().map(|line| Ok(serde_json::from_str(line)?));
