@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod clients;
 pub(crate) mod drivers;
 pub(crate) mod dump_log;
+pub(crate) mod kafka_tools;
 pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod quotas;
