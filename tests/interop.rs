@@ -8,3 +8,4 @@ mod lines;
 mod matrix;
 mod restart;
 mod segments;
+mod shippers;
