@@ -14,6 +14,7 @@ mod gate;
 mod greed;
 pub(crate) mod history;
 mod kills;
+mod lost_commits;
 pub(crate) mod mounts;
 mod power_cuts;
 mod producer;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_group::{Answered, CommitOffset, CommitRequest, HeartbeatRequest, WantedOffset};
+use highwater_group::{CommitOffset, CommitRequest, HeartbeatRequest, WantedOffset};
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::{
     self, JoinGroupRequest, ListGroupsRequest, OffsetFetchRequest, SyncGroupRequest, offset_fetch,
@@ -246,6 +246,21 @@ async fn a_deletion_waits_for_groups_that_are_out_of_service() {
     recover(&broker).await;
     assert_eq!(offsets_held(&broker).await, 0);
     assert!(broker.metadata.tombstones().unwrap().is_empty());
+    close(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_whose_topic_the_metadata_has_lost_are_not_taken_for_empty() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = in_service(&directory).await;
+    commit(&broker, 7).await.unwrap();
+    close(broker).await;
+    std::fs::remove_dir_all(directory.path().join("data/__cluster_metadata-0")).unwrap();
+
+    let broker = open(&directory).await;
+    recover(&broker).await;
+
+    assert_eq!(committed(&broker).await, Err(Unavailable::Lost));
     close(broker).await;
 }
 
