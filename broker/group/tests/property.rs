@@ -213,7 +213,7 @@ impl World {
             }
             Op::Commit { group, member, topic, offset, retention } => {
                 let member = member.and_then(|index| self.member(index));
-                self.commit(group, member, topic, offset, retention);
+                self.commit(group, member, (topic, offset, retention));
             }
             Op::Abandon { call } => {
                 if let Some(call) = self.parked.keys().nth(call).copied() {
@@ -350,9 +350,7 @@ impl World {
         &mut self,
         group: usize,
         member: Option<Membership>,
-        topic: usize,
-        offset: i64,
-        retention: bool,
+        (topic, offset, retention): (usize, i64, bool),
     ) {
         let simple = Membership {
             group: Str::from(GROUPS[group]),

@@ -46,6 +46,7 @@ transcripts! {
     a_member_without_id_must_come_back_with_one
     old_versions_join_at_once
     an_id_that_nobody_comes_back_with_expires
+    an_id_that_was_given_out_outlives_the_search_for_old_offsets
     the_protocol_with_the_most_votes_wins
     the_leader_decides_between_equal_votes
     a_member_without_a_common_protocol_is_refused
@@ -71,6 +72,8 @@ transcripts! {
     a_static_member_that_changes_the_vote_makes_the_group_rebalance
     a_static_member_that_takes_over_fences_the_one_that_waits
     a_static_member_that_takes_over_in_the_sync_phase_begins_it_anew
+    a_static_member_that_takes_over_may_sync_for_the_old_one
+    a_static_member_that_takes_over_waits_like_others
     a_static_member_is_kept_at_the_rebalance_timeout
     a_group_of_absent_static_members_waits_for_their_sessions
     a_static_member_comes_back_while_the_group_rebalances
