@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use highwater_group::{Counts, GroupState, Reason};
 use highwater_protocol::ApiKey;
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
@@ -42,12 +43,26 @@ struct Handles {
     fetches_cold: Counter,
     fetches_parked: Gauge,
     fetch_wakes: Counter,
+    fetch_partitions_read: Counter,
+    fetch_sessions: Gauge,
+    fetch_session_partitions: Gauge,
+    fetch_session_evictions: Counter,
     appends_pooled: Counter,
+    throttled_produces: Counter,
+    throttled_fetches: Counter,
     ack_wait: Histogram,
     syncs: Histogram,
     sync_failures: Counter,
     partitions: Gauge,
     topics: Gauge,
+    groups: [(GroupState, Gauge); 4],
+    group_members: Gauge,
+    group_offsets: Gauge,
+    group_rebalances: [Counter; Reason::ALL.len()],
+    group_sessions_expired: Counter,
+    group_offsets_expired: Counter,
+    group_records: Counter,
+    groups_load: Gauge,
 }
 
 impl Handles {
@@ -73,12 +88,33 @@ impl Handles {
             fetches_cold: counter!("highwater_fetches_cold_total"),
             fetches_parked: gauge!("highwater_fetches_parked"),
             fetch_wakes: counter!("highwater_fetch_wakes_total"),
+            fetch_partitions_read: counter!("highwater_fetch_partitions_read_total"),
+            fetch_sessions: gauge!("highwater_fetch_sessions"),
+            fetch_session_partitions: gauge!("highwater_fetch_session_partitions"),
+            fetch_session_evictions: counter!("highwater_fetch_session_evictions_total"),
             appends_pooled: counter!("highwater_appends_pooled_total"),
+            throttled_produces: counter!("highwater_throttled_total", "quota" => "producer_byte_rate"),
+            throttled_fetches: counter!("highwater_throttled_total", "quota" => "consumer_byte_rate"),
             ack_wait: histogram!("highwater_ack_wait_seconds"),
             syncs: histogram!("highwater_sync_seconds"),
             sync_failures: counter!("highwater_sync_failures_total"),
             partitions: gauge!("highwater_partitions"),
             topics: gauge!("highwater_topics"),
+            groups: [
+                GroupState::Empty,
+                GroupState::PreparingRebalance,
+                GroupState::CompletingRebalance,
+                GroupState::Stable,
+            ]
+            .map(|state| (state, gauge!("highwater_groups", "state" => state.name()))),
+            group_members: gauge!("highwater_group_members"),
+            group_offsets: gauge!("highwater_group_offsets"),
+            group_rebalances: Reason::ALL
+                .map(|reason| counter!("highwater_group_rebalances_total", "reason" => reason.name())),
+            group_sessions_expired: counter!("highwater_group_sessions_expired_total"),
+            group_offsets_expired: counter!("highwater_group_offsets_expired_total"),
+            group_records: counter!("highwater_group_records_total"),
+            groups_load: gauge!("highwater_groups_load_seconds"),
         }
     }
 
@@ -113,8 +149,22 @@ fn describe_all() {
     describe_gauge!("highwater_fetches_parked", "Long polls that are waiting.");
     describe_counter!("highwater_fetch_wakes_total", "Long polls woken because their bytes were there.");
     describe_counter!(
+        "highwater_fetch_partitions_read_total",
+        "Partitions that fetches looked at; of a session only those that moved."
+    );
+    describe_gauge!("highwater_fetch_sessions", "Fetch sessions that are kept.");
+    describe_gauge!("highwater_fetch_session_partitions", "Partitions of all fetch sessions.");
+    describe_counter!(
+        "highwater_fetch_session_evictions_total",
+        "Fetch sessions that gave way to others; their clients begin anew."
+    );
+    describe_counter!(
         "highwater_appends_pooled_total",
         "Produce requests appended on the pool instead of the reactor."
+    );
+    describe_counter!(
+        "highwater_throttled_total",
+        "Requests after which a client above its quota had to wait."
     );
     describe_histogram!("highwater_ack_wait_seconds", "Time from an append to its acknowledgement.");
     describe_histogram!("highwater_sync_seconds", "Duration of a sync to stable storage.");
@@ -124,6 +174,24 @@ fn describe_all() {
     );
     describe_gauge!("highwater_partitions", "Partitions of all topics.");
     describe_gauge!("highwater_topics", "Topics.");
+    describe_groups();
+}
+
+fn describe_groups() {
+    describe_gauge!("highwater_groups", "Consumer groups, by state.");
+    describe_gauge!("highwater_group_members", "Members of all consumer groups.");
+    describe_gauge!("highwater_group_offsets", "Committed offsets, one per group and partition.");
+    describe_counter!("highwater_group_rebalances_total", "Rebalances begun, by reason.");
+    describe_counter!(
+        "highwater_group_sessions_expired_total",
+        "Members dropped because they were silent for their session timeout."
+    );
+    describe_counter!("highwater_group_offsets_expired_total", "Committed offsets that expired.");
+    describe_counter!(
+        "highwater_group_records_total",
+        "Records appended for groups: commits, tombstones and the groups themselves."
+    );
+    describe_gauge!("highwater_groups_load_seconds", "How long the groups took to load at the start.");
 }
 
 /// Installs the recorder and registers every metric, so that `/metrics` shows zeros instead of nothing.
@@ -180,6 +248,22 @@ pub(crate) fn count_fetch_wake() {
     HANDLES.fetch_wakes.increment(1);
 }
 
+/// Fetches looked at `count` partitions.
+pub(crate) fn count_partitions_read(count: usize) {
+    HANDLES.fetch_partitions_read.increment(count as u64);
+}
+
+/// How many fetch sessions there are, and partitions in them.
+pub(crate) fn set_fetch_sessions(sessions: usize, partitions: usize) {
+    HANDLES.fetch_sessions.set(sessions as f64);
+    HANDLES.fetch_session_partitions.set(partitions as f64);
+}
+
+/// Fetch sessions gave way to others.
+pub(crate) fn count_fetch_session_evictions(count: u64) {
+    HANDLES.fetch_session_evictions.increment(count);
+}
+
 /// A connection was refused for its protocol.
 pub(crate) fn count_refused_connection() {
     HANDLES.connections_refused.increment(1);
@@ -195,6 +279,14 @@ pub(crate) fn observe_request(key: ApiKey, elapsed: Duration) {
     if let Some((_, count, latency)) = HANDLES.request(key) {
         count.increment(1);
         latency.record(elapsed.as_secs_f64());
+    }
+}
+
+/// A client above its quota was told to wait.
+pub(crate) fn count_throttle(key: ApiKey) {
+    match key {
+        ApiKey::Produce => HANDLES.throttled_produces.increment(1),
+        _ => HANDLES.throttled_fetches.increment(1),
     }
 }
 
@@ -238,4 +330,40 @@ pub(crate) fn count_sync_failure() {
 pub(crate) fn set_topics(topics: usize, partitions: usize) {
     HANDLES.topics.set(topics as f64);
     HANDLES.partitions.set(partitions as f64);
+}
+
+/// What the groups of one partition are now, and what they were when this was told last.
+pub(crate) fn count_groups(before: &Counts, after: &Counts) {
+    let rebalances = after.rebalances.iter().zip(before.rebalances);
+    for (counter, (after, before)) in HANDLES.group_rebalances.iter().zip(rebalances) {
+        counter.increment(after.saturating_sub(before));
+    }
+    HANDLES.group_sessions_expired.increment(after.sessions_expired.saturating_sub(before.sessions_expired));
+    HANDLES.group_offsets_expired.increment(after.offsets_expired.saturating_sub(before.offsets_expired));
+}
+
+/// What the groups of all partitions are now.
+pub(crate) fn set_groups(partitions: &[Counts]) {
+    let sum = |field: fn(&Counts) -> usize| partitions.iter().map(field).sum::<usize>() as f64;
+    for (state, gauge) in &HANDLES.groups {
+        gauge.set(match state {
+            GroupState::Empty => sum(|counts| counts.empty),
+            GroupState::PreparingRebalance => sum(|counts| counts.preparing_rebalance),
+            GroupState::CompletingRebalance => sum(|counts| counts.completing_rebalance),
+            GroupState::Stable => sum(|counts| counts.stable),
+            GroupState::Dead => 0.0,
+        });
+    }
+    HANDLES.group_members.set(sum(|counts| counts.members));
+    HANDLES.group_offsets.set(sum(|counts| counts.offsets));
+}
+
+/// Records of groups were appended.
+pub(crate) fn count_group_records(records: usize) {
+    HANDLES.group_records.increment(records as u64);
+}
+
+/// The groups of all partitions were loaded in `elapsed`.
+pub(crate) fn observe_groups_load(elapsed: Duration) {
+    HANDLES.groups_load.set(elapsed.as_secs_f64());
 }

@@ -1,6 +1,7 @@
 //! The life of a broker: bind, open, recover, serve, stop.
 //!
-//! The port opens before the partitions have recovered; until then they answer NOT_LEADER_OR_FOLLOWER. Neither start
+//! The port opens before the partitions have recovered; until then they answer NOT_LEADER_OR_FOLLOWER, and groups
+//! COORDINATOR_LOAD_IN_PROGRESS until they are loaded, which comes after it. Neither start
 //! nor stop syncs partition by partition: one `syncfs` makes all recovered tails, or all that is left, durable.
 
 use std::future::Future;
@@ -14,11 +15,16 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::broker::{AppendPace, Broker, RecoveryProgress};
+use crate::broker::{AppendPace, Broker, DECODES_MAX, RecoveryProgress};
 use crate::buffers::BufferPool;
 use crate::config::Config;
+use crate::connection_limits::Doorkeeper;
+use crate::fetch::FetchSessions;
+use crate::graves::Graves;
+use crate::groups::{self, Groups};
 use crate::listener::{self, ListenError};
 use crate::meta::{Metadata, MetadataError, ProducerIds};
+use crate::quotas::Quotas;
 use crate::shutdown::Shutdown;
 use crate::sync_scheduler::SyncScheduler;
 use crate::topics::Topics;
@@ -90,18 +96,22 @@ pub async fn run(
     let broker = tokio::task::spawn_blocking(move || open(config)).await??;
 
     let mut serving = JoinSet::new();
+    let door = Doorkeeper::new(broker.config().connections);
     for listener in listeners {
-        serving.spawn(listener::serve(listener, Arc::clone(&broker)));
+        serving.spawn(listener::serve(listener, Arc::clone(&door), Arc::clone(&broker)));
     }
     let recovering = Arc::clone(&broker);
     tokio::task::spawn_blocking(move || recovery::recover(&recovering)).await?;
+    recovery::finish_deletions(&broker).await;
     let checkpoints = tokio::spawn(checkpointer::run(Arc::clone(&broker)));
+    let timers = tokio::spawn(groups::run_timers(Arc::clone(&broker)));
     ready(&Ready { addresses, data: broker.data.path().to_owned(), took: began.elapsed() });
 
     stop.await;
     tracing::info!("stopping");
     broker.shutdown.stop();
     checkpoints.await?;
+    timers.await?;
     let drained =
         tokio::time::timeout(DRAIN_DEADLINE, async { while serving.join_next().await.is_some() {} }).await;
     if drained.is_err() {
@@ -133,6 +143,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
     let previous_epoch = metadata.incarnation()?;
     let epoch = metadata.next_incarnation()?;
     let cluster_id = metadata.cluster_id()?;
+    let quotas = Quotas::new(metadata.quotas()?);
     let for_syncs = Arc::clone(&metadata);
     let next_epoch = Arc::new(move || match for_syncs.next_incarnation() {
         Ok(epoch) => Some(epoch),
@@ -150,13 +161,19 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         previous_epoch,
         topics: Topics::default(),
         topic_changes: parking_lot::Mutex::new(()),
+        graves: Graves::default(),
         producer_ids: ProducerIds::new(),
+        fetch_sessions: FetchSessions::new(),
+        quotas,
+        quota_changes: parking_lot::Mutex::new(()),
         scheduler: SyncScheduler::start(next_epoch).map_err(RunError::Threads)?,
         append_slots: Semaphore::new(worker_threads() - 1),
         append_pace: AppendPace::default(),
+        decode_slots: Semaphore::new(DECODES_MAX),
         buffers: Arc::new(BufferPool::default()),
         shutdown: Shutdown::new(),
         recovery: RecoveryProgress::default(),
+        groups: Groups::new(),
         config,
     });
     recovery::register(&broker)?;

@@ -57,11 +57,8 @@ impl Client {
                 command.arg(toolbox::python()?).arg(script)
             }
             Self::Java => {
-                // A client of one test needs neither many threads nor a large heap.
-                let class_path = toolbox::java_class_path()?;
-                command.args(["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m"]);
-                command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn");
-                command.arg("-cp").arg(class_path).arg("InteropClient")
+                let java = toolbox::java("InteropClient")?;
+                command.arg(java.get_program()).args(java.get_args())
             }
         };
         command.stdin(Stdio::null());

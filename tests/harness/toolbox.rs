@@ -1,4 +1,5 @@
-//! What the tests install for themselves: Debian's kcat, a Python environment, Java's jars and classes.
+//! What the tests install for themselves: Debian's kcat, a Python environment, Java's jars and classes, programs in Go,
+//! packages of Node.
 //!
 //! Each is installed at most once in a run, however many tests ask, and reused by later runs: a marker written
 //! last says that it is complete and from what it was made. A file lock keeps other processes out meanwhile.
@@ -10,10 +11,7 @@ use std::sync::OnceLock;
 
 use super::skip::{Absent, Unavailable};
 
-/// The release of confluent-kafka, and so of librdkafka, that stands for the current one.
-const CONFLUENT_KAFKA: &str = "confluent-kafka==2.16.1";
-
-/// What pip, apt and Maven say when they cannot reach the place where packages come from.
+/// What pip, apt, Maven, Go and npm say when they cannot reach the place where packages come from.
 const REGISTRY_IS_AWAY: &[&str] = &[
     "Temporary failure",
     "Could not resolve",
@@ -27,6 +25,12 @@ const REGISTRY_IS_AWAY: &[&str] = &[
     "No matching distribution found",
     "Unable to locate package",
     "has no installation candidate",
+    "dial tcp",
+    "EAI_AGAIN",
+    "ECONNREFUSED",
+    "ENETUNREACH",
+    "ENOTFOUND",
+    "ETIMEDOUT",
 ];
 
 /// The kcat of the distribution.
@@ -35,7 +39,7 @@ pub(crate) fn kcat() -> Result<&'static Path, Unavailable> {
     borrowed(KCAT.get_or_init(install_kcat))
 }
 
-/// The Python interpreter of an environment that has confluent-kafka.
+/// The Python interpreter of an environment that has what `interop/python/requirements.txt` names.
 pub(crate) fn python() -> Result<&'static Path, Unavailable> {
     static PYTHON: OnceLock<Result<PathBuf, Unavailable>> = OnceLock::new();
     borrowed(PYTHON.get_or_init(install_python))
@@ -47,10 +51,64 @@ pub(crate) fn jars() -> Result<&'static Path, Unavailable> {
     borrowed(JARS.get_or_init(install_jars))
 }
 
-/// The class path of `InteropClient`: its compiled class and the jars.
-pub(crate) fn java_class_path() -> Result<&'static Path, Unavailable> {
+/// The class path of our Java programs: their compiled classes and the jars.
+fn java_class_path() -> Result<&'static Path, Unavailable> {
     static CLASSES: OnceLock<Result<PathBuf, Unavailable>> = OnceLock::new();
     borrowed(CLASSES.get_or_init(compile_java))
+}
+
+/// One of our Java programs: a client of one test needs neither many threads nor a large heap.
+pub(crate) fn java(main: &str) -> Result<Command, Unavailable> {
+    let class_path = java_class_path()?;
+    let mut command = Command::new(program("java")?);
+    command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m", "-Xshare:auto"]);
+    command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn");
+    command.arg("-cp").arg(class_path).arg(main);
+    Ok(command)
+}
+
+/// The driver of Kafka's Java client.
+pub(crate) fn java_driver() -> Result<Command, Unavailable> {
+    java("Driver")
+}
+
+/// A driver in Go, built from the command `name` of `interop/go`.
+pub(crate) fn go_driver(name: &str) -> Result<Command, Unavailable> {
+    Ok(Command::new(go_drivers()?.join(name)))
+}
+
+/// The directory of the drivers in Go.
+fn go_drivers() -> Result<&'static Path, Unavailable> {
+    static DRIVERS: OnceLock<Result<PathBuf, Unavailable>> = OnceLock::new();
+    borrowed(DRIVERS.get_or_init(build_go))
+}
+
+/// A driver in Python: the script `name` of `interop/python`.
+pub(crate) fn python_driver(name: &str) -> Result<Command, Unavailable> {
+    let mut command = Command::new(python()?);
+    // Compiled files would lie among the sources.
+    command.arg("-B").arg(tests_dir().join("interop/python").join(name));
+    Ok(command)
+}
+
+/// The driver of kcat, which is a script around it.
+pub(crate) fn kcat_driver() -> Result<Command, Unavailable> {
+    kcat()?;
+    python_driver("kcat_driver.py")
+}
+
+/// A driver in JavaScript: the script `name` of `interop/node`.
+pub(crate) fn node_driver(name: &str) -> Result<Command, Unavailable> {
+    let drivers = node_drivers()?;
+    let mut command = Command::new(drivers.join("node_modules/.bin/node"));
+    command.arg(drivers.join(name));
+    Ok(command)
+}
+
+/// The directory of the drivers in JavaScript, with their packages and the Node that they run on.
+fn node_drivers() -> Result<&'static Path, Unavailable> {
+    static DRIVERS: OnceLock<Result<PathBuf, Unavailable>> = OnceLock::new();
+    borrowed(DRIVERS.get_or_init(install_node))
 }
 
 /// A program of the system by name; a reason to skip if it is not installed.
@@ -76,6 +134,38 @@ pub(crate) fn debian(name: &str, package: &str) -> Result<PathBuf, Unavailable> 
     program(name)
 }
 
+/// Debian's `packages` with what they need and the system lacks, as files below the folder that is returned.
+///
+/// They are unpacked and not installed: the packages of two syslog daemons exclude each other and the one that the
+/// system runs, and none of this is the system's business.
+pub(crate) fn unpacked(name: &str, packages: &[&str]) -> Result<PathBuf, Unavailable> {
+    let folder = tests_dir().join(".debian").join(name);
+    let wanted = packages.join(" ");
+    let (apt, dpkg) = (program("apt-get")?, program("dpkg-deb")?);
+    let _lock = lock("apt")?;
+    if is_complete(&folder, &wanted) {
+        return Ok(folder);
+    }
+    let archives = folder.join("archives");
+    fs::create_dir_all(archives.join("partial")).map_err(broken("make a folder for packages"))?;
+    // Only root may renew the package lists; if they cannot be, the download says why.
+    let _ = run(Command::new(&apt).arg("update"));
+    let mut download = Command::new(&apt);
+    // What is installed already is fetched as well, and no lock of the system is taken for it.
+    download.args(["install", "--yes", "--no-install-recommends", "--reinstall", "--download-only"]);
+    download.args(["-o", "Debug::NoLocking=true", "-o"]);
+    download.arg(format!("Dir::Cache::archives={}/", archives.display())).args(packages);
+    checked(&mut download)?;
+    for file in fs::read_dir(&archives).map_err(broken("list packages"))? {
+        let file = file.map_err(broken("list packages"))?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            checked(Command::new(&dpkg).arg("--extract").arg(file).arg(&folder))?;
+        }
+    }
+    complete(&folder, &wanted)?;
+    Ok(folder)
+}
+
 /// The folder of the tests in the sources.
 pub(crate) fn tests_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -99,8 +189,10 @@ fn install_kcat() -> Result<PathBuf, Unavailable> {
 fn install_python() -> Result<PathBuf, Unavailable> {
     let environment = tests_dir().join(".venv");
     let interpreter = environment.join("bin/python");
+    let requirements = tests_dir().join("interop/python/requirements.txt");
+    let wanted = fs::read_to_string(&requirements).map_err(broken("read the requirements"))?;
     let _lock = lock("python")?;
-    if is_complete(&environment, CONFLUENT_KAFKA) {
+    if is_complete(&environment, &wanted) {
         return Ok(interpreter);
     }
     let mut create = Command::new(program("python3")?);
@@ -109,8 +201,10 @@ fn install_python() -> Result<PathBuf, Unavailable> {
         return Err(Absent::Toolchain("python3 has no venv".to_owned()).into());
     }
     check(&create, &created)?;
-    checked(Command::new(&interpreter).args(["-m", "pip", "install", "--quiet", CONFLUENT_KAFKA]))?;
-    complete(&environment, CONFLUENT_KAFKA)?;
+    let mut install = Command::new(&interpreter);
+    install.args(["-m", "pip", "install", "--quiet", "--only-binary=:all:", "--requirement"]);
+    checked(install.arg(&requirements))?;
+    complete(&environment, &wanted)?;
     Ok(interpreter)
 }
 
@@ -138,13 +232,47 @@ fn compile_java() -> Result<PathBuf, Unavailable> {
     let jars = jars()?;
     program("java")?;
     let classes = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop-java");
-    let source = tests_dir().join("interop/java/InteropClient.java");
+    let sources = tests_dir().join("interop/java");
     let class_path = format!("{}:{}/*", classes.display(), jars.display());
     let _lock = lock("classes")?;
     let mut compile = Command::new(program("javac")?);
-    compile.arg("-d").arg(&classes).arg("-cp").arg(&class_path).arg("-Xlint:none").arg(&source);
+    compile.arg("-d").arg(&classes).arg("-cp").arg(&class_path).arg("-Xlint:none");
+    for program in ["InteropClient.java", "Driver.java", "DriverAdmin.java", "Tools.java"] {
+        compile.arg(sources.join(program));
+    }
     checked(&mut compile)?;
     Ok(class_path.into())
+}
+
+/// Go itself knows what is built already.
+fn build_go() -> Result<PathBuf, Unavailable> {
+    let drivers = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop-go");
+    let go = program("go")?;
+    let _lock = lock("go")?;
+    fs::create_dir_all(&drivers).map_err(broken("create the directory of the drivers"))?;
+    let mut build = Command::new(go);
+    build.current_dir(tests_dir().join("interop/go"));
+    build.args(["build", "-buildvcs=false", "-o"]).arg(&drivers).args(["./franz", "./sarama"]);
+    checked(&mut build)?;
+    Ok(drivers)
+}
+
+fn install_node() -> Result<PathBuf, Unavailable> {
+    let drivers = tests_dir().join("interop/node");
+    let packages = drivers.join("node_modules");
+    let wanted =
+        fs::read_to_string(drivers.join("package-lock.json")).map_err(broken("read the lock file"))?;
+    let npm = program("npm")?;
+    let _lock = lock("node")?;
+    if is_complete(&packages, &wanted) {
+        return Ok(drivers);
+    }
+    let mut install = Command::new(npm);
+    // No package of ours needs a script to be installed.
+    install.current_dir(&drivers).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+    checked(&mut install)?;
+    complete(&packages, &wanted)?;
+    Ok(drivers)
 }
 
 fn marker(directory: &Path) -> PathBuf {

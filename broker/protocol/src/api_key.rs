@@ -7,8 +7,15 @@ use std::fmt;
 use highwater_wire::{Message, Versions};
 
 use crate::api::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FindCoordinatorRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
+    DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+    ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UpdateFeaturesRequest,
 };
 
 /// An API that the broker serves.
@@ -23,18 +30,70 @@ pub enum ApiKey {
     ListOffsets = 2,
     /// Describe brokers and topics.
     Metadata = 3,
+    /// Store how far a group has read.
+    OffsetCommit = 8,
+    /// Say how far a group has read.
+    OffsetFetch = 9,
     /// Find the coordinator of a group or transaction.
     FindCoordinator = 10,
+    /// Make a client a member of a group.
+    JoinGroup = 11,
+    /// Keep a member of a group alive.
+    Heartbeat = 12,
+    /// Take members out of a group.
+    LeaveGroup = 13,
+    /// Hand out the assignment of a group.
+    SyncGroup = 14,
+    /// Tell the state and members of groups.
+    DescribeGroups = 15,
+    /// List the groups.
+    ListGroups = 16,
     /// Describe the APIs.
     ApiVersions = 18,
     /// Create topics.
     CreateTopics = 19,
     /// Delete topics.
     DeleteTopics = 20,
+    /// Move where partitions start.
+    DeleteRecords = 21,
     /// Hand out a producer id.
     InitProducerId = 22,
     /// Find where a leader epoch ended.
     OffsetForLeaderEpoch = 23,
+    /// Describe the settings of topics and brokers.
+    DescribeConfigs = 32,
+    /// Replace the settings of topics and brokers.
+    AlterConfigs = 33,
+    /// Describe the data directories.
+    DescribeLogDirs = 35,
+    /// Add partitions to topics.
+    CreatePartitions = 37,
+    /// Delete groups.
+    DeleteGroups = 42,
+    /// Elect leaders.
+    ElectLeaders = 43,
+    /// Change settings of topics and brokers.
+    IncrementalAlterConfigs = 44,
+    /// Move replicas to other brokers.
+    AlterPartitionReassignments = 45,
+    /// List the moves of replicas that go on.
+    ListPartitionReassignments = 46,
+    /// Delete offsets of a group.
+    OffsetDelete = 47,
+    /// Describe the quotas of clients.
+    DescribeClientQuotas = 48,
+    /// Set and remove quotas of clients.
+    AlterClientQuotas = 49,
+    /// Describe who votes on the metadata.
+    DescribeQuorum = 55,
+    /// Set the levels of features.
+    UpdateFeatures = 57,
+    /// Describe the brokers.
+    DescribeCluster = 60,
+    /// List what has settings.
+    ListConfigResources = 74,
+    /// Describe partitions, page by page.
+    DescribeTopicPartitions = 75,
 }
 
 impl ApiKey {
@@ -44,12 +103,38 @@ impl ApiKey {
         Self::Fetch,
         Self::ListOffsets,
         Self::Metadata,
+        Self::OffsetCommit,
+        Self::OffsetFetch,
         Self::FindCoordinator,
+        Self::JoinGroup,
+        Self::Heartbeat,
+        Self::LeaveGroup,
+        Self::SyncGroup,
+        Self::DescribeGroups,
+        Self::ListGroups,
         Self::ApiVersions,
         Self::CreateTopics,
         Self::DeleteTopics,
+        Self::DeleteRecords,
         Self::InitProducerId,
         Self::OffsetForLeaderEpoch,
+        Self::DescribeConfigs,
+        Self::AlterConfigs,
+        Self::DescribeLogDirs,
+        Self::CreatePartitions,
+        Self::DeleteGroups,
+        Self::ElectLeaders,
+        Self::IncrementalAlterConfigs,
+        Self::AlterPartitionReassignments,
+        Self::ListPartitionReassignments,
+        Self::OffsetDelete,
+        Self::DescribeClientQuotas,
+        Self::AlterClientQuotas,
+        Self::DescribeQuorum,
+        Self::UpdateFeatures,
+        Self::DescribeCluster,
+        Self::ListConfigResources,
+        Self::DescribeTopicPartitions,
     ];
 
     /// The API with this number, if the broker knows it.
@@ -69,12 +154,38 @@ impl ApiKey {
             Self::Fetch => FetchRequest::VERSIONS,
             Self::ListOffsets => ListOffsetsRequest::VERSIONS,
             Self::Metadata => MetadataRequest::VERSIONS,
+            Self::OffsetCommit => OffsetCommitRequest::VERSIONS,
+            Self::OffsetFetch => OffsetFetchRequest::VERSIONS,
             Self::FindCoordinator => FindCoordinatorRequest::VERSIONS,
+            Self::JoinGroup => JoinGroupRequest::VERSIONS,
+            Self::Heartbeat => HeartbeatRequest::VERSIONS,
+            Self::LeaveGroup => LeaveGroupRequest::VERSIONS,
+            Self::SyncGroup => SyncGroupRequest::VERSIONS,
+            Self::DescribeGroups => DescribeGroupsRequest::VERSIONS,
+            Self::ListGroups => ListGroupsRequest::VERSIONS,
             Self::ApiVersions => ApiVersionsRequest::VERSIONS,
             Self::CreateTopics => CreateTopicsRequest::VERSIONS,
             Self::DeleteTopics => DeleteTopicsRequest::VERSIONS,
+            Self::DeleteRecords => DeleteRecordsRequest::VERSIONS,
             Self::InitProducerId => InitProducerIdRequest::VERSIONS,
             Self::OffsetForLeaderEpoch => OffsetForLeaderEpochRequest::VERSIONS,
+            Self::DescribeConfigs => DescribeConfigsRequest::VERSIONS,
+            Self::AlterConfigs => AlterConfigsRequest::VERSIONS,
+            Self::DescribeLogDirs => DescribeLogDirsRequest::VERSIONS,
+            Self::CreatePartitions => CreatePartitionsRequest::VERSIONS,
+            Self::DeleteGroups => DeleteGroupsRequest::VERSIONS,
+            Self::ElectLeaders => ElectLeadersRequest::VERSIONS,
+            Self::IncrementalAlterConfigs => IncrementalAlterConfigsRequest::VERSIONS,
+            Self::AlterPartitionReassignments => AlterPartitionReassignmentsRequest::VERSIONS,
+            Self::ListPartitionReassignments => ListPartitionReassignmentsRequest::VERSIONS,
+            Self::OffsetDelete => OffsetDeleteRequest::VERSIONS,
+            Self::DescribeClientQuotas => DescribeClientQuotasRequest::VERSIONS,
+            Self::AlterClientQuotas => AlterClientQuotasRequest::VERSIONS,
+            Self::DescribeQuorum => DescribeQuorumRequest::VERSIONS,
+            Self::UpdateFeatures => UpdateFeaturesRequest::VERSIONS,
+            Self::DescribeCluster => DescribeClusterRequest::VERSIONS,
+            Self::ListConfigResources => ListConfigResourcesRequest::VERSIONS,
+            Self::DescribeTopicPartitions => DescribeTopicPartitionsRequest::VERSIONS,
         }
     }
 
@@ -96,12 +207,38 @@ impl ApiKey {
             Self::Fetch => FetchRequest::FLEXIBLE,
             Self::ListOffsets => ListOffsetsRequest::FLEXIBLE,
             Self::Metadata => MetadataRequest::FLEXIBLE,
+            Self::OffsetCommit => OffsetCommitRequest::FLEXIBLE,
+            Self::OffsetFetch => OffsetFetchRequest::FLEXIBLE,
             Self::FindCoordinator => FindCoordinatorRequest::FLEXIBLE,
+            Self::JoinGroup => JoinGroupRequest::FLEXIBLE,
+            Self::Heartbeat => HeartbeatRequest::FLEXIBLE,
+            Self::LeaveGroup => LeaveGroupRequest::FLEXIBLE,
+            Self::SyncGroup => SyncGroupRequest::FLEXIBLE,
+            Self::DescribeGroups => DescribeGroupsRequest::FLEXIBLE,
+            Self::ListGroups => ListGroupsRequest::FLEXIBLE,
             Self::ApiVersions => ApiVersionsRequest::FLEXIBLE,
             Self::CreateTopics => CreateTopicsRequest::FLEXIBLE,
             Self::DeleteTopics => DeleteTopicsRequest::FLEXIBLE,
+            Self::DeleteRecords => DeleteRecordsRequest::FLEXIBLE,
             Self::InitProducerId => InitProducerIdRequest::FLEXIBLE,
             Self::OffsetForLeaderEpoch => OffsetForLeaderEpochRequest::FLEXIBLE,
+            Self::DescribeConfigs => DescribeConfigsRequest::FLEXIBLE,
+            Self::AlterConfigs => AlterConfigsRequest::FLEXIBLE,
+            Self::DescribeLogDirs => DescribeLogDirsRequest::FLEXIBLE,
+            Self::CreatePartitions => CreatePartitionsRequest::FLEXIBLE,
+            Self::DeleteGroups => DeleteGroupsRequest::FLEXIBLE,
+            Self::ElectLeaders => ElectLeadersRequest::FLEXIBLE,
+            Self::IncrementalAlterConfigs => IncrementalAlterConfigsRequest::FLEXIBLE,
+            Self::AlterPartitionReassignments => AlterPartitionReassignmentsRequest::FLEXIBLE,
+            Self::ListPartitionReassignments => ListPartitionReassignmentsRequest::FLEXIBLE,
+            Self::OffsetDelete => OffsetDeleteRequest::FLEXIBLE,
+            Self::DescribeClientQuotas => DescribeClientQuotasRequest::FLEXIBLE,
+            Self::AlterClientQuotas => AlterClientQuotasRequest::FLEXIBLE,
+            Self::DescribeQuorum => DescribeQuorumRequest::FLEXIBLE,
+            Self::UpdateFeatures => UpdateFeaturesRequest::FLEXIBLE,
+            Self::DescribeCluster => DescribeClusterRequest::FLEXIBLE,
+            Self::ListConfigResources => ListConfigResourcesRequest::FLEXIBLE,
+            Self::DescribeTopicPartitions => DescribeTopicPartitionsRequest::FLEXIBLE,
         }
     }
 }

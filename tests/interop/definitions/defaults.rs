@@ -17,8 +17,8 @@ pub(super) type Defaults = BTreeMap<(&'static str, &'static str), String>;
 pub(super) const NULL: &str = "null";
 
 macro_rules! defaults {
-    ($module:ident: $($struct:ident),+ $(,)?) => {
-        [$(of_struct::<highwater_protocol::api::$module::$struct>()),+].into_iter().flatten().collect()
+    ($module:ident: $($($struct:ident)::+),+ $(,)?) => {
+        [$(of_struct::<highwater_protocol::api::$module::$($struct)::+>()),+].into_iter().flatten().collect()
     };
 }
 
@@ -42,8 +42,35 @@ pub(super) fn of(key: ApiKey) -> Defaults {
             MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
             MetadataResponseTopic, MetadataResponsePartition,
         ],
+        ApiKey::OffsetCommit => defaults![offset_commit:
+            OffsetCommitRequest, OffsetCommitRequestTopic, OffsetCommitRequestPartition, OffsetCommitResponse,
+            OffsetCommitResponseTopic, OffsetCommitResponsePartition,
+        ],
+        ApiKey::OffsetFetch => defaults![offset_fetch:
+            OffsetFetchRequest, OffsetFetchRequestTopic, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+            OffsetFetchResponse, OffsetFetchResponseTopic, OffsetFetchResponsePartition,
+            OffsetFetchResponseGroup, OffsetFetchResponseTopics, OffsetFetchResponsePartitions,
+        ],
         ApiKey::FindCoordinator => defaults![find_coordinator:
             FindCoordinatorRequest, FindCoordinatorResponse, Coordinator,
+        ],
+        ApiKey::JoinGroup => defaults![join_group:
+            JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse, JoinGroupResponseMember,
+        ],
+        ApiKey::Heartbeat => defaults![heartbeat:
+            HeartbeatRequest, HeartbeatResponse,
+        ],
+        ApiKey::LeaveGroup => defaults![leave_group:
+            LeaveGroupRequest, MemberIdentity, LeaveGroupResponse, MemberResponse,
+        ],
+        ApiKey::SyncGroup => defaults![sync_group:
+            SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse,
+        ],
+        ApiKey::DescribeGroups => defaults![describe_groups:
+            DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember,
+        ],
+        ApiKey::ListGroups => defaults![list_groups:
+            ListGroupsRequest, ListGroupsResponse, ListedGroup,
         ],
         ApiKey::ApiVersions => defaults![api_versions:
             ApiVersionsRequest, ApiVersionsResponse, ApiVersion, SupportedFeatureKey, FinalizedFeatureKey,
@@ -55,12 +82,80 @@ pub(super) fn of(key: ApiKey) -> Defaults {
         ApiKey::DeleteTopics => defaults![delete_topics:
             DeleteTopicsRequest, DeleteTopicState, DeleteTopicsResponse, DeletableTopicResult,
         ],
+        ApiKey::DeleteRecords => defaults![delete_records:
+            DeleteRecordsRequest, DeleteRecordsTopic, DeleteRecordsPartition, DeleteRecordsResponse,
+            DeleteRecordsTopicResult, DeleteRecordsPartitionResult,
+        ],
         ApiKey::InitProducerId => defaults![init_producer_id:
             InitProducerIdRequest, InitProducerIdResponse,
         ],
         ApiKey::OffsetForLeaderEpoch => defaults![offset_for_leader_epoch:
             OffsetForLeaderEpochRequest, OffsetForLeaderTopic, OffsetForLeaderPartition,
             OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult, EpochEndOffset,
+        ],
+        ApiKey::DescribeConfigs => defaults![describe_configs:
+            DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse, DescribeConfigsResult,
+            DescribeConfigsResourceResult, DescribeConfigsSynonym,
+        ],
+        ApiKey::AlterConfigs => defaults![alter_configs:
+            AlterConfigsRequest, AlterConfigsResource, AlterableConfig, AlterConfigsResponse,
+            AlterConfigsResourceResponse,
+        ],
+        ApiKey::DescribeLogDirs => defaults![describe_log_dirs:
+            DescribeLogDirsRequest, DescribableLogDirTopic, DescribeLogDirsResponse, DescribeLogDirsResult,
+            DescribeLogDirsTopic, DescribeLogDirsPartition,
+        ],
+        ApiKey::CreatePartitions => defaults![create_partitions:
+            CreatePartitionsRequest, CreatePartitionsTopic, CreatePartitionsAssignment,
+            CreatePartitionsResponse, CreatePartitionsTopicResult,
+        ],
+        ApiKey::DeleteGroups => defaults![delete_groups:
+            DeleteGroupsRequest, DeleteGroupsResponse, DeletableGroupResult,
+        ],
+        ApiKey::ElectLeaders => defaults![elect_leaders:
+            ElectLeadersRequest, TopicPartitions, ElectLeadersResponse, ReplicaElectionResult,
+            PartitionResult,
+        ],
+        ApiKey::IncrementalAlterConfigs => defaults![incremental_alter_configs:
+            IncrementalAlterConfigsRequest, AlterConfigsResource, AlterableConfig,
+            IncrementalAlterConfigsResponse, AlterConfigsResourceResponse,
+        ],
+        ApiKey::AlterPartitionReassignments => defaults![alter_partition_reassignments:
+            AlterPartitionReassignmentsRequest, ReassignableTopic, ReassignablePartition,
+            AlterPartitionReassignmentsResponse, ReassignableTopicResponse, ReassignablePartitionResponse,
+        ],
+        ApiKey::ListPartitionReassignments => defaults![list_partition_reassignments:
+            ListPartitionReassignmentsRequest, ListPartitionReassignmentsTopics,
+            ListPartitionReassignmentsResponse, OngoingTopicReassignment, OngoingPartitionReassignment,
+        ],
+        ApiKey::OffsetDelete => defaults![offset_delete:
+            OffsetDeleteRequest, OffsetDeleteRequestTopic, OffsetDeleteRequestPartition, OffsetDeleteResponse,
+            OffsetDeleteResponseTopic, OffsetDeleteResponsePartition,
+        ],
+        ApiKey::DescribeClientQuotas => defaults![describe_client_quotas:
+            DescribeClientQuotasRequest, ComponentData, DescribeClientQuotasResponse, EntryData, EntityData,
+            ValueData,
+        ],
+        ApiKey::AlterClientQuotas => defaults![alter_client_quotas:
+            AlterClientQuotasRequest, OpData, EntityData, AlterClientQuotasResponse, EntryData,
+            request::EntryData,
+        ],
+        ApiKey::DescribeQuorum => defaults![describe_quorum:
+            DescribeQuorumRequest, DescribeQuorumResponse, TopicData, PartitionData, ReplicaState, Node,
+            Listener, request::TopicData, request::PartitionData,
+        ],
+        ApiKey::UpdateFeatures => defaults![update_features:
+            UpdateFeaturesRequest, FeatureUpdateKey, UpdateFeaturesResponse, UpdatableFeatureResult,
+        ],
+        ApiKey::DescribeCluster => defaults![describe_cluster:
+            DescribeClusterRequest, DescribeClusterResponse, DescribeClusterBroker,
+        ],
+        ApiKey::ListConfigResources => defaults![list_config_resources:
+            ListConfigResourcesRequest, ListConfigResourcesResponse, ConfigResource,
+        ],
+        ApiKey::DescribeTopicPartitions => defaults![describe_topic_partitions:
+            DescribeTopicPartitionsRequest, TopicRequest, Cursor, DescribeTopicPartitionsResponse,
+            DescribeTopicPartitionsResponseTopic, DescribeTopicPartitionsResponsePartition,
         ],
     }
 }
@@ -89,6 +184,8 @@ fn without_option(printed: &str) -> String {
     match value.strip_prefix("Some(").and_then(|rest| rest.strip_suffix(')')) {
         Some(inner) => inner.trim_end_matches(',').to_owned(),
         None if matches!(value, "None" | "Null") => NULL.to_owned(),
+        // No bytes are written like no elements.
+        None if value == "b\"\"" => "[]".to_owned(),
         None => value.to_owned(),
     }
 }

@@ -1,0 +1,175 @@
+//! The client matrix: every mainstream client library does what users do, and `README.md` beside this file says
+//! what came of it.
+//!
+//! A cell is done, or names why the library cannot do it with any broker; anything else fails the row's test. One
+//! test for each library, so that one alone can be run: `cargo test -p highwater-tests interop::matrix::java`.
+
+mod admin;
+mod idempotence;
+mod members;
+mod positions;
+mod records;
+mod round_trip;
+mod table;
+mod takeover;
+pub(super) mod target;
+
+use std::path::Path;
+
+use anyhow::Context;
+use highwater_record::Codec;
+
+use crate::harness::drivers::{Answer, Driver};
+use crate::harness::skip::or_skip;
+use records::{Kind, Line};
+use round_trip::Abilities;
+use table::{Column, Row};
+use target::Target;
+
+#[test]
+fn java() -> anyhow::Result<()> {
+    fill_row(Driver::Java)
+}
+
+#[test]
+fn franz_go() -> anyhow::Result<()> {
+    fill_row(Driver::FranzGo)
+}
+
+#[test]
+fn sarama() -> anyhow::Result<()> {
+    fill_row(Driver::Sarama)
+}
+
+#[test]
+fn confluent_kafka() -> anyhow::Result<()> {
+    fill_row(Driver::Confluent)
+}
+
+#[test]
+fn kafka_python() -> anyhow::Result<()> {
+    fill_row(Driver::KafkaPython)
+}
+
+#[test]
+fn aiokafka() -> anyhow::Result<()> {
+    fill_row(Driver::AioKafka)
+}
+
+#[test]
+fn kafkajs() -> anyhow::Result<()> {
+    fill_row(Driver::KafkaJs)
+}
+
+#[test]
+fn platformatic_kafka() -> anyhow::Result<()> {
+    fill_row(Driver::Platformatic)
+}
+
+#[test]
+fn kcat() -> anyhow::Result<()> {
+    fill_row(Driver::Kcat)
+}
+
+/// What came of a cell.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Cell {
+    /// The client did it, and what it did was right.
+    Done,
+    /// The library cannot do it with any broker, for these reasons.
+    Unsupported(Vec<String>),
+}
+
+/// A client and the broker that it talks to.
+struct Subject<'a> {
+    driver: Driver,
+    target: Target,
+    directory: &'a Path,
+}
+
+impl Subject<'_> {
+    /// Creates a topic, under a name that nobody used before.
+    fn topic(&self, what: &str, partitions: usize) -> anyhow::Result<String> {
+        let name = self.target.name(what);
+        self.target.create_topic(&name, partitions)?;
+        Ok(name)
+    }
+
+    /// Sends the lines.
+    fn produce(&self, topic: &str, codec: Codec, lines: &[Line]) -> anyhow::Result<Answer> {
+        let file = self.directory.join(format!("{topic}.jsonl"));
+        records::write(&file, lines)?;
+        let arguments =
+            [format!("topic={topic}"), format!("codec={codec}"), format!("file={}", file.display())];
+        self.driver.run("produce", &self.target.bootstrap(), &arguments.each_ref().map(String::as_str))
+    }
+
+    /// Sends lines as every library can.
+    fn must_produce(&self, topic: &str, lines: &[Line]) -> anyhow::Result<()> {
+        match self.produce(topic, Codec::None, lines)? {
+            Answer::Done(_) => Ok(()),
+            Answer::Unsupported(reason) => anyhow::bail!("plain records are refused: {reason}"),
+        }
+    }
+
+    /// Reads a topic to its end; the reason, if the library cannot.
+    fn consume(
+        &self,
+        topic: &str,
+        partitions: usize,
+        from: &str,
+    ) -> anyhow::Result<Result<Vec<Line>, String>> {
+        let arguments =
+            [format!("topic={topic}"), format!("partitions={partitions}"), format!("from={from}")];
+        let arguments = arguments.each_ref().map(String::as_str);
+        match self.driver.run("consume", &self.target.bootstrap(), &arguments)? {
+            Answer::Unsupported(reason) => Ok(Err(reason)),
+            Answer::Done(lines) => {
+                let parse = |line| serde_json::from_value(line).context("a line of the verb consume");
+                lines.into_iter().map(parse).collect::<anyhow::Result<Vec<_>>>().map(Ok)
+            }
+        }
+    }
+}
+
+/// Tries every cell of a library, compares the row with the committed one, and fails if a cell went wrong.
+fn fill_row(driver: Driver) -> anyhow::Result<()> {
+    if or_skip(driver.install())?.is_none() {
+        return Ok(());
+    }
+    let directory = tempfile::tempdir()?;
+    let target = Target::start(directory.path())?;
+    let mut subject = Subject { driver, target, directory: directory.path() };
+    let mut row = Row::new(driver, &subject.target.bootstrap())?;
+
+    let abilities = round_trip::abilities(&subject)?;
+    fill_kinds(&mut row, &abilities);
+    for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        row.fill(Column::Codec(codec), round_trip::round_trip(&subject, codec, &abilities.kinds));
+    }
+    row.fill(Column::Offset, positions::by_offset(&subject));
+    row.fill(Column::Time, positions::by_time(&subject));
+    row.fill(Column::Group, positions::by_group(&subject));
+    row.fill(Column::Takeover, takeover::takeover(&subject));
+    row.fill(Column::Admin, admin::admin(&subject));
+    if subject.target.is_ours() {
+        row.fill(Column::Idempotence, idempotence::idempotence(&mut subject));
+    }
+    row.finish(subject.target.is_ours())
+}
+
+/// A kind is done if it goes through the round trips with the others.
+fn fill_kinds(row: &mut Row, abilities: &Abilities) {
+    let columns: [(Column, &[Kind]); 5] = [
+        (Column::Timestamps, &[Kind::Timestamps]),
+        (Column::Headers, &[Kind::Headers, Kind::RepeatedHeaders, Kind::NullHeader]),
+        (Column::Tombstones, &[Kind::Tombstone]),
+        (Column::Empty, &[Kind::EmptyKey, Kind::EmptyValue]),
+        (Column::Large, &[Kind::Large]),
+    ];
+    for (column, kinds) in columns {
+        let refused = abilities.reasons.iter().filter(|(kind, _)| kinds.contains(kind));
+        let reasons: Vec<_> = refused.map(|(kind, reason)| format!("{}: {reason}", kind.words())).collect();
+        row.fill(column, Ok(if reasons.is_empty() { Cell::Done } else { Cell::Unsupported(reasons) }));
+    }
+}
