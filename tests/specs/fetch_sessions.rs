@@ -419,6 +419,27 @@ fn a_session_by_id_does_not_read_the_next_topic_of_that_name() -> anyhow::Result
 }
 
 #[test]
+fn a_session_that_nobody_polls_keeps_no_file_of_a_deleted_topic() -> anyhow::Result<()> {
+    let mut served = Served::start(1)?;
+    served.produce(0, 100)?;
+    let id = served.session(Poll::full([0]))?;
+    assert_eq!(numbers(&served.poll(Poll::of((id, 1)))?), [0]);
+    let files = std::path::PathBuf::from(format!("/proc/{}/fd", served.broker.pid()));
+    let open_files = || {
+        // A descriptor may be closed between the listing and the look at it.
+        let names = std::fs::read_dir(&files)?.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        Ok::<_, anyhow::Error>(names.filter(|name| name.to_string_lossy().contains("followed-0")).count())
+    };
+    ensure!(open_files()? > 0, "the partition's files are open while it is there");
+
+    served.delete()?;
+
+    wait::until("the files to be closed", || Ok(open_files()? == 0))?;
+    assert_eq!(served.metric("highwater_fetch_sessions")?, 1);
+    Ok(())
+}
+
+#[test]
 fn of_two_requests_of_a_session_at_once_the_later_one_goes_on() -> anyhow::Result<()> {
     let mut served = Served::start(1)?;
     let id = served.session(Poll::full([0]))?;
