@@ -11,6 +11,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::buffers::BufferPool;
 use crate::config::Config;
+use crate::fetch::FetchSessions;
+use crate::graves::Graves;
 use crate::meta::{Metadata, ProducerIds};
 use crate::metrics;
 use crate::quotas::Quotas;
@@ -38,10 +40,12 @@ pub(crate) struct Broker {
     pub(crate) topics: Topics,
     /// Topics are created and deleted one at a time.
     pub(crate) topic_changes: Mutex<()>,
+    pub(crate) graves: Graves,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) quotas: Quotas,
     /// Quotas are changed by one request at a time.
     pub(crate) quota_changes: Mutex<()>,
+    pub(crate) fetch_sessions: FetchSessions,
     pub(crate) scheduler: SyncScheduler,
     /// How many appends may run on reactor threads at once: one thread always stays free (design D10).
     pub(crate) append_slots: Semaphore,

@@ -41,7 +41,7 @@ fn partition(topic: &Topic, index: i32) -> Result<&Arc<Partition>, ErrorCode> {
 }
 
 /// Compares the epoch that a client believes in with the leader's; -1 means that it does not say (KIP-320).
-fn check_epoch(current: LeaderEpoch, claimed: i32) -> Result<(), ErrorCode> {
+pub(crate) fn check_epoch(current: LeaderEpoch, claimed: i32) -> Result<(), ErrorCode> {
     match claimed {
         ..0 => Ok(()),
         epoch if epoch < current.get() => Err(ErrorCode::FencedLeaderEpoch),

@@ -14,6 +14,8 @@ mod connection;
 mod connection_limits;
 mod context;
 mod dispatch;
+mod fetch;
+mod graves;
 mod handler;
 mod http;
 mod in_process;

@@ -22,6 +22,7 @@ const PRODUCER_ID_NEXT: &str = "producer-id/next";
 const TOPICS: &str = "topic/";
 const DELETED: &str = "deleted/";
 const QUOTAS: &str = "quota/";
+const GRAVES: &str = "grave/";
 
 /// Producer ids are taken from the store this many at a time (Kafka: `ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
 const PRODUCER_ID_BLOCK: i64 = 1000;
@@ -130,19 +131,36 @@ impl Metadata {
             .collect()
     }
 
-    /// Adds a topic that does not exist yet.
+    /// Adds a topic that does not exist yet. Its name rests no longer.
     pub(crate) fn create_topic(&self, name: &TopicName, record: &TopicRecord) -> Result<(), MetadataError> {
         let key = format!("{TOPICS}{name}");
-        self.write(Transaction::new().expect(key.clone(), None).put(key, encode(record)))
+        let created = Transaction::new().expect(key.clone(), None).put(key, encode(record));
+        self.write(created.delete(format!("{GRAVES}{name}")))
     }
 
-    /// Replaces a topic by its tombstone, in one transaction.
+    /// Replaces a topic by its tombstone and lets its name rest, in one transaction.
     pub(crate) fn delete_topic(&self, name: &TopicName, record: &TopicRecord) -> Result<(), MetadataError> {
         let tombstone = Tombstone { name: name.to_string(), partitions: record.partitions };
         let tombstone_key = format!("{DELETED}{}", record.id);
-        self.write(
-            Transaction::new().delete(format!("{TOPICS}{name}")).put(tombstone_key, encode(&tombstone)),
-        )
+        let deleted =
+            Transaction::new().delete(format!("{TOPICS}{name}")).put(tombstone_key, encode(&tombstone));
+        self.write(deleted.put(format!("{GRAVES}{name}"), encode(&record.id)))
+    }
+
+    /// The names of deleted topics that rest.
+    pub(crate) fn graves(&self) -> Result<Vec<TopicName>, MetadataError> {
+        let entries = self.store.range(GRAVES.as_bytes());
+        let name = |key: &[u8]| {
+            let key = String::from_utf8_lossy(key).into_owned();
+            TopicName::new(key.strip_prefix(GRAVES).unwrap_or(&key)).map_err(|error| unreadable(&key, error))
+        };
+        entries.into_iter().map(|(key, _)| name(&key)).collect()
+    }
+
+    /// Forgets names that have rested long enough.
+    pub(crate) fn forget_graves(&self, names: &[TopicName]) -> Result<(), MetadataError> {
+        let forgotten = names.iter().map(|name| format!("{GRAVES}{name}"));
+        self.write(forgotten.fold(Transaction::new(), |transaction, key| transaction.delete(key)))
     }
 
     /// Deleted topics whose files may still be there.

@@ -17,9 +17,10 @@ use highwater_storage::{AppendError, Appended, Log, LogCheckpoint, LogPoint, Log
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::Durability;
+use crate::fetch::Watchers;
 use crate::sync_scheduler::SyncScheduler;
 use crate::topic_config::TopicConfig;
-use crate::waiters::{Ack, AckQueue, FetchWaiters, Lost};
+use crate::waiters::{Ack, AckQueue, Lost};
 
 /// How often a contended owner's lock is tried before the append goes to the pool.
 const LOCK_TRIES: u32 = 64;
@@ -44,7 +45,7 @@ pub(crate) struct Partition {
     /// A write failed and the log must be cut before it takes more.
     broken: AtomicBool,
     pub(crate) acks: AckQueue,
-    pub(crate) fetches: FetchWaiters,
+    pub(crate) fetches: Watchers,
 }
 
 /// Where the log is in its life.
@@ -126,7 +127,7 @@ impl Partition {
             sync_state: AtomicU8::new(IDLE),
             broken: AtomicBool::new(false),
             acks: AckQueue::default(),
-            fetches: FetchWaiters::default(),
+            fetches: Watchers::default(),
         }
     }
 
@@ -274,8 +275,8 @@ impl Partition {
             let began = std::time::Instant::now();
             let result = job.run();
             crate::metrics::observe_sync(began.elapsed());
-            // A new epoch is a metadata transaction: only a failure needs one.
-            let epoch = if result.is_err() { next_epoch() } else { None };
+            // A new epoch is a metadata transaction: only a failure of a partition in service needs one.
+            let epoch = if result.is_err() && self.leader().is_ok() { next_epoch() } else { None };
             synced = self.finish_sync(job, result, epoch);
         }
         let idle = synced == Synced::Tried
@@ -353,7 +354,7 @@ impl Partition {
         self.acks.release(end.offset);
         self.acks.fail(Lost::SyncFailed);
         *self.high_watermark.lock() = end;
-        self.fetches.wake_all();
+        self.fetches.disturb();
     }
 
     /// What the checkpoint file should say about the partition.
@@ -377,7 +378,7 @@ impl Partition {
         let slot = std::mem::replace(&mut *self.log.lock(), Slot::Closed);
         self.epoch.store(NO_EPOCH, Ordering::Release);
         self.acks.fail(Lost::Closed);
-        self.fetches.wake_all();
+        self.fetches.disturb();
         match slot {
             Slot::Open(log) => Some(*log),
             Slot::Recovering | Slot::Closed => None,
@@ -392,6 +393,8 @@ impl Partition {
             Ok(()) => {
                 self.with_log(|log| log.finish_sidecar(&job));
             }
+            // Deleted meanwhile.
+            Err(_) if self.leader().is_err() => {}
             Err(error) => {
                 tracing::warn!(partition = %self.id, %error, "producer state is not stored; the next start walks the log for it");
             }

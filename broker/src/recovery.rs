@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use highwater_record::TopicName;
 use highwater_storage::{Checkpoint, Log, SyncJob};
@@ -33,6 +34,9 @@ pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
         let topic = topic_admin::assemble(broker, name, id, record, config);
         broker.recovery.total.fetch_add(topic.partitions.len(), Ordering::Relaxed);
         broker.topics.insert(Arc::new(topic));
+    }
+    for name in broker.metadata.graves()? {
+        broker.graves.dig(name, Instant::now());
     }
     name_orphans(broker);
     Ok(())

@@ -18,6 +18,8 @@ use crate::broker::{AppendPace, Broker, DECODES_MAX, RecoveryProgress};
 use crate::buffers::BufferPool;
 use crate::config::Config;
 use crate::connection_limits::Doorkeeper;
+use crate::fetch::FetchSessions;
+use crate::graves::Graves;
 use crate::listener::{self, ListenError};
 use crate::meta::{Metadata, MetadataError, ProducerIds};
 use crate::quotas::Quotas;
@@ -154,9 +156,11 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         previous_epoch,
         topics: Topics::default(),
         topic_changes: parking_lot::Mutex::new(()),
+        graves: Graves::default(),
         producer_ids: ProducerIds::new(),
         quotas,
         quota_changes: parking_lot::Mutex::new(()),
+        fetch_sessions: FetchSessions::new(),
         scheduler: SyncScheduler::start(next_epoch).map_err(RunError::Threads)?,
         append_slots: Semaphore::new(worker_threads() - 1),
         append_pace: AppendPace::default(),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use highwater_protocol::ErrorCode;
 use highwater_record::{TimestampMs, TopicId, TopicName, TopicPartition};
@@ -42,6 +43,10 @@ pub(crate) enum CreateError {
     Partitions { wanted: u32, max: u32, existing: usize, total: u32 },
     #[error("topic names that begin with __ are the broker's own")]
     Internal,
+    #[error(
+        "the topic was deleted a short while ago and is not created again by asking for it; create it explicitly"
+    )]
+    Rests,
     #[error("cannot store the topic: {0}")]
     Metadata(#[from] MetadataError),
     #[error("cannot open the topic's log: {0}")]
@@ -60,6 +65,7 @@ impl CreateError {
         match self {
             Self::Exists(_) => ErrorCode::TopicAlreadyExists,
             Self::Collides { .. } | Self::Internal => ErrorCode::InvalidTopicException,
+            Self::Rests => ErrorCode::UnknownTopicOrPartition,
             Self::Config(_) => ErrorCode::InvalidConfig,
             Self::Partitions { .. } => ErrorCode::InvalidPartitions,
             Self::Metadata(_) | Self::Log(_) | Self::Leftover { .. } => ErrorCode::KafkaStorageError,
@@ -75,6 +81,8 @@ pub(crate) enum DeleteError {
     Unknown,
     #[error("topic names that begin with __ are the broker's own")]
     Internal,
+    #[error("the broker is still opening its partitions; delete the topic again when it is ready")]
+    Recovering,
     #[error("cannot store the deletion: {0}")]
     Metadata(#[from] MetadataError),
     #[error("deleting the topic panicked")]
@@ -87,6 +95,8 @@ impl DeleteError {
         match self {
             Self::Unknown => ErrorCode::UnknownTopicOrPartition,
             Self::Internal => ErrorCode::InvalidTopicException,
+            // Clients take it for a controller that is not elected yet, and try again.
+            Self::Recovering => ErrorCode::NotController,
             Self::Metadata(_) => ErrorCode::KafkaStorageError,
             Self::Panicked => ErrorCode::UnknownServerError,
         }
@@ -114,11 +124,34 @@ pub(crate) fn check(broker: &Broker, new: &NewTopic) -> Result<(u32, TopicConfig
     Ok((wanted, config))
 }
 
-/// Creates a topic and brings it into service.
+/// Creates a topic and brings it into service, because somebody wants it created.
 pub(crate) async fn create(broker: &Arc<Broker>, new: NewTopic) -> Result<Arc<Topic>, CreateError> {
+    create_as(broker, new, Wish::Explicit).await
+}
+
+/// Creates a topic because a client asked for it as if it were there. One that was deleted a short while ago is not.
+pub(crate) async fn create_on_demand(broker: &Arc<Broker>, new: NewTopic) -> Result<Arc<Topic>, CreateError> {
+    // Asked here as well: a client that polls for a deleted topic costs neither a thread nor a lock.
+    if broker.graves.refuses(&new.name, Instant::now()) {
+        return Err(CreateError::Rests);
+    }
+    create_as(broker, new, Wish::Implied).await
+}
+
+/// Whether somebody said that a topic is to be created.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wish {
+    Explicit,
+    Implied,
+}
+
+async fn create_as(broker: &Arc<Broker>, new: NewTopic, wish: Wish) -> Result<Arc<Topic>, CreateError> {
     let broker = Arc::clone(broker);
     let created = tokio::task::spawn_blocking(move || {
         let _one_at_a_time = broker.topic_changes.lock();
+        if wish == Wish::Implied && broker.graves.refuses(&new.name, Instant::now()) {
+            return Err(CreateError::Rests);
+        }
         // Checked under the lock: of racing creators one creates, the others find its topic.
         let (partitions, config) = check(&broker, &new)?;
         let id = new_topic_id();
@@ -129,6 +162,7 @@ pub(crate) async fn create(broker: &Arc<Broker>, new: NewTopic) -> Result<Arc<To
             partition.open(log, broker.epoch);
         }
         broker.metadata.create_topic(&topic.name, &topic.record)?;
+        broker.graves.open(&topic.name);
         broker.topics.insert(Arc::clone(&topic));
         tracing::info!(topic = %topic.name, id = %topic.id, partitions, "created a topic");
         Ok(topic)
@@ -188,22 +222,49 @@ pub(crate) async fn delete(broker: &Arc<Broker>, name: TopicName, id: TopicId) -
         if name.is_internal() {
             return Err(DeleteError::Internal);
         }
+        if !broker.progress().is_ready() {
+            // A log that is being opened looks its files up by name, and would meet those of the next topic.
+            return Err(DeleteError::Recovering);
+        }
         let topic =
             broker.topics.by_name(&name).filter(|topic| topic.id == id).ok_or(DeleteError::Unknown)?;
         broker.metadata.delete_topic(&topic.name, &topic.record)?;
+        // Before the topic is gone for those who ask for it.
+        let given_way = broker.graves.dig(topic.name.clone(), Instant::now());
         broker.topics.remove(&name);
         for partition in &topic.partitions {
-            // Dropped, not closed: its files are about to go, readers keep theirs until they are done.
-            drop(partition.close());
+            // Given up, not closed: its files are about to go, readers keep theirs until they are done, and a sync
+            // under way must not touch those of a later topic of that name.
+            if let Some(log) = partition.close() {
+                log.give_up();
+            }
         }
         tracing::info!(topic = %topic.name, id = %topic.id, "deleted a topic");
         bury(&broker, topic.id, &topic.name, topic.record.partitions);
+        forget_graves(&broker, given_way.as_slice());
         Ok(())
     });
     deleted.await.unwrap_or_else(|error| {
         tracing::error!(%error, "deleting a topic panicked");
         Err(DeleteError::Panicked)
     })
+}
+
+/// Forgets the names that have rested long enough.
+pub(crate) fn sweep_graves(broker: &Broker) {
+    if broker.graves.is_any_over(Instant::now()) {
+        // A topic that is deleted meanwhile must not lose its grave again.
+        let _one_at_a_time = broker.topic_changes.lock();
+        forget_graves(broker, &broker.graves.take_over(Instant::now()));
+    }
+}
+
+fn forget_graves(broker: &Broker, names: &[TopicName]) {
+    if !names.is_empty()
+        && let Err(error) = broker.metadata.forget_graves(names)
+    {
+        tracing::warn!(%error, "cannot forget names of deleted topics; after the next start they rest once more");
+    }
 }
 
 /// Removes what is left of a deleted topic. Whatever fails is tried again at the next start: the tombstone stays.

@@ -1,8 +1,9 @@
 //! Metadata (3): brokers, topics, partitions and their leaders.
 //!
 //! Versions: 0-13. Creates unknown topics if the broker and the request allow it, and answers when the topic is
-//! in service: the first answer names a leader. One request creates no more partitions than a CreateTopics may; the
-//! next one creates the next. Authorized operations are not reported; there is no authorization.
+//! in service: the first answer names a leader. A topic that was deleted a short while ago stays unknown. One request
+//! creates no more partitions than a CreateTopics may; the next one creates the next. Authorized operations are not
+//! reported; there is no authorization.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -92,8 +93,10 @@ async fn find(
     }
     creation.topics_left -= 1;
     let new = NewTopic { name, partitions: None, configs: BTreeMap::new() };
-    match topic_admin::create(context.broker, new).await {
+    match topic_admin::create_on_demand(context.broker, new).await {
         Ok(topic) | Err(CreateError::Exists(topic)) => describe(&topic),
+        // A client that polls for a deleted topic asks often; the first time is said elsewhere.
+        Err(error @ CreateError::Rests) => unknown(Some(asked_name), Uuid::ZERO, error.code()),
         Err(error) => {
             tracing::warn!(topic = asked_name.as_str(), %error, "cannot create the topic that a client asked for");
             unknown(Some(asked_name), Uuid::ZERO, error.code())
