@@ -1,4 +1,5 @@
-//! What the tests install for themselves: Debian's kcat, a Python environment, Java's jars and classes.
+//! What the tests install for themselves: Debian's kcat, a Python environment, Java's jars and classes, programs in Go,
+//! packages of Node.
 //!
 //! Each is installed at most once in a run, however many tests ask, and reused by later runs: a marker written
 //! last says that it is complete and from what it was made. A file lock keeps other processes out meanwhile.
@@ -13,7 +14,7 @@ use super::skip::{Absent, Unavailable};
 /// The release of confluent-kafka, and so of librdkafka, that stands for the current one.
 const CONFLUENT_KAFKA: &str = "confluent-kafka==2.16.1";
 
-/// What pip, apt and Maven say when they cannot reach the place where packages come from.
+/// What pip, apt, Maven, Go and npm say when they cannot reach the place where packages come from.
 const REGISTRY_IS_AWAY: &[&str] = &[
     "Temporary failure",
     "Could not resolve",
@@ -27,6 +28,12 @@ const REGISTRY_IS_AWAY: &[&str] = &[
     "No matching distribution found",
     "Unable to locate package",
     "has no installation candidate",
+    "dial tcp",
+    "EAI_AGAIN",
+    "ECONNREFUSED",
+    "ENETUNREACH",
+    "ENOTFOUND",
+    "ETIMEDOUT",
 ];
 
 /// The kcat of the distribution.
@@ -70,7 +77,13 @@ pub(crate) fn java_driver() -> Result<Command, Unavailable> {
 
 /// A driver in Go, built from the command `name` of `interop/go`.
 pub(crate) fn go_driver(name: &str) -> Result<Command, Unavailable> {
-    Err(Unavailable::Broken(format!("interop/go/{name} is not built yet")))
+    Ok(Command::new(go_drivers()?.join(name)))
+}
+
+/// The directory of the drivers in Go.
+fn go_drivers() -> Result<&'static Path, Unavailable> {
+    static DRIVERS: OnceLock<Result<PathBuf, Unavailable>> = OnceLock::new();
+    borrowed(DRIVERS.get_or_init(build_go))
 }
 
 /// A driver in Python: the script `name` of `interop/python`.
@@ -80,7 +93,16 @@ pub(crate) fn python_driver(name: &str) -> Result<Command, Unavailable> {
 
 /// A driver in JavaScript: the script `name` of `interop/node`.
 pub(crate) fn node_driver(name: &str) -> Result<Command, Unavailable> {
-    Err(Unavailable::Broken(format!("interop/node/{name} is not built yet")))
+    let drivers = node_drivers()?;
+    let mut command = Command::new(drivers.join("node_modules/.bin/node"));
+    command.arg(drivers.join(name));
+    Ok(command)
+}
+
+/// The directory of the drivers in JavaScript, with their packages and the Node that they run on.
+fn node_drivers() -> Result<&'static Path, Unavailable> {
+    static DRIVERS: OnceLock<Result<PathBuf, Unavailable>> = OnceLock::new();
+    borrowed(DRIVERS.get_or_init(install_node))
 }
 
 /// A program of the system by name; a reason to skip if it is not installed.
@@ -178,6 +200,37 @@ fn compile_java() -> Result<PathBuf, Unavailable> {
     }
     checked(&mut compile)?;
     Ok(class_path.into())
+}
+
+/// Go itself knows what is built already.
+fn build_go() -> Result<PathBuf, Unavailable> {
+    let drivers = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop-go");
+    let go = program("go")?;
+    let _lock = lock("go")?;
+    fs::create_dir_all(&drivers).map_err(broken("create the directory of the drivers"))?;
+    let mut build = Command::new(go);
+    build.current_dir(tests_dir().join("interop/go"));
+    build.args(["build", "-buildvcs=false", "-o"]).arg(&drivers).args(["./franz", "./sarama"]);
+    checked(&mut build)?;
+    Ok(drivers)
+}
+
+fn install_node() -> Result<PathBuf, Unavailable> {
+    let drivers = tests_dir().join("interop/node");
+    let packages = drivers.join("node_modules");
+    let wanted =
+        fs::read_to_string(drivers.join("package-lock.json")).map_err(broken("read the lock file"))?;
+    let npm = program("npm")?;
+    let _lock = lock("node")?;
+    if is_complete(&packages, &wanted) {
+        return Ok(drivers);
+    }
+    let mut install = Command::new(npm);
+    // No package of ours needs a script to be installed.
+    install.current_dir(&drivers).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+    checked(&mut install)?;
+    complete(&packages, &wanted)?;
+    Ok(drivers)
 }
 
 fn marker(directory: &Path) -> PathBuf {
