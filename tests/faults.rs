@@ -1,19 +1,25 @@
-//! What breaks, and that nothing acknowledged is lost by it.
+//! What breaks, and that nothing acknowledged is lost by it; what hostile clients do, and that nobody else is hurt.
 //!
-//! The full counts are one command:
+//! The full counts are one command, those of hostile clients stand in their files:
 //! `HIGHWATER_KILLS=50 HIGHWATER_CUTS=20 HIGHWATER_CONTROLS=10 cargo test -p highwater-tests faults -- --nocapture`.
 
 pub(crate) mod batches;
+mod bombs;
 mod campaign;
 pub(crate) mod client;
+mod connections;
 mod failed_sync;
 mod full_disk;
 mod gate;
+mod greed;
 pub(crate) mod history;
 mod kills;
+mod lost_commits;
 pub(crate) mod mounts;
 mod power_cuts;
 mod producer;
+mod quotas;
 pub(crate) mod random;
 pub(crate) mod reader;
 pub(crate) mod setting;
+mod slow_clients;

@@ -4,7 +4,6 @@
 
 mod answers;
 mod in_process;
-mod memory;
 mod mutation;
 mod seeds;
 mod sockets;

@@ -1,11 +1,14 @@
 //! What the tests share.
 
 pub(crate) mod broker;
+pub(crate) mod client;
 pub(crate) mod clients;
 pub(crate) mod drivers;
 pub(crate) mod dump_log;
 pub(crate) mod kafka_tools;
 pub(crate) mod metrics;
+pub(crate) mod process;
+pub(crate) mod quotas;
 pub(crate) mod recorder;
 pub(crate) mod skip;
 pub(crate) mod talk;

@@ -9,3 +9,4 @@ mod lines;
 mod matrix;
 mod restart;
 mod segments;
+mod shippers;

@@ -1,9 +1,12 @@
 //! What the broker does, seen from its clients.
 
+mod admin;
 mod bad_input;
 mod cli;
 mod connection;
+mod fetch_sessions;
 mod groups;
 mod lifecycle;
 mod long_poll;
+mod quotas;
 mod recreated;

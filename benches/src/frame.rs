@@ -114,6 +114,26 @@ pub(crate) fn fetch(target: Target<'_>, spec: FetchSpec) -> Vec<u8> {
     frame.finish(0)
 }
 
+/// Fetch v11 that opens a session over the first `partitions` partitions of a topic, from their beginning.
+pub(crate) fn open_session(topic: &str, partitions: i32, max_bytes: i32) -> Vec<u8> {
+    let mut frame = FrameWriter::request(FETCH, 11);
+    frame.i32(-1).i32(0).i32(1).i32(max_bytes).i8(0).i32(0).i32(0);
+    frame.i32(1).string(topic).i32(partitions);
+    for partition in 0..partitions {
+        frame.i32(partition).i32(-1).i64(0).i64(-1).i32(max_bytes);
+    }
+    frame.i32(0).string("");
+    frame.finish(0)
+}
+
+/// Fetch v11 that goes on with a session and changes nothing.
+pub(crate) fn poll_session(session: (i32, i32), max_wait_ms: i32, max_bytes: i32) -> Vec<u8> {
+    let mut frame = FrameWriter::request(FETCH, 11);
+    frame.i32(-1).i32(max_wait_ms).i32(1).i32(max_bytes).i8(0).i32(session.0).i32(session.1);
+    frame.i32(0).i32(0).string("");
+    frame.finish(0)
+}
+
 /// CreateTopics v4 of one topic.
 pub(crate) fn create_topic(topic: &str, partitions: i32, configs: &[(&str, &str)]) -> Vec<u8> {
     let mut frame = FrameWriter::request(CREATE_TOPICS, 4);
@@ -233,6 +253,14 @@ pub(crate) fn fetched(body: &[u8], correlation: i32) -> Result<Fetched<'_>> {
     reader.take(aborted_count.saturating_mul(16))?;
     reader.i32()?;
     Ok(Fetched { high_watermark, records: reader.bytes()? })
+}
+
+/// The session of a Fetch v11 answer and how many topics it speaks of.
+pub(crate) fn session(body: &[u8], correlation: i32) -> Result<(i32, i32)> {
+    let mut reader = header(body, correlation)?;
+    reader.i32()?;
+    check_error(reader.i16()?, "Fetch")?;
+    Ok((reader.i32()?, reader.i32()?))
 }
 
 /// Checks a CreateTopics v4 answer. A topic that exists already will do.

@@ -2,6 +2,7 @@
 //!
 //! A record is durable for the outside when its produce is acknowledged under `fsync`. The wake latency is from reading
 //! that acknowledgement to reading the fetch's answer; it is negative if the consumer was told first.
+//! An idle poll of a fetch session must cost the same however many partitions the session has.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -13,7 +14,7 @@ use crate::ServerArgs;
 use crate::batch::Batch;
 use crate::connection::Connection;
 use crate::frame::{self, FetchSpec, Target};
-use crate::process::{Program, Server, cpu_ticks};
+use crate::process::{Program, Server, cpu_seconds, cpu_ticks};
 use crate::report::{self, progress};
 use crate::roofline::SEGMENT_BYTES;
 use crate::stats::percentile;
@@ -24,6 +25,11 @@ const FETCH_BYTES: i32 = 1 << 20;
 const PARKED_AFTER: Duration = Duration::from_millis(20);
 const TICKS_MAX: u64 = 3;
 const WAKE_MS_MAX: f64 = 5.0;
+/// The partitions of the larger session; the other one has a single partition.
+const SESSION_PARTITIONS: i32 = 500;
+/// How long an idle poll of a session is parked.
+const SESSION_WAIT_MS: i32 = 1;
+const SESSION_RATIO_MAX: f64 = 1.5;
 
 #[derive(clap::Args)]
 pub(crate) struct LongpollArgs {
@@ -35,6 +41,9 @@ pub(crate) struct LongpollArgs {
     /// How often a poll is woken.
     #[arg(long, default_value_t = 200)]
     wakes: u32,
+    /// How many idle polls of a session are made, over one partition and over 500.
+    #[arg(long, default_value_t = 10_000)]
+    polls: u32,
 }
 
 /// Measures both and returns what was seen.
@@ -52,6 +61,10 @@ pub(crate) fn run(args: &LongpollArgs) -> Result<String> {
     wakes.sort_by(f64::total_cmp);
     let at = |percent| percentile(&wakes, percent).context("at least one wake must be measured");
     let (p50, p99, max) = (at(50)?, at(99)?, at(100)?);
+    progress(format_args!("2 x {} idle polls of sessions", args.polls));
+    let few_us = session_poll_us(&server, &mut producer, 1, args.polls)?;
+    let many_us = session_poll_us(&server, &mut producer, SESSION_PARTITIONS, args.polls)?;
+    let ratio = many_us / few_us;
     let header = ["what", "measured", "must hold", "holds"];
     let yes_no = |holds| if holds { "yes" } else { "no" }.to_owned();
     let rows = [
@@ -66,6 +79,12 @@ pub(crate) fn run(args: &LongpollArgs) -> Result<String> {
             format!("{p50:.3} ms (p99 {p99:.3}, max {max:.3})"),
             format!("<= {WAKE_MS_MAX} ms"),
             yes_no(p50 <= WAKE_MS_MAX),
+        ],
+        [
+            format!("CPU of an idle poll of {SESSION_PARTITIONS} partitions to one of 1"),
+            format!("{many_us:.1} us to {few_us:.1} us: {ratio:.2}"),
+            format!("<= {SESSION_RATIO_MAX}"),
+            yes_no(ratio <= SESSION_RATIO_MAX),
         ],
     ];
     Ok(format!("{}\n\n{machine}", report::table(header, rows)))
@@ -88,6 +107,30 @@ fn idle_ticks(server: &Server, seconds: u32) -> Result<u64> {
         "the fetch was answered after {parked:?}, it may wait {wanted:?}"
     );
     Ok(cpu_ticks(server.pid())? - before)
+}
+
+/// CPU that the broker takes for one idle poll of a session over so many partitions, in microseconds.
+fn session_poll_us(server: &Server, admin: &mut Connection, partitions: i32, polls: u32) -> Result<f64> {
+    let topic = format!("idle-{partitions}");
+    admin.create_topic(&topic, partitions, SEGMENT_BYTES)?;
+    let mut consumer = Connection::open(server.address)?;
+    consumer.send(&mut frame::open_session(&topic, partitions, FETCH_BYTES))?;
+    let answer = consumer.receive()?;
+    let (session, _) = frame::session(answer.body, answer.correlation)?;
+    ensure!(session > 0, "the broker opened no session");
+    let mut before = cpu_seconds(server.pid())?;
+    for epoch in 1..=polls {
+        // The first poll looks at every partition once; it is not counted.
+        if epoch == 2 {
+            before = cpu_seconds(server.pid())?;
+        }
+        let epoch = i32::try_from(epoch).context("--polls is too many")?;
+        consumer.send(&mut frame::poll_session((session, epoch), SESSION_WAIT_MS, FETCH_BYTES))?;
+        let answer = consumer.receive()?;
+        let (_, topics) = frame::session(answer.body, answer.correlation)?;
+        ensure!(topics == 0, "an idle poll was answered with {topics} topics");
+    }
+    Ok((cpu_seconds(server.pid())? - before) * 1e6 / f64::from(polls))
 }
 
 /// Milliseconds from the acknowledgement of a record to its arrival at a fetch that waits for it.

@@ -7,19 +7,25 @@ use std::time::Duration;
 use highwater_record::LeaderEpoch;
 use highwater_storage::{DataDir, FileLayer};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::buffers::BufferPool;
 use crate::config::Config;
+use crate::fetch::FetchSessions;
+use crate::graves::Graves;
 use crate::groups::Groups;
 use crate::meta::{Metadata, ProducerIds};
 use crate::metrics;
+use crate::quotas::Quotas;
 use crate::shutdown::{Shutdown, Stopping};
 use crate::sync_scheduler::SyncScheduler;
 use crate::topics::Topics;
 
 /// This broker's id. There is one broker; Kafka's numbering starts at 1 as well.
 pub(crate) const NODE_ID: i32 = 1;
+
+/// Batches that may be decompressed at once.
+pub(crate) const DECODES_MAX: usize = 2;
 
 /// Everything that outlives a request.
 pub(crate) struct Broker {
@@ -35,11 +41,18 @@ pub(crate) struct Broker {
     pub(crate) topics: Topics,
     /// Topics are created and deleted one at a time.
     pub(crate) topic_changes: Mutex<()>,
+    pub(crate) graves: Graves,
     pub(crate) producer_ids: ProducerIds,
+    pub(crate) fetch_sessions: FetchSessions,
+    pub(crate) quotas: Quotas,
+    /// Quotas are changed by one request at a time.
+    pub(crate) quota_changes: Mutex<()>,
     pub(crate) scheduler: SyncScheduler,
     /// How many appends may run on reactor threads at once: one thread always stays free (design D10).
     pub(crate) append_slots: Semaphore,
     pub(crate) append_pace: AppendPace,
+    /// How many batches may be decompressed at once: each may take up to 64 MiB for a moment.
+    pub(crate) decode_slots: Semaphore,
     pub(crate) buffers: Arc<BufferPool>,
     pub(crate) shutdown: Shutdown,
     pub(crate) recovery: RecoveryProgress,
@@ -99,6 +112,11 @@ impl Broker {
     /// The pool of receive buffers.
     pub(crate) fn buffers(&self) -> Arc<BufferPool> {
         Arc::clone(&self.buffers)
+    }
+
+    /// Waits for its turn to decompress.
+    pub(crate) async fn decode_turn(&self) -> SemaphorePermit<'_> {
+        self.decode_slots.acquire().await.expect("the semaphore is never closed")
     }
 
     /// Tells when the broker stops.

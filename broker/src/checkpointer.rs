@@ -11,7 +11,7 @@ use highwater_record::{LeaderEpoch, TopicPartition};
 use highwater_storage::{Checkpoint, CheckpointFile, LoadedCheckpoint, PartitionCheckpoint};
 
 use crate::broker::Broker;
-use crate::metrics;
+use crate::{metrics, topic_admin};
 
 /// The shortest time between two checkpoints.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// What the partitions of one data directory say about themselves.
 pub(crate) type Checkpoints = BTreeMap<TopicPartition, PartitionCheckpoint>;
 
-/// Writes checkpoints until the broker stops.
+/// Writes checkpoints until the broker stops, and forgets the names of deleted topics in time.
 pub(crate) async fn run(broker: Arc<Broker>) {
     let mut stopping = broker.stopping();
     let mut written = Checkpoints::new();
@@ -31,6 +31,7 @@ pub(crate) async fn run(broker: Arc<Broker>) {
         metrics::upkeep();
         let (broker, before) = (Arc::clone(&broker), std::mem::take(&mut written));
         let pass = tokio::task::spawn_blocking(move || {
+            topic_admin::sweep_graves(&broker);
             let now = collect(&broker);
             if now != before {
                 store_producers(&broker);

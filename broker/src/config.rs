@@ -90,6 +90,17 @@ pub enum Listen {
     Exactly(Vec<SocketAddr>),
 }
 
+/// Limits on connections; each is off without a value.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ConnectionLimits {
+    /// Connections at once. Default: no limit.
+    pub total: Option<u32>,
+    /// Connections at once from one address. Default: no limit.
+    pub per_ip: Option<u32>,
+    /// New connections a second; at least 1. Default: no limit.
+    pub rate: Option<u32>,
+}
+
 /// Everything a broker needs to know before it starts.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -116,6 +127,10 @@ pub struct Config {
     pub fetch_bytes_max: u32,
     /// Largest number of partitions on this broker. Default: 20000.
     pub partitions_max: u32,
+    /// Largest number of partitions that one request may create. Default: 1000.
+    pub partitions_per_request_max: u32,
+    /// Limits on connections. Default: none.
+    pub connections: ConnectionLimits,
 }
 
 impl Config {
@@ -133,6 +148,8 @@ impl Config {
             request_bytes_max: 100 * 1024 * 1024,
             fetch_bytes_max: 55 * 1024 * 1024,
             partitions_max: 20_000,
+            partitions_per_request_max: 1000,
+            connections: ConnectionLimits::default(),
         }
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! Produce requests pipeline: the reader appends them one after another and queues their pending answers, so that
 //! one connection can fill a group commit. Every other request is a barrier: it is handled when all earlier
-//! requests of its connection are answered, as Kafka does it. Knows no message's meaning.
+//! requests of its connection are answered, as Kafka does it. A client above a quota is answered at once and not read
+//! from for as long as it was told to wait. Knows no message's meaning.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_protocol::{Request, RequestError, RequestHeader};
+use highwater_protocol::{Request, RequestError};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -16,8 +17,9 @@ use tracing::Instrument;
 
 use crate::broker::Broker;
 use crate::context::Caller;
-use crate::dispatch::{self, Answer, Hangup};
+use crate::dispatch::{self, Answer, Handled, Hangup, Incoming};
 use crate::inbound::{Inbound, InboundError};
+use crate::log_limit::note;
 use crate::outbound::Outbound;
 
 /// How many produce requests of one connection may wait for durability at once.
@@ -55,7 +57,9 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, broker: Arc<Broke
             Hangup::Frame(InboundError::Io(error)) => {
                 span.in_scope(|| tracing::debug!(%error, "the client left"));
             }
-            hangup => span.in_scope(|| tracing::warn!("closing the connection: {hangup}")),
+            hangup => {
+                note(|dropped| span.in_scope(|| tracing::warn!(dropped, "closing the connection: {hangup}")));
+            }
         }
     }
     // The writer ends when the queue is drained, which also answers what was appended before a hang-up.
@@ -78,20 +82,25 @@ impl Reader {
         let mut stopping = self.broker.stopping();
         loop {
             let frame = tokio::select! {
-                frame = tokio::time::timeout(IDLE_DEADLINE, self.inbound.frame()) => frame,
+                frame = self.inbound.frame(IDLE_DEADLINE) => frame?,
                 () = stopping.stopped() => return Ok(()),
             };
-            let frame = match frame {
-                Ok(Ok(Some(frame))) => frame,
-                Ok(Ok(None)) | Err(_) => return Ok(()),
-                Ok(Err(error)) => return Err(Hangup::Frame(error)),
-            };
-            let (header, body) = dispatch::parse(frame)?;
-            let permit = self.permit(&body).await;
-            let Some(answer) = self.handle(header, body).await? else { continue };
-            if self.answers.send(Queued { answer, _pending: permit }).await.is_err() {
+            let Some(frame) = frame else { return Ok(()) };
+            let incoming = dispatch::parse(frame)?;
+            let permit = self.permit(&incoming.body).await;
+            let Some(Handled { answer, mute }) = self.handle(incoming).await? else { return Ok(()) };
+            if let Some(answer) = answer
+                && self.answers.send(Queued { answer, _pending: permit }).await.is_err()
+            {
                 // The writer is gone: the peer does not read any more.
                 return Ok(());
+            }
+            if let Some(mute) = mute {
+                tokio::select! {
+                    () = tokio::time::sleep(mute) => {}
+                    () = self.inbound.gone() => {}
+                    () = stopping.stopped() => return Ok(()),
+                }
             }
         }
     }
@@ -103,18 +112,16 @@ impl Reader {
         acquired.expect("the semaphore is never closed")
     }
 
-    async fn handle(
-        &mut self,
-        header: RequestHeader,
-        body: Result<Request, RequestError>,
-    ) -> Result<Option<Answer>, Hangup> {
+    /// `None` if the client left meanwhile.
+    async fn handle(&mut self, incoming: Incoming) -> Result<Option<Handled>, Hangup> {
         let caller = Caller { peer: self.peer, local: self.local };
         // Long polls and members of a group wait for something that may never come. Everything else is finished and
         // answered, also for a client that has sent its last request and shut down its side.
-        let may_park = matches!(body, Ok(Request::Fetch(_) | Request::JoinGroup(_) | Request::SyncGroup(_)));
+        let may_park =
+            matches!(incoming.body, Ok(Request::Fetch(_) | Request::JoinGroup(_) | Request::SyncGroup(_)));
         tokio::select! {
             biased;
-            answer = dispatch::handle(&self.broker, caller, header, body) => answer,
+            handled = dispatch::handle(&self.broker, caller, incoming) => handled.map(Some),
             () = self.inbound.closed(), if may_park => Ok(None),
         }
     }
@@ -131,7 +138,7 @@ async fn write_answers(socket: OwnedWriteHalf, mut queue: mpsc::Receiver<Queued>
             match queued.answer.resolve().await {
                 Ok(pieces) => pieces.into_iter().for_each(|piece| out.push(piece)),
                 Err(hangup) => {
-                    tracing::warn!("closing the connection: {hangup}");
+                    note(|dropped| tracing::warn!(dropped, "closing the connection: {hangup}"));
                     return;
                 }
             }

@@ -3,11 +3,12 @@
 //! Handlers get a decoded request and give back a response; this file decodes, encodes and decides what ends a
 //! connection. Knows no API's meaning.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use highwater_protocol::api::{ApiVersionsResponse, ProduceRequest};
+use highwater_protocol::api::{ApiVersionsResponse, FetchRequest, ProduceRequest};
 use highwater_protocol::wire::{DecodeError, EncodeError, Encoded, Piece as WirePiece};
 use highwater_protocol::{
     ApiKey, ApiResponse, Request, RequestError, RequestHeader, encode_response, parse_request,
@@ -22,6 +23,7 @@ use crate::handler::produce::PendingProduce;
 use crate::inbound::InboundError;
 use crate::metrics;
 use crate::outbound::Piece;
+use crate::quotas::Direction;
 
 /// Why a connection is closed from this side.
 #[derive(Debug, Error)]
@@ -73,24 +75,47 @@ impl Answer {
     }
 }
 
-/// Reads the key and the rest of the header, so that the connection knows its place in the order.
-pub(crate) fn parse(frame: Bytes) -> Result<(RequestHeader, Result<Request, RequestError>), Hangup> {
-    parse_request(frame).map_err(Hangup::Header)
+/// A request that has arrived.
+pub(crate) struct Incoming {
+    pub(crate) header: RequestHeader,
+    pub(crate) body: Result<Request, RequestError>,
+    /// Size of its frame without the length prefix.
+    pub(crate) bytes: usize,
 }
 
-/// Handles one request. `None` means that there is nothing to answer (a successful produce with acks=0).
+/// What became of a request.
+pub(crate) struct Handled {
+    /// `None` means that there is nothing to answer (a successful produce with acks=0).
+    pub(crate) answer: Option<Answer>,
+    /// For how long the client is not read from: it is above a quota (KIP-219).
+    pub(crate) mute: Option<Duration>,
+}
+
+impl Handled {
+    const fn ready(pieces: Vec<Piece>) -> Self {
+        Self { answer: Some(Answer::Ready(pieces)), mute: None }
+    }
+}
+
+/// Reads the key and the rest of the header, so that the connection knows its place in the order.
+pub(crate) fn parse(frame: Bytes) -> Result<Incoming, Hangup> {
+    let bytes = frame.len();
+    let (header, body) = parse_request(frame).map_err(Hangup::Header)?;
+    Ok(Incoming { header, body, bytes })
+}
+
+/// Handles one request.
 pub(crate) async fn handle(
     broker: &Arc<Broker>,
     caller: Caller,
-    header: RequestHeader,
-    body: Result<Request, RequestError>,
-) -> Result<Option<Answer>, Hangup> {
+    Incoming { header, body, bytes }: Incoming,
+) -> Result<Handled, Hangup> {
     let began = Instant::now();
     let request = match body {
         Ok(request) => request,
         Err(RequestError::UnsupportedVersion { key: ApiKey::ApiVersions, .. }) => {
             let response = ApiVersionsResponse::unsupported();
-            return Ok(Some(Answer::Ready(plain(encode_response(header.correlation_id, 0, &response)?))));
+            return Ok(Handled::ready(plain(encode_response(header.correlation_id, 0, &response)?)));
         }
         Err(error) => return Err(error.into()),
     };
@@ -98,12 +123,16 @@ pub(crate) async fn handle(
     let (correlation_id, version) = (header.correlation_id, header.api_version);
     // Detached: a parked fetch must not hold the frame that it came in.
     let client_id = header.client_id.map(|id| id.detach());
-    let context = Context { broker, local: caller.local, peer: caller.peer, version, client_id };
-    let answer = respond(&context, correlation_id, request, began).await?;
-    if let Some(Answer::Ready(_)) = &answer {
+    let context =
+        Context { broker, local: caller.local, peer: caller.peer, version, client_id, request_bytes: bytes };
+    let handled = respond(&context, correlation_id, request, began).await?;
+    if let Some(Answer::Ready(_)) = &handled.answer {
         metrics::observe_request(key, began.elapsed());
     }
-    Ok(answer)
+    if handled.mute.is_some() {
+        metrics::count_throttle(key);
+    }
+    Ok(handled)
 }
 
 /// Appends, and leaves the answer to the time when the records are durable.
@@ -112,111 +141,114 @@ async fn produce(
     correlation_id: i32,
     request: ProduceRequest,
     began: Instant,
-) -> Result<Option<Answer>, Hangup> {
+) -> Result<Handled, Hangup> {
     let acks_nothing = request.acks == 0;
     let mut pending = handler::produce::handle(context, request).await;
-    match (acks_nothing, pending.first_error()) {
-        (true, None) => Ok(None),
-        (true, Some(error)) => Err(Hangup::Unacknowledged(error)),
-        (false, _) => Ok(Some(Answer::Produce { pending, correlation_id, version: context.version, began })),
-    }
+    let mute = pending.throttle();
+    let answer = match (acks_nothing, pending.first_error()) {
+        (true, None) => None,
+        (true, Some(error)) => return Err(Hangup::Unacknowledged(error)),
+        (false, _) => Some(Answer::Produce { pending, correlation_id, version: context.version, began }),
+    };
+    Ok(Handled { answer, mute })
 }
 
-/// The match over the APIs. The rare and large futures are boxed: a connection's own holds room for the largest of
-/// what it awaits.
+/// Reads, and takes what is read from the client's quota.
+async fn fetch(context: &Context<'_>, correlation_id: i32, request: FetchRequest) -> Result<Handled, Hangup> {
+    let (response, ranges) = Box::pin(handler::fetch::handle(context, request)).await;
+    let throttle = u64::try_from(response.throttle_time_ms).ok().filter(|ms| *ms > 0);
+    let pieces = with_files(encode_response(correlation_id, context.version, &response)?, ranges);
+    if throttle.is_none() {
+        context.charge(Direction::Consumed, pieces.iter().map(Piece::len).sum());
+    }
+    Ok(Handled { mute: throttle.map(Duration::from_millis), ..Handled::ready(pieces) })
+}
+
+/// The match over the APIs.
 async fn respond(
     context: &Context<'_>,
     id: i32,
     request: Request,
     began: Instant,
-) -> Result<Option<Answer>, Hangup> {
-    let version = context.version;
-    let pieces = match request {
-        Request::Produce(request) => return produce(context, id, request, began).await,
-        Request::Fetch(request) => {
-            let (response, ranges) = Box::pin(handler::fetch::handle(context, request)).await;
-            with_files(encode_response(id, version, &response)?, ranges)
+) -> Result<Handled, Hangup> {
+    let form = Form { correlation_id: id, version: context.version };
+    let answer = match request {
+        Request::Produce(r) => return produce(context, id, r, began).await,
+        Request::Fetch(r) => return fetch(context, id, r).await,
+        Request::ListOffsets(r) => answer(form, handler::list_offsets::handle(context, r)),
+        Request::Metadata(r) => answer(form, handler::metadata::handle(context, r)),
+        Request::OffsetCommit(r) => answer(form, handler::offset_commit::handle(context, r)),
+        Request::OffsetFetch(r) => answer(form, handler::offset_fetch::handle(context, r)),
+        Request::FindCoordinator(r) => at_once(form, handler::find_coordinator::handle(context, r)),
+        Request::JoinGroup(r) => answer(form, handler::join_group::handle(context, r)),
+        Request::Heartbeat(r) => at_once(form, handler::heartbeat::handle(context, r)),
+        Request::LeaveGroup(r) => answer(form, handler::leave_group::handle(context, r)),
+        Request::SyncGroup(r) => answer(form, handler::sync_group::handle(context, r)),
+        Request::DescribeGroups(r) => answer(form, handler::describe_groups::handle(context, r)),
+        Request::ListGroups(r) => answer(form, handler::list_groups::handle(context, r)),
+        Request::ApiVersions(r) => at_once(form, handler::api_versions::handle(context, &r)),
+        Request::CreateTopics(r) => answer(form, handler::create_topics::handle(context, r)),
+        Request::DeleteTopics(r) => answer(form, handler::delete_topics::handle(context, r)),
+        Request::DeleteRecords(r) => answer(form, handler::delete_records::handle(context, r)),
+        Request::InitProducerId(r) => answer(form, handler::init_producer_id::handle(context, r)),
+        Request::OffsetForLeaderEpoch(r) => {
+            at_once(form, handler::offset_for_leader_epoch::handle(context, r))
         }
-        Request::ListOffsets(request) => {
-            encode(id, version, Box::pin(handler::list_offsets::handle(context, request)).await)?
+        Request::DescribeConfigs(r) => at_once(form, handler::describe_configs::handle(context, r)),
+        Request::AlterConfigs(r) => answer(form, handler::alter_configs::handle(context, r)),
+        Request::DescribeLogDirs(r) => answer(form, handler::describe_log_dirs::handle(context, r)),
+        Request::CreatePartitions(r) => answer(form, handler::create_partitions::handle(context, r)),
+        Request::DeleteGroups(r) => answer(form, handler::delete_groups::handle(context, r)),
+        Request::ElectLeaders(r) => at_once(form, handler::elect_leaders::handle(context, r)),
+        Request::IncrementalAlterConfigs(r) => {
+            answer(form, handler::incremental_alter_configs::handle(context, r))
         }
-        Request::Metadata(request) => {
-            encode(id, version, Box::pin(handler::metadata::handle(context, request)).await)?
+        Request::AlterPartitionReassignments(r) => {
+            at_once(form, handler::alter_partition_reassignments::handle(context, r))
         }
-        Request::FindCoordinator(request) => {
-            encode(id, version, handler::find_coordinator::handle(context, request))?
+        Request::ListPartitionReassignments(_) => {
+            at_once(form, handler::list_partition_reassignments::handle())
         }
-        Request::ApiVersions(request) => {
-            encode(id, version, handler::api_versions::handle(context, &request))?
+        Request::OffsetDelete(r) => answer(form, handler::offset_delete::handle(context, r)),
+        Request::DescribeClientQuotas(r) => {
+            at_once(form, handler::describe_client_quotas::handle(context, r))
         }
-        Request::CreateTopics(request) => {
-            encode(id, version, Box::pin(handler::create_topics::handle(context, request)).await)?
+        Request::AlterClientQuotas(r) => answer(form, handler::alter_client_quotas::handle(context, r)),
+        Request::DescribeQuorum(r) => at_once(form, handler::describe_quorum::handle(context, r)),
+        Request::UpdateFeatures(r) => at_once(form, handler::update_features::handle(context, r)),
+        Request::DescribeCluster(r) => at_once(form, handler::describe_cluster::handle(context, &r)),
+        Request::ListConfigResources(r) => at_once(form, handler::list_config_resources::handle(context, &r)),
+        Request::DescribeTopicPartitions(r) => {
+            at_once(form, handler::describe_topic_partitions::handle(context, r))
         }
-        Request::DeleteTopics(request) => {
-            encode(id, version, Box::pin(handler::delete_topics::handle(context, request)).await)?
-        }
-        Request::InitProducerId(request) => {
-            encode(id, version, Box::pin(handler::init_producer_id::handle(context, request)).await)?
-        }
-        Request::OffsetForLeaderEpoch(request) => {
-            encode(id, version, handler::offset_for_leader_epoch::handle(context, request))?
-        }
-        Request::OffsetCommit(_)
-        | Request::OffsetFetch(_)
-        | Request::JoinGroup(_)
-        | Request::Heartbeat(_)
-        | Request::LeaveGroup(_)
-        | Request::SyncGroup(_)
-        | Request::DescribeGroups(_)
-        | Request::ListGroups(_)
-        | Request::DeleteGroups(_)
-        | Request::OffsetDelete(_) => respond_about_groups(context, id, request).await?,
     };
-    Ok(Some(Answer::Ready(pieces)))
+    Ok(Handled::ready(answer.await?))
 }
 
-/// The APIs of groups.
-async fn respond_about_groups(
-    context: &Context<'_>,
-    id: i32,
-    request: Request,
-) -> Result<Vec<Piece>, EncodeError> {
-    let version = context.version;
-    match request {
-        Request::OffsetCommit(request) => {
-            encode(id, version, Box::pin(handler::offset_commit::handle(context, request)).await)
-        }
-        Request::OffsetFetch(request) => {
-            encode(id, version, Box::pin(handler::offset_fetch::handle(context, request)).await)
-        }
-        Request::JoinGroup(request) => {
-            encode(id, version, Box::pin(handler::join_group::handle(context, request)).await)
-        }
-        Request::Heartbeat(request) => encode(id, version, handler::heartbeat::handle(context, request)),
-        Request::LeaveGroup(request) => {
-            encode(id, version, Box::pin(handler::leave_group::handle(context, request)).await)
-        }
-        Request::SyncGroup(request) => {
-            encode(id, version, Box::pin(handler::sync_group::handle(context, request)).await)
-        }
-        Request::DescribeGroups(request) => {
-            encode(id, version, Box::pin(handler::describe_groups::handle(context, request)).await)
-        }
-        Request::ListGroups(request) => {
-            encode(id, version, Box::pin(handler::list_groups::handle(context, request)).await)
-        }
-        Request::DeleteGroups(request) => {
-            encode(id, version, Box::pin(handler::delete_groups::handle(context, request)).await)
-        }
-        Request::OffsetDelete(request) => {
-            encode(id, version, Box::pin(handler::offset_delete::handle(context, request)).await)
-        }
-        other => unreachable!("{} is not an API of groups", other.key()),
-    }
+/// What an answer takes from its request.
+#[derive(Clone, Copy)]
+struct Form {
+    correlation_id: i32,
+    version: i16,
 }
 
-fn encode<R: ApiResponse>(correlation_id: i32, version: i16, response: R) -> Result<Vec<Piece>, EncodeError> {
-    Ok(plain(encode_response(correlation_id, version, &response)?))
+type Answering<'a> = Pin<Box<dyn Future<Output = Result<Vec<Piece>, EncodeError>> + Send + 'a>>;
+
+/// Encodes the response of a handler that waits for nothing.
+fn at_once<'a, R: ApiResponse + Send + 'a>(form: Form, response: R) -> Answering<'a> {
+    answer(form, std::future::ready(response))
+}
+
+/// Runs a handler and encodes its response. Boxed: a connection's own future holds room for the largest of what it
+/// awaits, and these are rare and large.
+fn answer<'a, R: ApiResponse + Send + 'a>(
+    form: Form,
+    handling: impl Future<Output = R> + Send + 'a,
+) -> Answering<'a> {
+    Box::pin(async move {
+        let response = handling.await;
+        Ok(plain(encode_response(form.correlation_id, form.version, &response)?))
+    })
 }
 
 fn plain(encoded: Encoded) -> Vec<Piece> {

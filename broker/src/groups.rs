@@ -17,6 +17,8 @@
 mod append;
 mod load;
 mod shard;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::sync::Arc;
@@ -30,7 +32,7 @@ use tokio::sync::Notify;
 
 use crate::broker::Broker;
 use crate::clock;
-use shard::Shard;
+use shard::{Pending, Place, Shard};
 
 pub(crate) use load::load_all;
 pub(crate) use timers::run as run_timers;
@@ -70,7 +72,7 @@ impl Unavailable {
 }
 
 /// What a client is told about a refusal.
-pub(crate) const fn code_of(error: &GroupError) -> ErrorCode {
+pub(crate) fn code_of(error: &GroupError) -> ErrorCode {
     match error {
         GroupError::InvalidGroupId => ErrorCode::InvalidGroupId,
         GroupError::InvalidSessionTimeout { .. } => ErrorCode::InvalidSessionTimeout,
@@ -83,7 +85,10 @@ pub(crate) const fn code_of(error: &GroupError) -> ErrorCode {
         GroupError::GroupMaxSizeReached { .. } => ErrorCode::GroupMaxSizeReached,
         GroupError::MemberMetadataTooLarge { .. } => ErrorCode::InvalidRequest,
         GroupError::GroupTooLarge { .. } => ErrorCode::UnknownServerError,
-        GroupError::TooManyGroups => ErrorCode::CoordinatorNotAvailable,
+        GroupError::TooManyGroups => {
+            tracing::warn!("refused a group: this broker has the {GROUPS_MAX} that it may have");
+            ErrorCode::CoordinatorNotAvailable
+        }
         GroupError::NonEmptyGroup => ErrorCode::NonEmptyGroup,
         GroupError::GroupIdNotFound => ErrorCode::GroupIdNotFound,
         GroupError::GroupSubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
@@ -110,11 +115,7 @@ impl Groups {
 
     /// Whether one more group may be made.
     pub(crate) fn may_create(&self) -> bool {
-        let groups = self.shards.iter().map(Shard::groups).sum::<usize>();
-        if groups >= GROUPS_MAX {
-            tracing::warn!(groups, "{GROUPS_MAX} groups are the most of a broker; no more are made");
-        }
-        groups < GROUPS_MAX
+        self.shards.iter().map(Shard::groups).sum::<usize>() < GROUPS_MAX
     }
 
     /// Numbers for metrics, of all partitions.
@@ -150,13 +151,17 @@ fn shard_of(group: &str) -> usize {
     (positive % SHARDS) as usize
 }
 
+fn place_of<'a>(broker: &'a Arc<Broker>, group: &str) -> Place<'a> {
+    Place { broker, index: shard_of(group) }
+}
+
 /// Runs an event on the machine of `group`; the answer is given when everything it rests on is durable.
 pub(crate) async fn ask<T>(
     broker: &Arc<Broker>,
     group: &str,
     event: impl FnOnce(&mut Coordinator, Now) -> Answered<T>,
 ) -> Result<T, Unavailable> {
-    shard::ask(broker, shard_of(group), event).await
+    shard::ask(place_of(broker, group), event)?.settled().await
 }
 
 /// Reads from the machine of `group`; the answer is given when everything it rests on is durable.
@@ -165,29 +170,33 @@ pub(crate) async fn look<T>(
     group: &str,
     read: impl FnOnce(&Coordinator) -> T,
 ) -> Result<T, Unavailable> {
-    look_into(broker, shard_of(group), read).await
+    ask(broker, group, |machine, _| only(read(machine))).await
 }
 
-/// Reads from every machine, one after the other.
+/// Reads from every machine. The answer is given when everything it rests on is durable.
 pub(crate) async fn look_everywhere<T>(
     broker: &Arc<Broker>,
     read: impl Fn(&Coordinator) -> Vec<T>,
 ) -> Result<Vec<T>, Unavailable> {
     let mut found = Vec::new();
-    for index in 0..broker.groups.shards.len() {
-        found.extend(look_into(broker, index, &read).await?);
+    for pending in ask_everywhere(broker, |machine, _| only(read(machine))) {
+        found.extend(pending?.settled().await?);
     }
     Ok(found)
 }
 
-async fn look_into<T>(
+/// An answer without effects.
+fn only<T>(answer: T) -> Answered<T> {
+    Answered { answer, effects: Effects::default() }
+}
+
+/// Runs an event on every machine before the first answer is waited for, so that their syncs go side by side.
+fn ask_everywhere<T>(
     broker: &Arc<Broker>,
-    index: usize,
-    read: impl FnOnce(&Coordinator) -> T,
-) -> Result<T, Unavailable> {
-    let event =
-        |machine: &mut Coordinator, _| Answered { answer: read(machine), effects: Effects::default() };
-    shard::ask(broker, index, event).await
+    event: impl Fn(&mut Coordinator, Now) -> Answered<T>,
+) -> Vec<Result<Pending<T>, Unavailable>> {
+    let indexes = 0..broker.groups.shards.len();
+    indexes.map(|index| shard::ask(Place { broker, index }, &event)).collect()
 }
 
 /// Tells the machine of `group` that a member is alive. The answer does not wait for the disk.
@@ -196,7 +205,7 @@ pub(crate) fn heartbeat(
     group: &str,
     event: impl FnOnce(&mut Coordinator, Now) -> Result<(), GroupError>,
 ) -> Result<Result<(), GroupError>, Unavailable> {
-    shard::tell(broker, shard_of(group), |machine, now| (event(machine, now), Effects::default()))
+    shard::tell(place_of(broker, group), |machine, now| (event(machine, now), Effects::default()))
 }
 
 /// Runs an event whose reply may be long in coming. If the returned future is dropped, the machine hears that nobody
@@ -206,36 +215,22 @@ pub(crate) async fn park(
     group: &str,
     event: impl FnOnce(&mut Coordinator, Call, Now) -> Effects,
 ) -> Result<Reply, Unavailable> {
-    shard::park(broker, shard_of(group), event).await
+    shard::park(place_of(broker, group), event).await
 }
 
 /// Drops what was committed for a deleted topic, in every group. True if that is durable everywhere; else a
 /// partition is not in service, and the caller comes back when it is.
 pub(crate) async fn forget_topic(broker: &Arc<Broker>, topic: &TopicName, id: TopicId) -> bool {
+    let forget = |machine: &mut Coordinator, now| Answered {
+        answer: (),
+        effects: machine.topic_deleted(topic.as_str(), Some(id), now),
+    };
     let mut everywhere = true;
-    for index in 0..broker.groups.shards.len() {
-        let event = |machine: &mut Coordinator, now| Answered {
-            answer: (),
-            effects: machine.topic_deleted(topic.as_str(), Some(id), now),
+    for pending in ask_everywhere(broker, forget) {
+        everywhere &= match pending {
+            Ok(pending) => pending.settled().await.is_ok(),
+            Err(_) => false,
         };
-        everywhere &= shard::ask(broker, index, event).await.is_ok();
     }
     everywhere
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_group_is_where_kafka_has_it() {
-        // Java: Utils.abs("...".hashCode()) % 50.
-        assert_eq!(shard_of(""), 0);
-        assert_eq!(shard_of("a"), 97 % 50);
-        assert_eq!(shard_of("group"), 98629247 % 50);
-        // A hash of Integer.MIN_VALUE counts as 0.
-        assert_eq!(shard_of("polygenelubricants"), 0);
-        // One code point beyond the basic plane is two units.
-        assert_eq!(shard_of("\u{1f600}"), (0xd83d * 31 + 0xde00) % 50);
-    }
 }

@@ -1,18 +1,33 @@
 //! One file per API. A handler turns a request into a response, or into one that waits; it never touches a socket.
 
+pub(crate) mod alter_client_quotas;
+pub(crate) mod alter_configs;
+pub(crate) mod alter_partition_reassignments;
 pub(crate) mod api_versions;
+pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
 pub(crate) mod delete_groups;
+pub(crate) mod delete_records;
 pub(crate) mod delete_topics;
+pub(crate) mod describe_client_quotas;
+pub(crate) mod describe_cluster;
+pub(crate) mod describe_configs;
 pub(crate) mod describe_groups;
+pub(crate) mod describe_log_dirs;
+pub(crate) mod describe_quorum;
+pub(crate) mod describe_topic_partitions;
+pub(crate) mod elect_leaders;
 pub(crate) mod fetch;
 pub(crate) mod find_coordinator;
 pub(crate) mod heartbeat;
+pub(crate) mod incremental_alter_configs;
 pub(crate) mod init_producer_id;
 pub(crate) mod join_group;
 pub(crate) mod leave_group;
+pub(crate) mod list_config_resources;
 pub(crate) mod list_groups;
 pub(crate) mod list_offsets;
+pub(crate) mod list_partition_reassignments;
 pub(crate) mod metadata;
 pub(crate) mod offset_commit;
 pub(crate) mod offset_delete;
@@ -20,14 +35,18 @@ pub(crate) mod offset_fetch;
 pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
 pub(crate) mod sync_group;
+pub(crate) mod update_features;
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use highwater_protocol::ErrorCode;
-use highwater_protocol::wire::Uuid;
+use highwater_protocol::wire::{Str, Uuid};
 use highwater_record::{LeaderEpoch, TopicId, TopicName};
 
 use crate::broker::Broker;
+use crate::config_admin::{Refusal, refuse};
 use crate::partition::Partition;
 use crate::topics::Topic;
 
@@ -49,11 +68,28 @@ fn partition(topic: &Topic, index: i32) -> Result<&Arc<Partition>, ErrorCode> {
 }
 
 /// Compares the epoch that a client believes in with the leader's; -1 means that it does not say (KIP-320).
-fn check_epoch(current: LeaderEpoch, claimed: i32) -> Result<(), ErrorCode> {
+pub(crate) fn check_epoch(current: LeaderEpoch, claimed: i32) -> Result<(), ErrorCode> {
     match claimed {
         ..0 => Ok(()),
         epoch if epoch < current.get() => Err(ErrorCode::FencedLeaderEpoch),
         epoch if epoch > current.get() => Err(ErrorCode::UnknownLeaderEpoch),
         _ => Ok(()),
+    }
+}
+
+/// What a request names more than once.
+fn named_twice<T: Clone + Eq + Hash>(names: impl Iterator<Item = T>) -> HashSet<T> {
+    let mut seen = HashSet::new();
+    names.filter(|name| !seen.insert(name.clone())).collect()
+}
+
+/// Refuses settings of one resource that a request names more than once.
+fn no_duplicates<'a>(names: impl Iterator<Item = &'a Str>) -> Result<(), Refusal> {
+    match named_twice(names).into_iter().next() {
+        Some(name) => Err(refuse(
+            ErrorCode::InvalidRequest,
+            format!("the request names config {:?} twice", name.as_str()),
+        )),
+        None => Ok(()),
     }
 }

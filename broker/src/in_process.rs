@@ -54,8 +54,8 @@ impl InProcess {
         let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 9092));
         let caller = Caller { peer: here, local: here };
         let handled = async {
-            let (header, body) = dispatch::parse(frame)?;
-            match dispatch::handle(&self.broker, caller, header, body).await? {
+            let incoming = dispatch::parse(frame)?;
+            match dispatch::handle(&self.broker, caller, incoming).await?.answer {
                 Some(answer) => answer.resolve().await.map(Some),
                 None => Ok(None),
             }

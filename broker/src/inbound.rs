@@ -2,6 +2,7 @@
 //!
 //! Small frames are sliced out of the connection's own buffer, which an idle connection gives up. Large ones are
 //! received into a pooled buffer that grows with the bytes that arrive, never with the length that a client claims.
+//! A frame that has begun must go on at a least rate, so that a trickle cannot hold a connection for ever.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +11,9 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use highwater_protocol::{FrameError, SIZE_PREFIX_BYTES, frame_length};
 use thiserror::Error;
+use tokio::io::Interest;
 use tokio::net::tcp::OwnedReadHalf;
+use tokio::time::Instant;
 
 use crate::buffers::BufferPool;
 
@@ -19,9 +22,15 @@ const SMALL_FRAME_BYTES_MAX: usize = 16 * 1024;
 /// How much is asked of the socket at once while no large frame is under way.
 const READ_BYTES: usize = 16 * 1024;
 /// A large frame is first given this much, however long it claims to be.
+const FIRST_BYTES: usize = 64 * 1024;
+/// A connection that has delivered larger frames is given what it delivered, up to this.
 const FIRST_BYTES_MAX: usize = 1024 * 1024;
-/// A frame that has begun must make progress within this time.
-const STALL_DEADLINE: Duration = Duration::from_secs(30);
+/// A frame that has begun is whole, or has made [`PACE_BYTES`] of progress, within this time.
+const PACE_TIME: Duration = Duration::from_secs(30);
+/// The progress of a slow frame: 1 KiB a second.
+const PACE_BYTES: usize = 30 * 1024;
+/// What a client does that sends less.
+const TOO_SLOW: &str = "sent less than 1 KiB a second for 30 s";
 
 /// The reading half of a connection.
 pub(crate) struct Inbound {
@@ -29,6 +38,29 @@ pub(crate) struct Inbound {
     buffer: BytesMut,
     pool: Arc<BufferPool>,
     frame_bytes_max: u32,
+    /// The largest frame that arrived whole, as far as the next one's first buffer depends on it.
+    delivered_bytes: usize,
+}
+
+/// How a frame comes along.
+struct Pace {
+    deadline: Instant,
+    /// How much of the frame moves the deadline.
+    goal: usize,
+}
+
+impl Pace {
+    /// A frame begins at `now`, with `received` bytes of it at hand.
+    fn new(now: Instant, received: usize) -> Self {
+        Self { deadline: now + PACE_TIME, goal: received.saturating_add(PACE_BYTES) }
+    }
+
+    /// Bytes have come: `received` in all.
+    fn advance(&mut self, now: impl FnOnce() -> Instant, received: usize) {
+        if received >= self.goal {
+            *self = Self::new(now(), received);
+        }
+    }
 }
 
 /// Why no further frame can be read.
@@ -37,7 +69,7 @@ pub(crate) enum InboundError {
     /// The length prefix is negative or above the limit.
     #[error(transparent)]
     Length(#[from] FrameError),
-    /// The peer closed or stalled in the middle of a frame.
+    /// The peer closed or slowed down in the middle of a frame.
     #[error("the client sent {received} of the {expected} bytes of a frame and then {ended}")]
     Cut {
         /// Bytes of the frame that arrived.
@@ -55,34 +87,35 @@ pub(crate) enum InboundError {
 impl Inbound {
     /// Reads frames of up to `frame_bytes_max` bytes from `socket`.
     pub(crate) fn new(socket: OwnedReadHalf, pool: Arc<BufferPool>, frame_bytes_max: u32) -> Self {
-        Self { socket, buffer: BytesMut::new(), pool, frame_bytes_max }
+        Self { socket, buffer: BytesMut::new(), pool, frame_bytes_max, delivered_bytes: 0 }
     }
 
-    /// The next frame without its length prefix; `None` if the peer closed between two frames.
-    pub(crate) async fn frame(&mut self) -> Result<Option<Bytes>, InboundError> {
+    /// The next frame without its length prefix; `None` if the peer closed between two frames, or began none for as
+    /// long as `idle_max`.
+    pub(crate) async fn frame(&mut self, idle_max: Duration) -> Result<Option<Bytes>, InboundError> {
         if self.buffer.is_empty() {
-            // Reused if the slices of earlier frames are gone, given up otherwise.
-            self.buffer = BytesMut::new();
-            self.socket.readable().await?;
+            match tokio::time::timeout(idle_max, self.first_bytes()).await {
+                Ok(Ok(0)) | Err(_) => return Ok(None),
+                Ok(first) => first?,
+            };
         }
+        let mut pace = Pace::new(Instant::now(), 0);
         while self.buffer.len() < SIZE_PREFIX_BYTES {
-            if self.fill().await? == 0 {
-                return match self.buffer.len() {
-                    0 => Ok(None),
-                    received => Err(cut(received, SIZE_PREFIX_BYTES, "closed the connection")),
-                };
+            if self.fill(&pace, SIZE_PREFIX_BYTES).await? == 0 {
+                return Err(cut(self.buffer.len(), SIZE_PREFIX_BYTES, "closed the connection"));
             }
         }
         let prefix = [self.buffer[0], self.buffer[1], self.buffer[2], self.buffer[3]];
         let length = frame_length(prefix, self.frame_bytes_max as usize)?;
         self.buffer.advance(SIZE_PREFIX_BYTES);
         if length > SMALL_FRAME_BYTES_MAX && length > self.buffer.len() {
-            return self.large(length).await.map(Some);
+            return self.large(length, pace).await.map(Some);
         }
         while self.buffer.len() < length {
-            if self.fill_in_time(self.buffer.len(), length).await? == 0 {
+            if self.fill(&pace, length).await? == 0 {
                 return Err(cut(self.buffer.len(), length, "closed the connection"));
             }
+            pace.advance(Instant::now, self.buffer.len());
         }
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
@@ -95,15 +128,28 @@ impl Inbound {
         }
     }
 
-    async fn large(&mut self, length: usize) -> Result<Bytes, InboundError> {
-        let mut frame = self.pool.take(length.min(FIRST_BYTES_MAX));
+    /// Completes when the peer has closed, or reset the connection whatever it has sent before.
+    pub(crate) async fn gone(&mut self) {
+        if self.buffer.is_empty() && !matches!(self.socket.peek(&mut [0]).await, Ok(1)) {
+            return;
+        }
+        // What fails here is a socket that is gone as well.
+        let _ = self.socket.ready(Interest::ERROR).await;
+    }
+
+    async fn large(&mut self, length: usize, mut pace: Pace) -> Result<Bytes, InboundError> {
+        let first = self.delivered_bytes.max(FIRST_BYTES).max(self.buffer.len());
+        let mut frame = self.pool.take(length.min(first));
         let mut received = self.buffer.len();
         frame.as_mut()[..received].copy_from_slice(&self.buffer);
-        self.buffer.clear();
+        self.buffer = BytesMut::new();
         while received < length {
             let room = frame.as_mut().len().min(length);
             if received == room {
-                let mut larger = self.pool.take(length.min(room * 2));
+                // More room is taken when there are bytes for it, not when there might be.
+                let more = tokio::time::timeout_at(pace.deadline, self.socket.peek(&mut [0])).await;
+                more.map_err(|_| cut(received, length, TOO_SLOW))??;
+                let mut larger = self.pool.take(length.min(room.saturating_mul(2)));
                 larger.as_mut()[..received].copy_from_slice(&frame.as_mut()[..received]);
                 frame = larger;
                 continue;
@@ -112,26 +158,47 @@ impl Inbound {
                 Ok(0) => return Err(cut(received, length, "closed the connection")),
                 Ok(count) => received += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let readable = tokio::time::timeout(STALL_DEADLINE, self.socket.readable()).await;
-                    readable.map_err(|_| cut(received, length, "stalled"))??;
+                    self.readable(&pace, received, length).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            pace.advance(Instant::now, received);
+        }
+        self.delivered_bytes = self.delivered_bytes.max(length).min(FIRST_BYTES_MAX);
+        Ok(frame.freeze(length))
+    }
+
+    /// Waits for bytes of a frame of `expected` bytes, as long as its pace allows.
+    async fn readable(&self, pace: &Pace, received: usize, expected: usize) -> Result<(), InboundError> {
+        let readable = tokio::time::timeout_at(pace.deadline, self.socket.readable()).await;
+        Ok(readable.map_err(|_| cut(received, expected, TOO_SLOW))??)
+    }
+
+    /// Waits for the next frame to begin. An idle connection keeps no buffer. 0 is the end of the stream.
+    async fn first_bytes(&mut self) -> Result<usize, InboundError> {
+        loop {
+            self.buffer = BytesMut::with_capacity(READ_BYTES);
+            match self.socket.try_read_buf(&mut self.buffer) {
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.buffer = BytesMut::new();
+                    // Tried first: until a read finds nothing, the socket counts as readable.
+                    self.socket.readable().await?;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(frame.freeze(length))
     }
 
-    async fn fill_in_time(&mut self, received: usize, expected: usize) -> Result<usize, InboundError> {
-        let filled = tokio::time::timeout(STALL_DEADLINE, self.fill()).await;
-        filled.map_err(|_| cut(received, expected, "stalled"))?
-    }
-
-    async fn fill(&mut self) -> Result<usize, InboundError> {
+    /// Reads into the connection's own buffer for a frame of `expected` bytes. 0 is the end of the stream.
+    async fn fill(&mut self, pace: &Pace, expected: usize) -> Result<usize, InboundError> {
         loop {
             self.buffer.reserve(READ_BYTES);
             match self.socket.try_read_buf(&mut self.buffer) {
                 Ok(count) => return Ok(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.readable().await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable(pace, self.buffer.len(), expected).await?;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -140,4 +207,26 @@ impl Inbound {
 
 fn cut(received: usize, expected: usize, ended: &'static str) -> InboundError {
     InboundError::Cut { received, expected, ended }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_has_thirty_seconds_for_each_thirty_kibibytes() {
+        let began = Instant::now();
+        let later = |seconds| began + Duration::from_secs(seconds);
+        let mut pace = Pace::new(began, 0);
+
+        pace.advance(|| later(29), PACE_BYTES - 1);
+        assert_eq!(pace.deadline, later(30), "a byte too few moves the deadline");
+        pace.advance(|| later(29), PACE_BYTES);
+        assert_eq!(pace.deadline, later(59));
+        pace.advance(|| later(58), 2 * PACE_BYTES - 1);
+        assert_eq!(pace.deadline, later(59));
+        pace.advance(|| later(58), 5 * PACE_BYTES);
+
+        assert_eq!(pace.deadline, later(88));
+    }
 }

@@ -1,7 +1,8 @@
 //! Listeners: binding, accepting, and finding out from the first bytes what a connection speaks (design D9).
 //!
 //! A Kafka frame starts with a length below 128 MiB, so its first byte is small; HTTP starts with ASCII and TLS with
-//! 0x16. What is not served here gets a sentence that says what to change. Knows no message of either protocol.
+//! 0x16. What is not served here gets a sentence that says what to change. Connections that die without a word are
+//! found out by the system (keepalive, user timeout). Knows no message of either protocol.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,15 +13,23 @@ use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::config::{Config, Listen};
+use crate::connection_limits::Doorkeeper;
+use crate::log_limit::note;
+use crate::shutdown::Stopping;
 use crate::{connection, http};
 
 /// Where a broker listens without `--listen`.
 const PORT_DEFAULT: u16 = 9092;
 /// How long a client may stay silent after it connected.
-const FIRST_BYTE_DEADLINE: Duration = Duration::from_secs(30);
+const FIRST_BYTE_DEADLINE: Duration = Duration::from_secs(10);
+/// A connection that is silent for this long is probed.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+/// A peer that confirms nothing, or takes nothing, for this long is given up (RFC 5482).
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -96,15 +105,27 @@ fn bind_one(address: SocketAddr) -> Result<TcpListener, ListenError> {
 }
 
 /// Accepts until the broker stops, then waits for the connections to finish.
-pub(crate) async fn serve(listener: TcpListener, broker: Arc<Broker>) {
+pub(crate) async fn serve(listener: TcpListener, door: Arc<Doorkeeper>, broker: Arc<Broker>) {
     let mut connections = JoinSet::new();
     let mut stopping = broker.stopping();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let broker = Arc::clone(&broker);
-                    connections.spawn(async move { greet(stream, peer, broker).await });
+                    match door.admit(peer.ip()) {
+                        Ok(place) => {
+                            let broker = Arc::clone(&broker);
+                            connections.spawn(async move {
+                                let _place = place;
+                                greet(stream, peer, broker).await;
+                            });
+                        }
+                        Err(reason) => {
+                            crate::metrics::count_refused_connection();
+                            note(|dropped| tracing::warn!(%peer, dropped, "refused a connection: {reason}"));
+                        }
+                    }
+                    wait_outside(&door, &mut stopping).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -117,6 +138,21 @@ pub(crate) async fn serve(listener: TcpListener, broker: Arc<Broker>) {
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// Holds up accepting while connections come faster than the limit.
+async fn wait_outside(door: &Doorkeeper, stopping: &mut Stopping) {
+    let Some(pause) = door.pause(Instant::now()) else { return };
+    note(|dropped| {
+        tracing::warn!(
+            dropped,
+            "connections come faster than --max-connection-rate allows: the next ones wait"
+        );
+    });
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        () = stopping.stopped() => {}
+    }
 }
 
 /// What the first bytes say.
@@ -141,9 +177,8 @@ fn speaks(first: &[u8]) -> Speaks {
 }
 
 async fn greet(stream: TcpStream, peer: SocketAddr, broker: Arc<Broker>) {
-    // Small answers must not wait for a delayed acknowledgement of the peer.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
+    if let Err(error) = prepare(&stream) {
+        tracing::debug!(%peer, %error, "cannot set the options of a socket");
     }
     let mut first = [0; 3];
     let mut stopping = broker.stopping();
@@ -175,9 +210,23 @@ async fn greet(stream: TcpStream, peer: SocketAddr, broker: Arc<Broker>) {
             .await
         }
         Speaks::Unknown(byte) => {
-            tracing::warn!(%peer, first_byte = byte, "closed a connection that speaks neither Kafka nor HTTP");
+            note(|dropped| {
+                tracing::warn!(
+                    %peer, first_byte = byte, dropped, "closed a connection that speaks neither Kafka nor HTTP"
+                );
+            });
         }
     }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // Small answers must not wait for a delayed acknowledgement of the peer.
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_AFTER / 6);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
 /// A fatal `handshake_failure` alert (RFC 8446 section 6), so that a TLS client fails at once and says so.
@@ -188,7 +237,7 @@ const HTTP2_GOAWAY: &[u8] = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\
 gRPC is not served yet; this port speaks Kafka and HTTP/1";
 
 async fn refuse(mut stream: TcpStream, peer: SocketAddr, answer: &'static [u8], sentence: &'static str) {
-    tracing::warn!(%peer, "refused a connection that speaks {sentence}");
+    note(|dropped| tracing::warn!(%peer, dropped, "refused a connection that speaks {sentence}"));
     crate::metrics::count_refused_connection();
     if let Err(error) = stream.write_all(answer).await {
         tracing::debug!(%peer, %error, "the refused client left before the answer");

@@ -1,25 +1,29 @@
-//! What the broker must remember besides records: cluster id, incarnation, topics, producer ids.
+//! What the broker must remember besides records: cluster id, incarnation, topics, log starts, producer ids, quotas.
 //!
 //! Typed access to the metadata store (design D6). Values are JSON, so that `segment cat` shows them readable. Every
 //! change is durable when its call returns; the calls block on the disk and belong on the blocking pool or a thread
 //! of their own, never on the reactor. Knows no protocol.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use bytes::Bytes;
-use highwater_record::{LeaderEpoch, PartitionId, ProducerId, TopicId, TopicName};
+use highwater_record::{LeaderEpoch, Offset, PartitionId, ProducerId, TopicId, TopicName};
 use highwater_storage::{MetaStore, TransactError, Transaction};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::clock;
+use crate::quotas::{Entity, Limits};
 
 const CLUSTER_ID: &str = "cluster/id";
 const INCARNATION: &str = "incarnation";
 const PRODUCER_ID_NEXT: &str = "producer-id/next";
 const TOPICS: &str = "topic/";
 const DELETED: &str = "deleted/";
+const GRAVES: &str = "grave/";
+const QUOTAS: &str = "quota/";
+const LOG_STARTS: &str = "log-start/";
 
 /// Producer ids are taken from the store this many at a time (Kafka: `ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
 const PRODUCER_ID_BLOCK: i64 = 1000;
@@ -128,19 +132,72 @@ impl Metadata {
             .collect()
     }
 
-    /// Adds a topic that does not exist yet.
+    /// Adds a topic that does not exist yet. Its name rests no longer.
     pub(crate) fn create_topic(&self, name: &TopicName, record: &TopicRecord) -> Result<(), MetadataError> {
         let key = format!("{TOPICS}{name}");
-        self.write(Transaction::new().expect(key.clone(), None).put(key, encode(record)))
+        let created = Transaction::new().expect(key.clone(), None).put(key, encode(record));
+        self.write(created.delete(format!("{GRAVES}{name}")))
     }
 
-    /// Replaces a topic by its tombstone, in one transaction.
+    /// Changes a topic that exists.
+    pub(crate) fn update_topic(&self, name: &TopicName, record: &TopicRecord) -> Result<(), MetadataError> {
+        self.write(Transaction::new().put(format!("{TOPICS}{name}"), encode(record)))
+    }
+
+    /// Replaces a topic by its tombstone, forgets where its logs begin and lets its name rest, in one transaction.
     pub(crate) fn delete_topic(&self, name: &TopicName, record: &TopicRecord) -> Result<(), MetadataError> {
         let tombstone = Tombstone { name: name.to_string(), partitions: record.partitions };
         let tombstone_key = format!("{DELETED}{}", record.id);
-        self.write(
-            Transaction::new().delete(format!("{TOPICS}{name}")).put(tombstone_key, encode(&tombstone)),
-        )
+        let mut transaction = Transaction::new()
+            .delete(format!("{TOPICS}{name}"))
+            .put(tombstone_key, encode(&tombstone))
+            .put(format!("{GRAVES}{name}"), encode(&record.id));
+        for (key, _) in self.store.range(format!("{LOG_STARTS}{}/", record.id).as_bytes()) {
+            transaction = transaction.delete(key);
+        }
+        self.write(transaction)
+    }
+
+    /// The names of deleted topics that rest.
+    pub(crate) fn graves(&self) -> Result<Vec<TopicName>, MetadataError> {
+        let entries = self.store.range(GRAVES.as_bytes());
+        let name = |key: &[u8]| {
+            let key = String::from_utf8_lossy(key).into_owned();
+            TopicName::new(key.strip_prefix(GRAVES).unwrap_or(&key)).map_err(|error| unreadable(&key, error))
+        };
+        entries.into_iter().map(|(key, _)| name(&key)).collect()
+    }
+
+    /// Forgets names that have rested long enough.
+    pub(crate) fn forget_graves(&self, names: &[TopicName]) -> Result<(), MetadataError> {
+        let forgotten = names.iter().map(|name| format!("{GRAVES}{name}"));
+        self.write(forgotten.fold(Transaction::new(), |transaction, key| transaction.delete(key)))
+    }
+
+    /// Keeps where logs begin, in one transaction.
+    pub(crate) fn set_log_starts(
+        &self,
+        starts: impl IntoIterator<Item = (TopicId, PartitionId, Offset)>,
+    ) -> Result<(), MetadataError> {
+        let transaction =
+            starts.into_iter().fold(Transaction::new(), |transaction, (id, partition, start)| {
+                transaction.put(log_start_key(id, partition), encode(&start.get()))
+            });
+        self.write(transaction)
+    }
+
+    /// Where a log begins at least, if that was kept. The log itself may begin later.
+    pub(crate) fn log_start(
+        &self,
+        id: TopicId,
+        partition: PartitionId,
+    ) -> Result<Option<Offset>, MetadataError> {
+        Ok(self.read::<i64>(&log_start_key(id, partition))?.and_then(Offset::new))
+    }
+
+    /// The end of the metadata's own log.
+    pub(crate) fn end(&self) -> i64 {
+        self.store.end().get()
     }
 
     /// Deleted topics whose files may still be there.
@@ -162,6 +219,41 @@ impl Metadata {
         self.write(Transaction::new().delete(format!("{DELETED}{id}")))
     }
 
+    /// Every quota.
+    pub(crate) fn quotas(&self) -> Result<BTreeMap<Entity, Limits>, MetadataError> {
+        let entries = self.store.range(QUOTAS.as_bytes());
+        entries
+            .into_iter()
+            .map(|(key, value)| {
+                let key = String::from_utf8_lossy(&key).into_owned();
+                let entity = key.strip_prefix(QUOTAS).and_then(Entity::from_key);
+                let entity = entity.ok_or_else(|| unreadable(&key, "not an entity"))?;
+                let mut limits = Limits::default();
+                for (name, rate) in decode::<BTreeMap<String, f64>>(&key, &value.bytes)? {
+                    limits.set(&name, Some(rate)).map_err(|sentence| unreadable(&key, sentence))?;
+                }
+                Ok((entity, limits))
+            })
+            .collect()
+    }
+
+    /// Stores what `quotas` says about each of `changed`, in one transaction; nothing said is a quota removed.
+    pub(crate) fn store_quotas(
+        &self,
+        quotas: &BTreeMap<Entity, Limits>,
+        changed: &BTreeSet<Entity>,
+    ) -> Result<(), MetadataError> {
+        let mut transaction = Transaction::new();
+        for entity in changed {
+            let key = format!("{QUOTAS}{}", entity.to_key());
+            transaction = match quotas.get(entity).filter(|limits| !limits.is_empty()) {
+                Some(limits) => transaction.put(key, encode(&limits.values().collect::<BTreeMap<_, _>>())),
+                None => transaction.delete(key),
+            };
+        }
+        self.write(transaction)
+    }
+
     fn read<T: for<'a> Deserialize<'a>>(&self, key: &str) -> Result<Option<T>, MetadataError> {
         self.store.get(key.as_bytes()).map(|value| decode(key, &value.bytes)).transpose()
     }
@@ -170,6 +262,10 @@ impl Metadata {
         self.store.transact(transaction, clock::now())?;
         Ok(())
     }
+}
+
+fn log_start_key(id: TopicId, partition: PartitionId) -> String {
+    format!("{LOG_STARTS}{id}/{partition}")
 }
 
 /// A random topic id (UUID version 4), as Kafka makes them.

@@ -43,7 +43,13 @@ struct Handles {
     fetches_cold: Counter,
     fetches_parked: Gauge,
     fetch_wakes: Counter,
+    fetch_partitions_read: Counter,
+    fetch_sessions: Gauge,
+    fetch_session_partitions: Gauge,
+    fetch_session_evictions: Counter,
     appends_pooled: Counter,
+    throttled_produces: Counter,
+    throttled_fetches: Counter,
     ack_wait: Histogram,
     syncs: Histogram,
     sync_failures: Counter,
@@ -82,7 +88,13 @@ impl Handles {
             fetches_cold: counter!("highwater_fetches_cold_total"),
             fetches_parked: gauge!("highwater_fetches_parked"),
             fetch_wakes: counter!("highwater_fetch_wakes_total"),
+            fetch_partitions_read: counter!("highwater_fetch_partitions_read_total"),
+            fetch_sessions: gauge!("highwater_fetch_sessions"),
+            fetch_session_partitions: gauge!("highwater_fetch_session_partitions"),
+            fetch_session_evictions: counter!("highwater_fetch_session_evictions_total"),
             appends_pooled: counter!("highwater_appends_pooled_total"),
+            throttled_produces: counter!("highwater_throttled_total", "quota" => "producer_byte_rate"),
+            throttled_fetches: counter!("highwater_throttled_total", "quota" => "consumer_byte_rate"),
             ack_wait: histogram!("highwater_ack_wait_seconds"),
             syncs: histogram!("highwater_sync_seconds"),
             sync_failures: counter!("highwater_sync_failures_total"),
@@ -137,8 +149,22 @@ fn describe_all() {
     describe_gauge!("highwater_fetches_parked", "Long polls that are waiting.");
     describe_counter!("highwater_fetch_wakes_total", "Long polls woken because their bytes were there.");
     describe_counter!(
+        "highwater_fetch_partitions_read_total",
+        "Partitions that fetches looked at; of a session only those that moved."
+    );
+    describe_gauge!("highwater_fetch_sessions", "Fetch sessions that are kept.");
+    describe_gauge!("highwater_fetch_session_partitions", "Partitions of all fetch sessions.");
+    describe_counter!(
+        "highwater_fetch_session_evictions_total",
+        "Fetch sessions that gave way to others; their clients begin anew."
+    );
+    describe_counter!(
         "highwater_appends_pooled_total",
         "Produce requests appended on the pool instead of the reactor."
+    );
+    describe_counter!(
+        "highwater_throttled_total",
+        "Requests after which a client above its quota had to wait."
     );
     describe_histogram!("highwater_ack_wait_seconds", "Time from an append to its acknowledgement.");
     describe_histogram!("highwater_sync_seconds", "Duration of a sync to stable storage.");
@@ -222,6 +248,22 @@ pub(crate) fn count_fetch_wake() {
     HANDLES.fetch_wakes.increment(1);
 }
 
+/// Fetches looked at `count` partitions.
+pub(crate) fn count_partitions_read(count: usize) {
+    HANDLES.fetch_partitions_read.increment(count as u64);
+}
+
+/// How many fetch sessions there are, and partitions in them.
+pub(crate) fn set_fetch_sessions(sessions: usize, partitions: usize) {
+    HANDLES.fetch_sessions.set(sessions as f64);
+    HANDLES.fetch_session_partitions.set(partitions as f64);
+}
+
+/// Fetch sessions gave way to others.
+pub(crate) fn count_fetch_session_evictions(count: u64) {
+    HANDLES.fetch_session_evictions.increment(count);
+}
+
 /// A connection was refused for its protocol.
 pub(crate) fn count_refused_connection() {
     HANDLES.connections_refused.increment(1);
@@ -237,6 +279,14 @@ pub(crate) fn observe_request(key: ApiKey, elapsed: Duration) {
     if let Some((_, count, latency)) = HANDLES.request(key) {
         count.increment(1);
         latency.record(elapsed.as_secs_f64());
+    }
+}
+
+/// A client above its quota was told to wait.
+pub(crate) fn count_throttle(key: ApiKey) {
+    match key {
+        ApiKey::Produce => HANDLES.throttled_produces.increment(1),
+        _ => HANDLES.throttled_fetches.increment(1),
     }
 }
 

@@ -22,6 +22,16 @@ pub(crate) enum Piece {
     File(FileRange),
 }
 
+impl Piece {
+    /// How many bytes leave.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(range) => range.len().into(),
+        }
+    }
+}
+
 /// The bytes of answers that are ready to leave, in order.
 #[derive(Default)]
 pub(crate) struct Outbound {
@@ -30,7 +40,9 @@ pub(crate) struct Outbound {
     gathered: BytesMut,
 }
 
-/// A client that takes no byte of its answer for this long is disconnected.
+/// A client that makes no room for more of its answer for this long is disconnected. The system is stricter with one
+/// that does not read at all (`TCP_USER_TIMEOUT` in the listener); a large send buffer of a slow reader makes room in
+/// large steps.
 const STALL_DEADLINE: Duration = Duration::from_secs(60);
 /// Pieces up to this size are copied together.
 const GATHER_BYTES_MAX: usize = 16 * 1024;

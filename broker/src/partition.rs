@@ -12,29 +12,47 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use highwater_record::{Batch, LeaderEpoch, Offset, TimestampMs, TopicPartition};
-use highwater_storage::{AppendError, Appended, Log, LogCheckpoint, LogPoint, LogView, SyncJob, SyncOutcome};
+use arc_swap::ArcSwap;
+use highwater_record::{Batch, LeaderEpoch, Offset, TimestampMs, TopicId, TopicPartition};
+use highwater_storage::{
+    AppendError, Appended, Log, LogCheckpoint, LogConfig, LogPoint, LogView, SyncJob, SyncOutcome,
+};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::Durability;
+use crate::fetch::Watchers;
 use crate::sync_scheduler::SyncScheduler;
 use crate::topic_config::TopicConfig;
-use crate::waiters::{Ack, AckQueue, FetchWaiters, Lost};
+use crate::waiters::{Ack, AckQueue, Lost};
 
 /// How often a contended owner's lock is tried before the append goes to the pool.
 const LOCK_TRIES: u32 = 64;
 
-/// The effective settings of a partition.
+/// The settings in force on the partitions of a topic.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) durability: Durability,
-    pub(crate) topic: TopicConfig,
+    /// Largest batch that is taken, in bytes (`max.message.bytes`).
+    pub(crate) batch_bytes_max: u32,
+    pub(crate) log: LogConfig,
+}
+
+impl Settings {
+    /// What a topic's configuration comes to on a broker with this durability.
+    pub(crate) fn new(topic: &TopicConfig, broker: Durability, id: TopicId) -> Self {
+        Self {
+            durability: topic.durability(broker),
+            batch_bytes_max: topic.message_bytes_max,
+            log: topic.log_config(broker, id),
+        }
+    }
 }
 
 /// One partition.
 pub(crate) struct Partition {
     id: TopicPartition,
-    settings: Settings,
+    /// Replaced under the log's lock, so that an append sees one set of them.
+    settings: ArcSwap<Settings>,
     log: Mutex<Slot>,
     /// The leader epoch while the partition is in service, else -1. Beside the log, so that reads need no lock.
     epoch: AtomicI32,
@@ -44,7 +62,7 @@ pub(crate) struct Partition {
     /// A write failed and the log must be cut before it takes more.
     broken: AtomicBool,
     pub(crate) acks: AckQueue,
-    pub(crate) fetches: FetchWaiters,
+    pub(crate) fetches: Watchers,
 }
 
 /// Where the log is in its life.
@@ -115,10 +133,10 @@ const RUNNING_DIRTY: u8 = 3;
 
 impl Partition {
     /// A partition whose log is not open yet.
-    pub(crate) fn recovering(id: TopicPartition, settings: Settings) -> Self {
+    pub(crate) fn recovering(id: TopicPartition, settings: Arc<Settings>) -> Self {
         Self {
             id,
-            settings,
+            settings: ArcSwap::new(settings),
             log: Mutex::new(Slot::Recovering),
             epoch: AtomicI32::new(NO_EPOCH),
             view: OnceLock::new(),
@@ -126,7 +144,7 @@ impl Partition {
             sync_state: AtomicU8::new(IDLE),
             broken: AtomicBool::new(false),
             acks: AckQueue::default(),
-            fetches: FetchWaiters::default(),
+            fetches: Watchers::default(),
         }
     }
 
@@ -137,16 +155,43 @@ impl Partition {
 
     /// Largest batch that the partition takes, in bytes (`max.message.bytes`).
     pub(crate) fn message_bytes_max(&self) -> u32 {
-        self.settings.topic.message_bytes_max
+        self.settings.load().batch_bytes_max
+    }
+
+    fn durability(&self) -> Durability {
+        self.settings.load().durability
+    }
+
+    /// Puts other settings in force, from the next append on.
+    ///
+    /// What was appended before is synced soon if they ask for it, and is shown at once if they no longer do.
+    pub(crate) fn change_settings(self: &Arc<Self>, settings: Arc<Settings>, scheduler: &SyncScheduler) {
+        let mut slot = self.log.lock();
+        let durability = settings.durability;
+        let before = self.settings.swap(Arc::clone(&settings));
+        if let Slot::Open(log) = &mut *slot {
+            log.set_config(settings.log.clone());
+            if durability != Durability::Fsync && durability != before.durability {
+                // While the log is held: a cut that comes in between would be undone.
+                self.advance(log.view().end());
+            }
+        }
+        drop(slot);
+        if durability != before.durability && durability != Durability::Os {
+            // The partition may be queued for a time that is now too late.
+            scheduler.urge(self);
+        }
     }
 
     /// Brings a log into service under `epoch`. All of it is durable, and all of it may be read.
-    pub(crate) fn open(&self, log: Log, epoch: LeaderEpoch) {
+    pub(crate) fn open(&self, mut log: Log, epoch: LeaderEpoch) {
         let view = log.view();
         let mut slot = self.log.lock();
         if !matches!(*slot, Slot::Recovering) {
             return;
         }
+        // They may have changed while the log was recovering.
+        log.set_config(self.settings.load().log.clone());
         *self.high_watermark.lock() = view.durable();
         *slot = Slot::Open(Box::new(log));
         // Set once, under the slot's lock: a second call never gets here.
@@ -225,7 +270,7 @@ impl Partition {
         // Queued while the log is held: a failed sync that cuts this append off also finds its acknowledgement.
         let last = appended.last_offset.advance(1);
         let ack = self.acks.wait(last, || self.high_watermark() >= last);
-        let durability = self.settings.durability;
+        let durability = self.durability();
         if durability != Durability::Fsync {
             // Also while the log is held: a cut that comes in between would be undone.
             self.advance(end);
@@ -274,8 +319,8 @@ impl Partition {
             let began = std::time::Instant::now();
             let result = job.run();
             crate::metrics::observe_sync(began.elapsed());
-            // A new epoch is a metadata transaction: only a failure needs one.
-            let epoch = if result.is_err() { next_epoch() } else { None };
+            // A new epoch is a metadata transaction: only a failure of a partition in service needs one.
+            let epoch = if result.is_err() && self.leader().is_ok() { next_epoch() } else { None };
             synced = self.finish_sync(job, result, epoch);
         }
         let idle = synced == Synced::Tried
@@ -286,7 +331,7 @@ impl Partition {
         self.sync_state.store(QUEUED, Ordering::Release);
         match synced {
             Synced::Postponed => AfterSync::Within(POSTPONED),
-            Synced::Tried => self.settings.durability.into(),
+            Synced::Tried => self.durability().into(),
         }
     }
 
@@ -353,7 +398,7 @@ impl Partition {
         self.acks.release(end.offset);
         self.acks.fail(Lost::SyncFailed);
         *self.high_watermark.lock() = end;
-        self.fetches.wake_all();
+        self.fetches.disturb();
     }
 
     /// What the checkpoint file should say about the partition.
@@ -377,7 +422,7 @@ impl Partition {
         let slot = std::mem::replace(&mut *self.log.lock(), Slot::Closed);
         self.epoch.store(NO_EPOCH, Ordering::Release);
         self.acks.fail(Lost::Closed);
-        self.fetches.wake_all();
+        self.fetches.disturb();
         match slot {
             Slot::Open(log) => Some(*log),
             Slot::Recovering | Slot::Closed => None,
@@ -392,6 +437,8 @@ impl Partition {
             Ok(()) => {
                 self.with_log(|log| log.finish_sidecar(&job));
             }
+            // Deleted meanwhile.
+            Err(_) if self.leader().is_err() => {}
             Err(error) => {
                 tracing::warn!(partition = %self.id, %error, "producer state is not stored; the next start walks the log for it");
             }

@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use highwater_record::TopicName;
 use highwater_storage::{Checkpoint, Log, SyncJob};
@@ -32,9 +33,12 @@ pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
         let unreadable = |cause: String| MetadataError::Value { key: name.to_string(), cause };
         let id = record.id.parse().map_err(|error| unreadable(format!("{error}")))?;
         let config = TopicConfig::parse(&record.configs, broker.config()).map_err(unreadable)?;
-        let topic = topic_admin::assemble(broker, name, id, record, config);
+        let topic = topic_admin::assemble(broker, name, id, record, &config);
         broker.recovery.total.fetch_add(topic.partitions.len(), Ordering::Relaxed);
         broker.topics.insert(Arc::new(topic));
+    }
+    for name in broker.metadata.graves()? {
+        broker.graves.dig(name, Instant::now());
     }
     name_orphans(broker);
     Ok(())

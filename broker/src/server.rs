@@ -15,12 +15,16 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::broker::{AppendPace, Broker, RecoveryProgress};
+use crate::broker::{AppendPace, Broker, DECODES_MAX, RecoveryProgress};
 use crate::buffers::BufferPool;
 use crate::config::Config;
+use crate::connection_limits::Doorkeeper;
+use crate::fetch::FetchSessions;
+use crate::graves::Graves;
 use crate::groups::{self, Groups};
 use crate::listener::{self, ListenError};
 use crate::meta::{Metadata, MetadataError, ProducerIds};
+use crate::quotas::Quotas;
 use crate::shutdown::Shutdown;
 use crate::sync_scheduler::SyncScheduler;
 use crate::topics::Topics;
@@ -92,8 +96,9 @@ pub async fn run(
     let broker = tokio::task::spawn_blocking(move || open(config)).await??;
 
     let mut serving = JoinSet::new();
+    let door = Doorkeeper::new(broker.config().connections);
     for listener in listeners {
-        serving.spawn(listener::serve(listener, Arc::clone(&broker)));
+        serving.spawn(listener::serve(listener, Arc::clone(&door), Arc::clone(&broker)));
     }
     let recovering = Arc::clone(&broker);
     tokio::task::spawn_blocking(move || recovery::recover(&recovering)).await?;
@@ -138,6 +143,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
     let previous_epoch = metadata.incarnation()?;
     let epoch = metadata.next_incarnation()?;
     let cluster_id = metadata.cluster_id()?;
+    let quotas = Quotas::new(metadata.quotas()?);
     let for_syncs = Arc::clone(&metadata);
     let next_epoch = Arc::new(move || match for_syncs.next_incarnation() {
         Ok(epoch) => Some(epoch),
@@ -155,10 +161,15 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         previous_epoch,
         topics: Topics::default(),
         topic_changes: parking_lot::Mutex::new(()),
+        graves: Graves::default(),
         producer_ids: ProducerIds::new(),
+        fetch_sessions: FetchSessions::new(),
+        quotas,
+        quota_changes: parking_lot::Mutex::new(()),
         scheduler: SyncScheduler::start(next_epoch).map_err(RunError::Threads)?,
         append_slots: Semaphore::new(worker_threads() - 1),
         append_pace: AppendPace::default(),
+        decode_slots: Semaphore::new(DECODES_MAX),
         buffers: Arc::new(BufferPool::default()),
         shutdown: Shutdown::new(),
         recovery: RecoveryProgress::default(),

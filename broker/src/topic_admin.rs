@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use highwater_protocol::ErrorCode;
-use highwater_record::{TimestampMs, TopicId, TopicName, TopicPartition};
-use highwater_storage::Log;
+use highwater_record::{Offset, TimestampMs, TopicId, TopicName, TopicPartition};
+use highwater_storage::{Log, LogCheckpoint};
 use thiserror::Error;
 
 use crate::broker::Broker;
@@ -46,6 +47,10 @@ pub(crate) enum CreateError {
     Partitions { wanted: u32, max: u32, existing: usize, total: u32 },
     #[error("topic names that begin with __ are the broker's own")]
     Internal,
+    #[error(
+        "the topic was deleted a short while ago and is not created again by asking for it; create it explicitly"
+    )]
+    Rests,
     #[error("cannot store the topic: {0}")]
     Metadata(#[from] MetadataError),
     #[error("cannot open the topic's log: {0}")]
@@ -64,6 +69,7 @@ impl CreateError {
         match self {
             Self::Exists(_) => ErrorCode::TopicAlreadyExists,
             Self::Collides { .. } | Self::Internal => ErrorCode::InvalidTopicException,
+            Self::Rests => ErrorCode::UnknownTopicOrPartition,
             Self::Config(_) => ErrorCode::InvalidConfig,
             Self::Partitions { .. } => ErrorCode::InvalidPartitions,
             Self::Metadata(_) | Self::Log(_) | Self::Leftover { .. } => ErrorCode::KafkaStorageError,
@@ -79,6 +85,8 @@ pub(crate) enum DeleteError {
     Unknown,
     #[error("topic names that begin with __ are the broker's own")]
     Internal,
+    #[error("the broker is still opening its partitions; delete the topic again when it is ready")]
+    Recovering,
     #[error("cannot store the deletion: {0}")]
     Metadata(#[from] MetadataError),
     #[error("deleting the topic panicked")]
@@ -91,6 +99,8 @@ impl DeleteError {
         match self {
             Self::Unknown => ErrorCode::UnknownTopicOrPartition,
             Self::Internal => ErrorCode::InvalidTopicException,
+            // Clients take it for a controller that is not elected yet, and try again.
+            Self::Recovering => ErrorCode::NotController,
             Self::Metadata(_) => ErrorCode::KafkaStorageError,
             Self::Panicked => ErrorCode::UnknownServerError,
         }
@@ -118,11 +128,34 @@ pub(crate) fn check(broker: &Broker, new: &NewTopic) -> Result<(u32, TopicConfig
     Ok((wanted, config))
 }
 
-/// Creates a topic and brings it into service.
+/// Creates a topic and brings it into service, because somebody wants it created.
 pub(crate) async fn create(broker: &Arc<Broker>, new: NewTopic) -> Result<Arc<Topic>, CreateError> {
+    create_as(broker, new, Wish::Explicit).await
+}
+
+/// Creates a topic because a client asked for it as if it were there. One that was deleted a short while ago is not.
+pub(crate) async fn create_on_demand(broker: &Arc<Broker>, new: NewTopic) -> Result<Arc<Topic>, CreateError> {
+    // Asked here as well: a client that polls for a deleted topic costs neither a thread nor a lock.
+    if broker.graves.refuses(&new.name, Instant::now()) {
+        return Err(CreateError::Rests);
+    }
+    create_as(broker, new, Wish::Implied).await
+}
+
+/// Whether somebody said that a topic is to be created.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wish {
+    Explicit,
+    Implied,
+}
+
+async fn create_as(broker: &Arc<Broker>, new: NewTopic, wish: Wish) -> Result<Arc<Topic>, CreateError> {
     let broker = Arc::clone(broker);
     let created = tokio::task::spawn_blocking(move || {
         let _one_at_a_time = broker.topic_changes.lock();
+        if wish == Wish::Implied && broker.graves.refuses(&new.name, Instant::now()) {
+            return Err(CreateError::Rests);
+        }
         // Checked under the lock: of racing creators one creates, the others find its topic.
         let (partitions, config) = check(&broker, &new)?;
         store(&broker, new.name, partitions, new.configs, config)
@@ -159,15 +192,31 @@ fn store(
 ) -> Result<Arc<Topic>, CreateError> {
     let id = new_topic_id();
     let record = TopicRecord { id: id.to_string(), partitions, configs };
-    let topic = Arc::new(assemble(broker, name, id, record, config));
+    let topic = Arc::new(assemble(broker, name, id, record, &config));
     for partition in &topic.partitions {
         let log = open_log(broker, &topic, partition, None, clock::now())?;
         partition.open(log, broker.epoch);
     }
     broker.metadata.create_topic(&topic.name, &topic.record)?;
+    broker.graves.open(&topic.name);
     broker.topics.insert(Arc::clone(&topic));
     tracing::info!(topic = %topic.name, id = %topic.id, partitions, "created a topic");
     Ok(topic)
+}
+
+/// What a topic's configuration comes to on this broker.
+pub(crate) fn settings(
+    broker: &Broker,
+    name: &TopicName,
+    id: TopicId,
+    config: &TopicConfig,
+) -> Arc<Settings> {
+    let mut config = config.clone();
+    if name.is_internal() && broker.config().durability != Durability::Os {
+        // What the broker itself remembers is durable before anyone is told, unless everything is left to the system.
+        config.durability = Some(Durability::Fsync);
+    }
+    Arc::new(Settings::new(&config, broker.config().durability, id))
 }
 
 /// A topic whose partitions have not recovered.
@@ -176,16 +225,12 @@ pub(crate) fn assemble(
     name: TopicName,
     id: TopicId,
     record: TopicRecord,
-    mut config: TopicConfig,
+    config: &TopicConfig,
 ) -> Topic {
-    if name.is_internal() && broker.config().durability != Durability::Os {
-        // What the broker itself remembers is durable before anyone is told, unless everything is left to the system.
-        config.durability = Some(Durability::Fsync);
-    }
-    let settings = Settings { durability: config.durability(broker.config().durability), topic: config };
+    let settings = settings(broker, &name, id, config);
     let partition = |partition| {
         let id = TopicPartition { topic: name.clone(), partition };
-        Arc::new(Partition::recovering(id, settings.clone()))
+        Arc::new(Partition::recovering(id, Arc::clone(&settings)))
     };
     let partitions = partition_ids(record.partitions).map(partition).collect();
     Topic { name, id, record, settings, partitions }
@@ -196,13 +241,15 @@ pub(crate) fn open_log(
     broker: &Broker,
     topic: &Topic,
     partition: &Partition,
-    known: Option<highwater_storage::LogCheckpoint>,
+    known: Option<LogCheckpoint>,
     now: TimestampMs,
 ) -> Result<Log, CreateError> {
     if let Some(found) = broker.data.topic_id(partition.id()).filter(|found| *found != topic.id) {
         return Err(CreateError::Leftover { partition: partition.id().clone(), found });
     }
-    let config = topic.settings.topic.log_config(broker.config().durability, topic.id);
+    let id = partition.id().partition;
+    let known = at_least(known, broker.metadata.log_start(topic.id, id)?);
+    let config = topic.settings.log.clone();
     let dir = broker.data.partition_path(partition.id());
     let (log, recovery) = Log::open(Arc::clone(&broker.files), dir, config, known, now)?;
     if recovery.bytes_scanned > 0 || recovery.bytes_dropped > 0 {
@@ -212,6 +259,15 @@ pub(crate) fn open_log(
         );
     }
     Ok(log)
+}
+
+/// What is known of a log whose start was also kept in the metadata: the larger start wins.
+fn at_least(known: Option<LogCheckpoint>, start: Option<Offset>) -> Option<LogCheckpoint> {
+    let Some(start) = start else { return known };
+    // Without a checkpoint nothing is known to be durable.
+    let zero = LogCheckpoint { log_start: start, recovery_point: Offset::ZERO, high_watermark: Offset::ZERO };
+    let known = known.unwrap_or(zero);
+    Some(LogCheckpoint { log_start: known.log_start.max(start), ..known })
 }
 
 /// Deletes the topic of that name and id: out of the metadata, out of service, its files out of the way, and what
@@ -233,15 +289,25 @@ fn withdraw(broker: &Broker, name: &TopicName, id: TopicId) -> Result<Arc<Topic>
     if name.is_internal() {
         return Err(DeleteError::Internal);
     }
+    if !broker.progress().is_ready() {
+        // A log that is being opened looks its files up by name, and would meet those of the next topic.
+        return Err(DeleteError::Recovering);
+    }
     let topic = broker.topics.by_name(name).filter(|topic| topic.id == id).ok_or(DeleteError::Unknown)?;
     broker.metadata.delete_topic(&topic.name, &topic.record)?;
+    // Before the topic is gone for those who ask for it.
+    let given_way = broker.graves.dig(topic.name.clone(), Instant::now());
     broker.topics.remove(name);
     for partition in &topic.partitions {
-        // Dropped, not closed: its files are about to go, readers keep theirs until they are done.
-        drop(partition.close());
+        // Given up, not closed: its files are about to go, readers keep theirs until they are done, and a sync
+        // under way must not touch those of a later topic of that name.
+        if let Some(log) = partition.close() {
+            log.give_up();
+        }
     }
     tracing::info!(topic = %topic.name, id = %topic.id, "deleted a topic");
     remove_files(broker, topic.id, &topic.name, topic.record.partitions);
+    forget_graves(broker, given_way.as_slice());
     Ok(topic)
 }
 
@@ -265,6 +331,23 @@ pub(crate) async fn finish_deletion(broker: &Arc<Broker>, id: TopicId, name: Top
     });
     if let Err(error) = buried.await {
         tracing::error!(%error, "forgetting a deleted topic panicked");
+    }
+}
+
+/// Forgets the names that have rested long enough.
+pub(crate) fn sweep_graves(broker: &Broker) {
+    if broker.graves.is_any_over(Instant::now()) {
+        // A topic that is deleted meanwhile must not lose its grave again.
+        let _one_at_a_time = broker.topic_changes.lock();
+        forget_graves(broker, &broker.graves.take_over(Instant::now()));
+    }
+}
+
+fn forget_graves(broker: &Broker, names: &[TopicName]) {
+    if !names.is_empty()
+        && let Err(error) = broker.metadata.forget_graves(names)
+    {
+        tracing::warn!(%error, "cannot forget names of deleted topics; after the next start they rest once more");
     }
 }
 

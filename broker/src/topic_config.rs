@@ -1,4 +1,5 @@
-//! Topic configurations: the keys that take effect, their defaults, and a sentence for each that does not.
+//! Topic configurations: what the settings of a topic come to, and a sentence for each that is refused. The settings
+//! themselves are a table in `config_keys.rs`.
 //!
 //! A key is accepted only if setting it changes what the broker does, or if the value says what the broker does
 //! anyway. Everything else is refused, so that nobody relies on a setting that is silently ignored.
@@ -10,6 +11,7 @@ use highwater_record::{TimestampType, TopicId};
 use highwater_storage::LogConfig;
 
 use crate::config::{Config, Durability};
+use crate::config_keys::{Rule, TOPIC_KEYS, topic_key};
 
 /// The settings of one topic, checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -30,6 +32,8 @@ pub(crate) struct TopicConfig {
 
 /// Kafka's default of `max.message.bytes`.
 const MESSAGE_BYTES_MAX: u32 = 1_048_588;
+const CREATE_TIME: &str = "CreateTime";
+const LOG_APPEND_TIME: &str = "LogAppendTime";
 /// A producer that was silent for this long is forgotten (`producer.id.expiration.ms`).
 const PRODUCER_EXPIRY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -59,27 +63,30 @@ impl TopicConfig {
         Ok(config)
     }
 
-    fn set(&mut self, key: &str, value: &str, broker: &Config) -> Result<(), String> {
-        match key {
-            "durability" => self.durability = Some(value.parse().map_err(|e| format!("{e}"))?),
-            "flush.ms" => self.flush_ms = never_if_max(number(key, value, 0, i64::MAX as u64)?),
-            "flush.messages" => self.flush_messages = never_if_max(number(key, value, 1, i64::MAX as u64)?),
-            "segment.bytes" => self.segment_bytes = number_u32(key, value, 1 << 20, i32::MAX as u32)?,
-            "segment.ms" => self.segment_ms = number(key, value, 1, i64::MAX as u64)?,
-            "index.interval.bytes" => self.index_interval_bytes = number_u32(key, value, 0, i32::MAX as u32)?,
-            "segment.index.bytes" => self.index_bytes_max = number_u32(key, value, 4, i32::MAX as u32)?,
-            "max.message.bytes" => self.message_bytes_max = number_u32(key, value, 61, i32::MAX as u32)?,
-            "message.timestamp.type" => {
-                self.timestamp_type = match value {
-                    "CreateTime" => TimestampType::CreateTime,
-                    "LogAppendTime" => TimestampType::LogAppendTime,
-                    _ => return Err(format!("{key} is {value:?}; it must be CreateTime or LogAppendTime")),
-                }
-            }
-            "min.insync.replicas" => replicas(key, number(key, value, 1, i32::MAX as u64)?, broker)?,
-            _ => says_what_is_so(key, value)?,
+    /// Checks one entry and takes it.
+    pub(crate) fn set(&mut self, key: &str, value: &str, broker: &Config) -> Result<(), String> {
+        let known = topic_key(key).ok_or_else(|| unknown(key))?;
+        match known.rule {
+            Rule::Takes { set, .. } => set(self, key, value, broker),
+            Rule::Says { so, .. } if value == so => Ok(()),
+            Rule::Says { so, why } => Err(format!("{key} is {value:?}, only {so:?} is accepted: {why}")),
         }
+    }
+
+    pub(crate) fn set_timestamp_type(&mut self, key: &str, value: &str) -> Result<(), String> {
+        self.timestamp_type = match value {
+            CREATE_TIME => TimestampType::CreateTime,
+            LOG_APPEND_TIME => TimestampType::LogAppendTime,
+            _ => return Err(format!("{key} is {value:?}; it must be {CREATE_TIME} or {LOG_APPEND_TIME}")),
+        };
         Ok(())
+    }
+
+    pub(crate) const fn timestamp_type_name(&self) -> &'static str {
+        match self.timestamp_type {
+            TimestampType::CreateTime => CREATE_TIME,
+            TimestampType::LogAppendTime => LOG_APPEND_TIME,
+        }
     }
 
     /// What an acknowledgement on this topic waits for.
@@ -119,12 +126,8 @@ fn stronger(a: Durability, b: Durability) -> Durability {
     }
 }
 
-/// Kafka's default for the flush settings is the largest number, which means never.
-fn never_if_max(value: u64) -> Option<u64> {
-    (value < i64::MAX as u64).then_some(value)
-}
-
-fn replicas(key: &str, wanted: u64, broker: &Config) -> Result<(), String> {
+/// Sees to it that as many replicas are kept as are wanted.
+pub(crate) fn replicas(key: &str, wanted: u64, broker: &Config) -> Result<(), String> {
     if wanted == 1 {
         return Ok(());
     }
@@ -135,48 +138,19 @@ fn replicas(key: &str, wanted: u64, broker: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Keys that change nothing are accepted only with the value that already holds.
-fn says_what_is_so(key: &str, value: &str) -> Result<(), String> {
-    let (so, why) = match key {
-        "cleanup.policy" => ("delete", "compaction is not built yet"),
-        "retention.ms" | "retention.bytes" => {
-            ("-1", "retention is not built yet: nothing is deleted by age or size")
-        }
-        "compression.type" => ("producer", "batches are stored as they arrive"),
-        "preallocate" => ("false", "segments are always allocated ahead, without growing their size"),
-        "remote.storage.enable" => ("false", "there is no tiered storage"),
-        "unclean.leader.election.enable" => ("false", "one broker holds no elections"),
-        _ => {
-            let known = [
-                "durability",
-                "flush.messages",
-                "flush.ms",
-                "index.interval.bytes",
-                "max.message.bytes",
-                "message.timestamp.type",
-                "min.insync.replicas",
-                "segment.bytes",
-                "segment.index.bytes",
-                "segment.ms",
-            ];
-            return Err(format!(
-                "topic config {key:?} is not known; the ones that take effect are {}",
-                known.join(", ")
-            ));
-        }
-    };
-    if value == so {
-        return Ok(());
-    }
-    Err(format!("{key} is {value:?}, only {so:?} is accepted: {why}"))
+fn unknown(key: &str) -> String {
+    let known: Vec<_> = TOPIC_KEYS.iter().filter(|key| key.takes_effect()).map(|key| key.name).collect();
+    format!("topic config {key:?} is not known; the ones that take effect are {}", known.join(", "))
 }
 
-fn number(key: &str, value: &str, min: u64, max: u64) -> Result<u64, String> {
+/// A number in its bounds, both included.
+pub(crate) fn number(key: &str, value: &str, min: u64, max: u64) -> Result<u64, String> {
     let parsed = value.trim().parse::<u64>().ok().filter(|n| (min..=max).contains(n));
     parsed.ok_or_else(|| format!("{key} is {value:?}; it must be a number from {min} to {max}"))
 }
 
-fn number_u32(key: &str, value: &str, min: u32, max: u32) -> Result<u32, String> {
+/// The same for a number of 32 bits.
+pub(crate) fn number_u32(key: &str, value: &str, min: u32, max: u32) -> Result<u32, String> {
     let wide = number(key, value, min.into(), max.into())?;
     u32::try_from(wide).map_err(|_| format!("{key} is {value:?}; it must be a number from {min} to {max}"))
 }

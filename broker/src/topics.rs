@@ -14,7 +14,7 @@ pub(crate) struct Topic {
     pub(crate) name: TopicName,
     pub(crate) id: TopicId,
     pub(crate) record: TopicRecord,
-    pub(crate) settings: Settings,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) partitions: Vec<Arc<Partition>>,
 }
 
@@ -70,6 +70,16 @@ impl Topics {
         registry.partitions += topic.partitions.len();
         registry.by_id.insert(topic.id, Arc::clone(&topic));
         registry.by_name.insert(topic.name.clone(), topic);
+        crate::metrics::set_topics(registry.by_name.len(), registry.partitions);
+    }
+
+    /// Puts a changed topic in the place of the one with the same name and id.
+    pub(crate) fn replace(&self, topic: Arc<Topic>) {
+        let mut registry = self.registry.write();
+        registry.partitions += topic.partitions.len();
+        registry.by_id.insert(topic.id, Arc::clone(&topic));
+        let before = registry.by_name.insert(topic.name.clone(), topic);
+        registry.partitions -= before.map_or(0, |before| before.partitions.len());
         crate::metrics::set_topics(registry.by_name.len(), registry.partitions);
     }
 

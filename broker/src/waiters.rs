@@ -1,16 +1,12 @@
-//! Those who wait for a partition: acknowledgements for durability, fetches for bytes.
+//! Acknowledgements that wait for durability.
 //!
-//! Neither holds a thread. An acknowledgement is one entry in its partition's queue, in offset order. A parked
-//! fetch is one waiter with a count of the bytes that it still lacks; partitions credit it when their high
-//! watermark moves, so it wakes when it can be answered and not at each append.
+//! None holds a thread: each is one entry in its partition's queue, in offset order.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use highwater_record::Offset;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 /// Why an appended record will never be acknowledged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -74,92 +70,12 @@ impl AckQueue {
     }
 }
 
-/// One parked fetch, registered with each partition that it reads.
-pub(crate) struct FetchWaiter {
-    lacking_bytes: AtomicI64,
-    wake: Notify,
-}
-
-impl FetchWaiter {
-    /// A waiter that wakes once `lacking_bytes` were credited.
-    pub(crate) fn new(lacking_bytes: i64) -> Arc<Self> {
-        Arc::new(Self { lacking_bytes: AtomicI64::new(lacking_bytes), wake: Notify::new() })
-    }
-
-    /// Counts `bytes` that became readable; wakes the fetch when nothing is lacking any more.
-    pub(crate) fn credit(&self, bytes: u64) {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX / 2);
-        let before = self.lacking_bytes.fetch_sub(bytes, Ordering::AcqRel);
-        if before > 0 && before <= bytes {
-            self.wake_now();
-        }
-    }
-
-    /// Wakes the fetch whatever it lacks: its partition is gone or the broker stops.
-    pub(crate) fn wake_now(&self) {
-        self.wake.notify_one();
-    }
-
-    /// Completes at the first wake, also one that came before this call.
-    pub(crate) async fn woken(&self) {
-        self.wake.notified().await;
-    }
-}
-
-/// The fetches parked at one partition.
-#[derive(Default)]
-pub(crate) struct FetchWaiters {
-    parked: Mutex<Vec<Parked>>,
-}
-
-struct Parked {
-    waiter: Arc<FetchWaiter>,
-    /// What this partition can contribute at most (`partition_max_bytes` less what it has already).
-    contributes_bytes: u64,
-}
-
-impl FetchWaiters {
-    /// Parks `waiter`, crediting it with at most `contributes_bytes` from this partition.
-    pub(crate) fn park(&self, waiter: &Arc<FetchWaiter>, contributes_bytes: u64) {
-        self.parked.lock().push(Parked { waiter: Arc::clone(waiter), contributes_bytes });
-    }
-
-    /// Takes `waiter` out again.
-    pub(crate) fn leave(&self, waiter: &Arc<FetchWaiter>) {
-        self.parked.lock().retain(|parked| !Arc::ptr_eq(&parked.waiter, waiter));
-    }
-
-    /// Credits every parked fetch with `bytes` newly below the high watermark.
-    pub(crate) fn credit(&self, bytes: u64) {
-        for parked in self.parked.lock().iter_mut() {
-            let credit = bytes.min(parked.contributes_bytes);
-            parked.contributes_bytes -= credit;
-            if credit > 0 {
-                parked.waiter.credit(credit);
-            }
-        }
-    }
-
-    /// Wakes every parked fetch.
-    pub(crate) fn wake_all(&self) {
-        for parked in self.parked.lock().iter() {
-            parked.waiter.wake_now();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn offset(raw: i64) -> Offset {
         Offset::new(raw).unwrap()
-    }
-
-    /// Whether the waiter was woken since it was asked last.
-    fn takes_wake(waiter: &FetchWaiter) -> bool {
-        let woken = std::pin::pin!(waiter.woken());
-        woken.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
     }
 
     #[test]
@@ -186,48 +102,5 @@ mod tests {
 
         assert_eq!(duplicate.try_recv(), Ok(Ok(())));
         assert!(newest.try_recv().is_err());
-    }
-
-    #[test]
-    fn a_fetch_wakes_once_when_its_bytes_are_there_and_not_before() {
-        let waiters = FetchWaiters::default();
-        let waiter = FetchWaiter::new(1000);
-        waiters.park(&waiter, u64::MAX);
-
-        for _ in 0..9 {
-            waiters.credit(100);
-        }
-        assert!(!takes_wake(&waiter));
-        waiters.credit(100);
-        assert!(takes_wake(&waiter));
-        waiters.credit(100);
-
-        assert!(!takes_wake(&waiter));
-    }
-
-    #[test]
-    fn a_partition_credits_no_more_than_it_can_contribute() {
-        let (small, large) = (FetchWaiters::default(), FetchWaiters::default());
-        let waiter = FetchWaiter::new(1000);
-        small.park(&waiter, 600);
-        large.park(&waiter, 600);
-
-        small.credit(5000);
-        assert!(!takes_wake(&waiter));
-        large.credit(400);
-
-        assert!(takes_wake(&waiter));
-    }
-
-    #[test]
-    fn a_fetch_that_left_is_credited_no_more() {
-        let waiters = FetchWaiters::default();
-        let waiter = FetchWaiter::new(1);
-        waiters.park(&waiter, 10);
-
-        waiters.leave(&waiter);
-        waiters.credit(10);
-
-        assert!(!takes_wake(&waiter));
     }
 }

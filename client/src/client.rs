@@ -241,7 +241,7 @@ impl Client {
         Err(ClientError::Bootstrap(error))
     }
 
-    async fn advertised(
+    pub(crate) async fn advertised(
         &self,
         node: i32,
         address: &Address,

@@ -111,7 +111,7 @@ fn a_failed_sync_is_final_for_its_file_and_loses_nothing_acknowledged() -> anyho
 
 /// Everything that goes wrong, goes wrong with the first segment's file. The broker stays the direct child (`-D`), so
 /// that a kill reaches it. The count is per thread, which does not matter here: some sync fails soon.
-fn strace(file: &Path, trace: &Path) -> Vec<String> {
+pub(super) fn strace(file: &Path, trace: &Path) -> Vec<String> {
     let fixed = ["strace", "-D", "-f", "-qq", "-y", "-e", "signal=none", "-e", "trace=fsync,fdatasync"];
     let mut wrapper: Vec<String> = fixed.map(str::to_owned).to_vec();
     wrapper.extend(["-e".to_owned(), "inject=fsync,fdatasync:error=EIO:when=3".to_owned()]);

@@ -1,5 +1,6 @@
 //! What came back: whether it is a whole answer to what was sent, and which handlers said what.
 
+mod admin;
 mod groups;
 
 use std::collections::BTreeMap;
@@ -162,6 +163,7 @@ fn codes_of(key: ApiKey, version: i16, header: &RequestHeader, frame: Bytes) -> 
             let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
             partitions.map(|partition| partition.error_code).collect()
         }
+        key => return admin::codes_of(key, body),
     })
 }
 

@@ -17,11 +17,11 @@ use highwater_protocol::wire::{Str, Uuid};
 use highwater_protocol::{ApiRequest, decode_response, encode_request};
 
 use super::answers::Coverage;
-use super::memory::anonymous_bytes;
 use super::mutation::hostile;
 use super::seeds::{PARTITIONS, Seeds, TOPIC};
 use crate::faults::random::Random;
 use crate::faults::setting::{count, say, seed};
+use crate::harness::process::anonymous_bytes;
 
 /// Set in the process that does the work.
 const WORKER: &str = "HIGHWATER_FUZZ_WORKER";

@@ -4,6 +4,7 @@
 //! batches of every codec. A field that a version cannot carry is left at its default there. With them come the
 //! requests that real clients sent (`tests/golden/wire`).
 
+mod admin;
 mod groups;
 
 use std::ops::Range;
@@ -125,6 +126,7 @@ fn frames(topic_id: Uuid) -> Vec<Frame> {
     }
     every_version(&mut frames, |_| offset_for_leader_epoch());
     groups::add(&mut frames);
+    admin::frames(&mut frames);
     frames
 }
 

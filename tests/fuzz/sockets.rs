@@ -10,7 +10,6 @@ use bytes::{Buf as _, Bytes};
 use highwater_protocol::{ApiKey, RequestError, parse_request};
 
 use super::answers::Coverage;
-use super::memory::anonymous_bytes;
 use super::mutation::hostile;
 use super::seeds::{PARTITIONS, Seeds, TOPIC};
 use crate::faults::batches::plain_batch;
@@ -19,6 +18,7 @@ use crate::faults::random::Random;
 use crate::faults::reader::read_all;
 use crate::faults::setting::{count, say, seed};
 use crate::harness::broker::{Broker, Options};
+use crate::harness::process::anonymous_bytes;
 
 /// Most frames on one connection.
 const FRAMES_PER_CONNECTION: usize = 10;

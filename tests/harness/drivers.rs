@@ -138,7 +138,7 @@ impl Driver {
             Self::AioKafka => toolbox::python_driver("aiokafka_driver.py"),
             Self::KafkaJs => toolbox::node_driver("kafkajs_driver.mjs"),
             Self::Platformatic => toolbox::node_driver("platformatic_driver.mjs"),
-            Self::Kcat => toolbox::python_driver("kcat_driver.py"),
+            Self::Kcat => toolbox::kcat_driver(),
         }
     }
 }

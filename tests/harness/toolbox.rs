@@ -11,9 +11,6 @@ use std::sync::OnceLock;
 
 use super::skip::{Absent, Unavailable};
 
-/// The release of confluent-kafka, and so of librdkafka, that stands for the current one.
-const CONFLUENT_KAFKA: &str = "confluent-kafka==2.16.1";
-
 /// What pip, apt, Maven, Go and npm say when they cannot reach the place where packages come from.
 const REGISTRY_IS_AWAY: &[&str] = &[
     "Temporary failure",
@@ -42,7 +39,7 @@ pub(crate) fn kcat() -> Result<&'static Path, Unavailable> {
     borrowed(KCAT.get_or_init(install_kcat))
 }
 
-/// The Python interpreter of an environment that has confluent-kafka.
+/// The Python interpreter of an environment that has what `interop/python/requirements.txt` names.
 pub(crate) fn python() -> Result<&'static Path, Unavailable> {
     static PYTHON: OnceLock<Result<PathBuf, Unavailable>> = OnceLock::new();
     borrowed(PYTHON.get_or_init(install_python))
@@ -88,7 +85,16 @@ fn go_drivers() -> Result<&'static Path, Unavailable> {
 
 /// A driver in Python: the script `name` of `interop/python`.
 pub(crate) fn python_driver(name: &str) -> Result<Command, Unavailable> {
-    Err(Unavailable::Broken(format!("interop/python/{name} is not built yet")))
+    let mut command = Command::new(python()?);
+    // Compiled files would lie among the sources.
+    command.arg("-B").arg(tests_dir().join("interop/python").join(name));
+    Ok(command)
+}
+
+/// The driver of kcat, which is a script around it.
+pub(crate) fn kcat_driver() -> Result<Command, Unavailable> {
+    kcat()?;
+    python_driver("kcat_driver.py")
 }
 
 /// A driver in JavaScript: the script `name` of `interop/node`.
@@ -128,6 +134,38 @@ pub(crate) fn debian(name: &str, package: &str) -> Result<PathBuf, Unavailable> 
     program(name)
 }
 
+/// Debian's `packages` with what they need and the system lacks, as files below the folder that is returned.
+///
+/// They are unpacked and not installed: the packages of two syslog daemons exclude each other and the one that the
+/// system runs, and none of this is the system's business.
+pub(crate) fn unpacked(name: &str, packages: &[&str]) -> Result<PathBuf, Unavailable> {
+    let folder = tests_dir().join(".debian").join(name);
+    let wanted = packages.join(" ");
+    let (apt, dpkg) = (program("apt-get")?, program("dpkg-deb")?);
+    let _lock = lock("apt")?;
+    if is_complete(&folder, &wanted) {
+        return Ok(folder);
+    }
+    let archives = folder.join("archives");
+    fs::create_dir_all(archives.join("partial")).map_err(broken("make a folder for packages"))?;
+    // Only root may renew the package lists; if they cannot be, the download says why.
+    let _ = run(Command::new(&apt).arg("update"));
+    let mut download = Command::new(&apt);
+    // What is installed already is fetched as well, and no lock of the system is taken for it.
+    download.args(["install", "--yes", "--no-install-recommends", "--reinstall", "--download-only"]);
+    download.args(["-o", "Debug::NoLocking=true", "-o"]);
+    download.arg(format!("Dir::Cache::archives={}/", archives.display())).args(packages);
+    checked(&mut download)?;
+    for file in fs::read_dir(&archives).map_err(broken("list packages"))? {
+        let file = file.map_err(broken("list packages"))?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            checked(Command::new(&dpkg).arg("--extract").arg(file).arg(&folder))?;
+        }
+    }
+    complete(&folder, &wanted)?;
+    Ok(folder)
+}
+
 /// The folder of the tests in the sources.
 pub(crate) fn tests_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -151,8 +189,10 @@ fn install_kcat() -> Result<PathBuf, Unavailable> {
 fn install_python() -> Result<PathBuf, Unavailable> {
     let environment = tests_dir().join(".venv");
     let interpreter = environment.join("bin/python");
+    let requirements = tests_dir().join("interop/python/requirements.txt");
+    let wanted = fs::read_to_string(&requirements).map_err(broken("read the requirements"))?;
     let _lock = lock("python")?;
-    if is_complete(&environment, CONFLUENT_KAFKA) {
+    if is_complete(&environment, &wanted) {
         return Ok(interpreter);
     }
     let mut create = Command::new(program("python3")?);
@@ -161,8 +201,10 @@ fn install_python() -> Result<PathBuf, Unavailable> {
         return Err(Absent::Toolchain("python3 has no venv".to_owned()).into());
     }
     check(&create, &created)?;
-    checked(Command::new(&interpreter).args(["-m", "pip", "install", "--quiet", CONFLUENT_KAFKA]))?;
-    complete(&environment, CONFLUENT_KAFKA)?;
+    let mut install = Command::new(&interpreter);
+    install.args(["-m", "pip", "install", "--quiet", "--only-binary=:all:", "--requirement"]);
+    checked(install.arg(&requirements))?;
+    complete(&environment, &wanted)?;
     Ok(interpreter)
 }
 

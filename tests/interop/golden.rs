@@ -14,11 +14,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use highwater_protocol::api::{
-    ApiVersionsResponse, CreateTopicsResponse, DeleteGroupsResponse, DeleteTopicsResponse,
-    DescribeGroupsResponse, FetchResponse, FindCoordinatorResponse, HeartbeatResponse,
-    InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse, ListGroupsResponse, ListOffsetsResponse,
-    MetadataResponse, OffsetCommitResponse, OffsetDeleteResponse, OffsetFetchResponse,
-    OffsetForLeaderEpochResponse, ProduceResponse, SyncGroupResponse,
+    AlterClientQuotasResponse, AlterConfigsResponse, AlterPartitionReassignmentsResponse,
+    ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteGroupsResponse,
+    DeleteRecordsResponse, DeleteTopicsResponse, DescribeClientQuotasResponse, DescribeClusterResponse,
+    DescribeConfigsResponse, DescribeGroupsResponse, DescribeLogDirsResponse, DescribeQuorumResponse,
+    DescribeTopicPartitionsResponse, ElectLeadersResponse, FetchResponse, FindCoordinatorResponse,
+    HeartbeatResponse, IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupResponse,
+    LeaveGroupResponse, ListConfigResourcesResponse, ListGroupsResponse, ListOffsetsResponse,
+    ListPartitionReassignmentsResponse, MetadataResponse, OffsetCommitResponse, OffsetDeleteResponse,
+    OffsetFetchResponse, OffsetForLeaderEpochResponse, ProduceResponse, SyncGroupResponse,
+    UpdateFeaturesResponse,
 };
 use highwater_protocol::{
     ApiKey, ApiResponse, Request, SIZE_PREFIX_BYTES, decode_response, encode_request, encode_response,
@@ -131,10 +136,26 @@ fn request_again(frame: Bytes) -> anyhow::Result<Bytes> {
         Request::ApiVersions(body) => encode_request(id, client, version, body),
         Request::CreateTopics(body) => encode_request(id, client, version, body),
         Request::DeleteTopics(body) => encode_request(id, client, version, body),
+        Request::DeleteRecords(body) => encode_request(id, client, version, body),
         Request::InitProducerId(body) => encode_request(id, client, version, body),
         Request::OffsetForLeaderEpoch(body) => encode_request(id, client, version, body),
+        Request::DescribeConfigs(body) => encode_request(id, client, version, body),
+        Request::AlterConfigs(body) => encode_request(id, client, version, body),
+        Request::DescribeLogDirs(body) => encode_request(id, client, version, body),
+        Request::CreatePartitions(body) => encode_request(id, client, version, body),
         Request::DeleteGroups(body) => encode_request(id, client, version, body),
+        Request::ElectLeaders(body) => encode_request(id, client, version, body),
+        Request::IncrementalAlterConfigs(body) => encode_request(id, client, version, body),
+        Request::AlterPartitionReassignments(body) => encode_request(id, client, version, body),
+        Request::ListPartitionReassignments(body) => encode_request(id, client, version, body),
         Request::OffsetDelete(body) => encode_request(id, client, version, body),
+        Request::DescribeClientQuotas(body) => encode_request(id, client, version, body),
+        Request::AlterClientQuotas(body) => encode_request(id, client, version, body),
+        Request::DescribeQuorum(body) => encode_request(id, client, version, body),
+        Request::UpdateFeatures(body) => encode_request(id, client, version, body),
+        Request::DescribeCluster(body) => encode_request(id, client, version, body),
+        Request::ListConfigResources(body) => encode_request(id, client, version, body),
+        Request::DescribeTopicPartitions(body) => encode_request(id, client, version, body),
     };
     Ok(encoded?)
 }
@@ -157,10 +178,30 @@ fn response_again(key: ApiKey, frame: Bytes, version: i16) -> anyhow::Result<Byt
         ApiKey::ApiVersions => response_as::<ApiVersionsResponse>(frame, version),
         ApiKey::CreateTopics => response_as::<CreateTopicsResponse>(frame, version),
         ApiKey::DeleteTopics => response_as::<DeleteTopicsResponse>(frame, version),
+        ApiKey::DeleteRecords => response_as::<DeleteRecordsResponse>(frame, version),
         ApiKey::InitProducerId => response_as::<InitProducerIdResponse>(frame, version),
         ApiKey::OffsetForLeaderEpoch => response_as::<OffsetForLeaderEpochResponse>(frame, version),
+        ApiKey::DescribeConfigs => response_as::<DescribeConfigsResponse>(frame, version),
+        ApiKey::AlterConfigs => response_as::<AlterConfigsResponse>(frame, version),
+        ApiKey::DescribeLogDirs => response_as::<DescribeLogDirsResponse>(frame, version),
+        ApiKey::CreatePartitions => response_as::<CreatePartitionsResponse>(frame, version),
         ApiKey::DeleteGroups => response_as::<DeleteGroupsResponse>(frame, version),
+        ApiKey::ElectLeaders => response_as::<ElectLeadersResponse>(frame, version),
+        ApiKey::IncrementalAlterConfigs => response_as::<IncrementalAlterConfigsResponse>(frame, version),
+        ApiKey::AlterPartitionReassignments => {
+            response_as::<AlterPartitionReassignmentsResponse>(frame, version)
+        }
+        ApiKey::ListPartitionReassignments => {
+            response_as::<ListPartitionReassignmentsResponse>(frame, version)
+        }
         ApiKey::OffsetDelete => response_as::<OffsetDeleteResponse>(frame, version),
+        ApiKey::DescribeClientQuotas => response_as::<DescribeClientQuotasResponse>(frame, version),
+        ApiKey::AlterClientQuotas => response_as::<AlterClientQuotasResponse>(frame, version),
+        ApiKey::DescribeQuorum => response_as::<DescribeQuorumResponse>(frame, version),
+        ApiKey::UpdateFeatures => response_as::<UpdateFeaturesResponse>(frame, version),
+        ApiKey::DescribeCluster => response_as::<DescribeClusterResponse>(frame, version),
+        ApiKey::ListConfigResources => response_as::<ListConfigResourcesResponse>(frame, version),
+        ApiKey::DescribeTopicPartitions => response_as::<DescribeTopicPartitionsResponse>(frame, version),
     }
 }
 

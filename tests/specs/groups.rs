@@ -169,9 +169,9 @@ fn members_and_their_generation_survive_a_kill() -> anyhow::Result<()> {
 
     for graceful in [false, true] {
         if graceful {
-            drop(broker.terminate()?)
+            broker.terminate()?;
         } else {
-            broker.kill()?
+            broker.kill()?;
         }
         broker.restart()?;
         let mut again = Member::connect(broker.address(), "group")?;

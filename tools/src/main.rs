@@ -4,10 +4,12 @@
 //! a reader that closes stdout has had enough, which is success.
 
 mod bootstrap;
+mod confirm;
 mod consume;
 mod failure;
 mod format;
 mod go_layout;
+mod group;
 mod input;
 mod offset_spec;
 mod output;
@@ -35,6 +37,7 @@ Examples:
   tail -F app.log | highwater produce orders          one record per line
   highwater consume orders -o -10                     the last ten records, then what comes
   highwater consume orders -o @-1h:end --output jsonl the last hour, lossless
+  highwater group describe orders-job                 who reads, and how far behind
   highwater segment ls highwater-data                 what is in the files, no broker needed
 ";
 
@@ -55,6 +58,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// List, create, describe and delete topics.
     Topic(topic::TopicArgs),
+    /// List, describe, move and delete consumer groups.
+    Group(group::GroupArgs),
     /// Send records from a file or from stdin.
     Produce(produce::ProduceArgs),
     /// Print the records of a topic.
@@ -67,6 +72,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Topic(args) => block_on(topic::run(args)),
+        Command::Group(args) => block_on(group::run(args)),
         Command::Produce(args) => block_on(produce::run(args)),
         Command::Consume(args) => block_on(consume::run(args)),
         Command::Segment(args) => segment::run(args),

@@ -119,8 +119,7 @@ pub(crate) async fn ranges(
         let range = range_of(spec, *id, *ends, &times, exit);
         range.map(|range| (*id, range)).map_err(|error| {
             Failure::failed(format!(
-                "partition {topic}-{id} {error}\n  from the first record that is left:  -o start\n  from the end:  \
-                 -o end"
+                "partition {topic}-{id} {error}\n  the first record that is left is at:  start\n  what comes next is at:  end"
             ))
         })
     };

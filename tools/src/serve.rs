@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use highwater_broker::{Config, Durability, Endpoint, Listen, Ready};
+use highwater_broker::{Config, ConnectionLimits, Durability, Endpoint, Listen, Ready};
 
 /// Flags of `highwater serve`.
 #[derive(clap::Args, Debug)]
@@ -42,6 +42,15 @@ pub(crate) struct ServeArgs {
     /// Refuse a replication factor or min.insync.replicas above 1 instead of serving it with one replica.
     #[arg(long)]
     strict_replication: bool,
+    /// Connections at once; more are refused. Default: no limit.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: Option<u32>,
+    /// Connections at once from one address; more are refused. Default: no limit.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections_per_ip: Option<u32>,
+    /// New connections a second; more wait until they are accepted. Default: no limit.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connection_rate: Option<u32>,
 }
 
 impl ServeArgs {
@@ -56,6 +65,11 @@ impl ServeArgs {
         config.auto_create_topics = !self.no_auto_create;
         config.partitions_default = self.partitions;
         config.accept_replication_as_one = !self.strict_replication;
+        config.connections = ConnectionLimits {
+            total: self.max_connections,
+            per_ip: self.max_connections_per_ip,
+            rate: self.max_connection_rate,
+        };
         config
     }
 }

@@ -1,6 +1,5 @@
 //! `highwater topic`: ls, create, describe, rm.
 
-use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -12,6 +11,7 @@ use highwater_record::TopicName;
 use serde_json::{Value, json};
 
 use crate::bootstrap::{Bootstrap, BootstrapArgs};
+use crate::confirm::confirm;
 use crate::failure::Failure;
 use crate::output::{OutputArgs, Rows, note};
 use crate::resolve::{self, Ends};
@@ -275,7 +275,7 @@ async fn rm(args: RmArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if !args.yes {
-        confirm()?;
+        confirm("delete", "nothing was deleted")?;
     }
     delete(&client, &bootstrap, &names).await?;
     rows.print(args.output.output)?;
@@ -292,22 +292,6 @@ async fn deletion_line(client: &Client, topic: &TopicInfo) -> String {
         Err(error) => format!("an unknown number of records ({error})"),
     };
     format!("{}: {} partitions, {size}", topic.name, topic.partitions.len())
-}
-
-/// Asks on a terminal. Without one nobody can answer, so `--yes` has to.
-fn confirm() -> Result<(), Failure> {
-    if !io::stdin().is_terminal() {
-        return Err(Failure::usage("nothing was deleted: stdin is no terminal to ask on, say --yes"));
-    }
-    let mut err = io::stderr().lock();
-    // A terminal that takes no question gives no answer either.
-    let _ = write!(err, "delete? [y/N] ").and_then(|()| err.flush());
-    let mut answer = String::new();
-    let read = io::stdin().lock().read_line(&mut answer);
-    if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(Failure::failed("nothing was deleted"))
 }
 
 async fn delete(client: &Client, bootstrap: &Bootstrap, names: &[TopicName]) -> Result<()> {

@@ -51,6 +51,27 @@ fn a_produce_request_carries_the_batch() {
 }
 
 #[test]
+fn a_session_is_opened_over_all_partitions_and_polled_without_naming_one() {
+    let opening: FetchRequest = decode(open_session("logs", 500, 1 << 20), FETCH, 11);
+    let poll: FetchRequest = decode(poll_session((9, 4), 5, 1 << 20), FETCH, 11);
+
+    assert_eq!((opening.session_id, opening.session_epoch), (0, 0));
+    assert_eq!(opening.topics[0].partitions.len(), 500);
+    assert_eq!(opening.topics[0].partitions[499].partition, 499);
+    assert_eq!((poll.session_id, poll.session_epoch, poll.max_wait_ms), (9, 4, 5));
+    assert!(poll.topics.is_empty());
+}
+
+#[test]
+fn an_idle_poll_is_answered_with_its_session_and_nothing_else() {
+    let response = FetchResponse::default().with_session_id(9);
+
+    let body = encode(&response, 6, 11);
+
+    assert_eq!(session(&body, 6).unwrap(), (9, 0));
+}
+
+#[test]
 fn a_fetch_request_asks_for_the_offset() {
     let spec = FetchSpec { offset: 1234, max_wait_ms: 30_000, min_bytes: 1, max_bytes: 1 << 20 };
 

@@ -76,7 +76,7 @@ impl Coordinator {
             turn.touch(group, &id);
         } else {
             turn.remove(group, &id);
-            turn.rebalance_or_complete(group, Cause::by(Reason::ConnectionClosed, &id, None));
+            turn.complete_join_if_all_joined(group);
         }
         turn.effects
     }
@@ -148,6 +148,7 @@ impl Coordinator {
     /// Numbers for metrics. Looks at every group.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts {
+            parked: self.calls.len(),
             rebalances: self.tally.rebalances,
             sessions_expired: self.tally.sessions_expired,
             offsets_expired: self.tally.offsets_expired,

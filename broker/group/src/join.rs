@@ -276,7 +276,7 @@ impl Turn<'_> {
         if let Some(call) = member.sync.take() {
             self.reply(call, Reply::Sync(Err(GroupError::FencedInstanceId)));
         }
-        (member.is_new, member.knows_id) = (false, false);
+        member.is_new = false;
         let protocol_type = group.protocol_type.clone().unwrap_or_default();
         group.add(id.clone(), &protocol_type, member);
         if leads {

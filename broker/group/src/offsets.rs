@@ -180,13 +180,14 @@ impl Turn<'_> {
             return;
         };
         let (now, retention_ms) = (self.now.wall, self.settings.offsets_retention_ms);
-        let subscribed = group.subscribed.clone();
+        let subscribed = group.subscribed.take();
         let is_read = |topic: &Str| subscribed.as_ref().is_some_and(|topics| topics.contains(topic));
         let is_old = |topic: &Str, committed: &Committed| {
             !is_read(topic) && rule.has_expired(committed, now, retention_ms)
         };
         let before = self.effects.records.len();
         group.drop_offsets(is_old, &mut self.effects.records);
+        group.subscribed = subscribed;
         let dropped = self.effects.records.len() - before;
         self.tally.offsets_expired += u64::try_from(dropped).unwrap_or(u64::MAX);
     }

@@ -241,13 +241,11 @@ pub enum Reason {
     AssignmentRefused,
     /// The group was loaded and is larger than it may be.
     LoadedTooLarge,
-    /// The connection of a member without a known id closed while it waited.
-    ConnectionClosed,
 }
 
 impl Reason {
     /// All reasons, in the order in which [`Counts::rebalances`] counts them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::MemberJoined,
         Self::MetadataChanged,
         Self::LeaderRejoined,
@@ -257,7 +255,6 @@ impl Reason {
         Self::SyncTimedOut,
         Self::AssignmentRefused,
         Self::LoadedTooLarge,
-        Self::ConnectionClosed,
     ];
 
     /// The name for labels of metrics.
@@ -272,7 +269,6 @@ impl Reason {
             Self::SyncTimedOut => "sync_timed_out",
             Self::AssignmentRefused => "assignment_refused",
             Self::LoadedTooLarge => "loaded_too_large",
-            Self::ConnectionClosed => "connection_closed",
         }
     }
 }
@@ -307,6 +303,8 @@ pub struct Counts {
     pub members: usize,
     /// Committed offsets.
     pub offsets: usize,
+    /// Joins and syncs that wait for their reply.
+    pub parked: usize,
     /// Rebalances begun since the start, by reason: indexed by `Reason as usize`.
     pub rebalances: [u64; Reason::ALL.len()],
     /// Members dropped because they were silent, since the start.

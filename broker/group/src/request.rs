@@ -1,6 +1,7 @@
 //! What goes into the machine: plain values without protocol versions.
 //!
-//! Names and bytes may be slices of a request's frame: the machine copies what it keeps.
+//! Names and bytes may be slices of a request's frame: the machine copies what it keeps. No text is longer than
+//! 32,767 bytes, as on Kafka's wire: the log cannot hold longer ones.
 
 use bytes::Bytes;
 use highwater_record::{LeaderEpoch, PartitionId, TimestampMs, TopicId};
@@ -217,4 +218,18 @@ pub struct ListFilter {
     pub states: Vec<Str>,
     /// Names of group types (KIP-848): `classic`; empty takes all.
     pub types: Vec<Str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generations_start_over_at_one() {
+        let next = |raw| Generation::new(raw).map(|generation| generation.next().get());
+
+        assert_eq!(next(0), Some(1));
+        assert_eq!(next(i32::MAX), Some(1));
+        assert_eq!(next(-1), None);
+    }
 }

@@ -304,3 +304,17 @@ impl Turn<'_> {
         self.now.monotonic_ms.saturating_add(u64::from(delay_ms))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_says_is_cut_between_characters() {
+        let said = format!("x{}", "ü".repeat(200));
+
+        assert_eq!(cut(&said).as_bytes().len(), 255);
+        assert_eq!(cut(&said[1..]).as_bytes().len(), 254);
+        assert_eq!(cut("short"), "short");
+    }
+}

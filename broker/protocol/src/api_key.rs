@@ -7,10 +7,15 @@ use std::fmt;
 use highwater_wire::{Message, Versions};
 
 use crate::api::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeGroupsRequest,
-    FetchRequest, FindCoordinatorRequest, HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest,
-    LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
-    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
+    AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
+    DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+    ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UpdateFeaturesRequest,
 };
 
 /// An API that the broker serves.
@@ -49,14 +54,46 @@ pub enum ApiKey {
     CreateTopics = 19,
     /// Delete topics.
     DeleteTopics = 20,
+    /// Move where partitions start.
+    DeleteRecords = 21,
     /// Hand out a producer id.
     InitProducerId = 22,
     /// Find where a leader epoch ended.
     OffsetForLeaderEpoch = 23,
+    /// Describe the settings of topics and brokers.
+    DescribeConfigs = 32,
+    /// Replace the settings of topics and brokers.
+    AlterConfigs = 33,
+    /// Describe the data directories.
+    DescribeLogDirs = 35,
+    /// Add partitions to topics.
+    CreatePartitions = 37,
     /// Delete groups.
     DeleteGroups = 42,
+    /// Elect leaders.
+    ElectLeaders = 43,
+    /// Change settings of topics and brokers.
+    IncrementalAlterConfigs = 44,
+    /// Move replicas to other brokers.
+    AlterPartitionReassignments = 45,
+    /// List the moves of replicas that go on.
+    ListPartitionReassignments = 46,
     /// Delete offsets of a group.
     OffsetDelete = 47,
+    /// Describe the quotas of clients.
+    DescribeClientQuotas = 48,
+    /// Set and remove quotas of clients.
+    AlterClientQuotas = 49,
+    /// Describe who votes on the metadata.
+    DescribeQuorum = 55,
+    /// Set the levels of features.
+    UpdateFeatures = 57,
+    /// Describe the brokers.
+    DescribeCluster = 60,
+    /// List what has settings.
+    ListConfigResources = 74,
+    /// Describe partitions, page by page.
+    DescribeTopicPartitions = 75,
 }
 
 impl ApiKey {
@@ -78,10 +115,26 @@ impl ApiKey {
         Self::ApiVersions,
         Self::CreateTopics,
         Self::DeleteTopics,
+        Self::DeleteRecords,
         Self::InitProducerId,
         Self::OffsetForLeaderEpoch,
+        Self::DescribeConfigs,
+        Self::AlterConfigs,
+        Self::DescribeLogDirs,
+        Self::CreatePartitions,
         Self::DeleteGroups,
+        Self::ElectLeaders,
+        Self::IncrementalAlterConfigs,
+        Self::AlterPartitionReassignments,
+        Self::ListPartitionReassignments,
         Self::OffsetDelete,
+        Self::DescribeClientQuotas,
+        Self::AlterClientQuotas,
+        Self::DescribeQuorum,
+        Self::UpdateFeatures,
+        Self::DescribeCluster,
+        Self::ListConfigResources,
+        Self::DescribeTopicPartitions,
     ];
 
     /// The API with this number, if the broker knows it.
@@ -113,10 +166,26 @@ impl ApiKey {
             Self::ApiVersions => ApiVersionsRequest::VERSIONS,
             Self::CreateTopics => CreateTopicsRequest::VERSIONS,
             Self::DeleteTopics => DeleteTopicsRequest::VERSIONS,
+            Self::DeleteRecords => DeleteRecordsRequest::VERSIONS,
             Self::InitProducerId => InitProducerIdRequest::VERSIONS,
             Self::OffsetForLeaderEpoch => OffsetForLeaderEpochRequest::VERSIONS,
+            Self::DescribeConfigs => DescribeConfigsRequest::VERSIONS,
+            Self::AlterConfigs => AlterConfigsRequest::VERSIONS,
+            Self::DescribeLogDirs => DescribeLogDirsRequest::VERSIONS,
+            Self::CreatePartitions => CreatePartitionsRequest::VERSIONS,
             Self::DeleteGroups => DeleteGroupsRequest::VERSIONS,
+            Self::ElectLeaders => ElectLeadersRequest::VERSIONS,
+            Self::IncrementalAlterConfigs => IncrementalAlterConfigsRequest::VERSIONS,
+            Self::AlterPartitionReassignments => AlterPartitionReassignmentsRequest::VERSIONS,
+            Self::ListPartitionReassignments => ListPartitionReassignmentsRequest::VERSIONS,
             Self::OffsetDelete => OffsetDeleteRequest::VERSIONS,
+            Self::DescribeClientQuotas => DescribeClientQuotasRequest::VERSIONS,
+            Self::AlterClientQuotas => AlterClientQuotasRequest::VERSIONS,
+            Self::DescribeQuorum => DescribeQuorumRequest::VERSIONS,
+            Self::UpdateFeatures => UpdateFeaturesRequest::VERSIONS,
+            Self::DescribeCluster => DescribeClusterRequest::VERSIONS,
+            Self::ListConfigResources => ListConfigResourcesRequest::VERSIONS,
+            Self::DescribeTopicPartitions => DescribeTopicPartitionsRequest::VERSIONS,
         }
     }
 
@@ -150,10 +219,26 @@ impl ApiKey {
             Self::ApiVersions => ApiVersionsRequest::FLEXIBLE,
             Self::CreateTopics => CreateTopicsRequest::FLEXIBLE,
             Self::DeleteTopics => DeleteTopicsRequest::FLEXIBLE,
+            Self::DeleteRecords => DeleteRecordsRequest::FLEXIBLE,
             Self::InitProducerId => InitProducerIdRequest::FLEXIBLE,
             Self::OffsetForLeaderEpoch => OffsetForLeaderEpochRequest::FLEXIBLE,
+            Self::DescribeConfigs => DescribeConfigsRequest::FLEXIBLE,
+            Self::AlterConfigs => AlterConfigsRequest::FLEXIBLE,
+            Self::DescribeLogDirs => DescribeLogDirsRequest::FLEXIBLE,
+            Self::CreatePartitions => CreatePartitionsRequest::FLEXIBLE,
             Self::DeleteGroups => DeleteGroupsRequest::FLEXIBLE,
+            Self::ElectLeaders => ElectLeadersRequest::FLEXIBLE,
+            Self::IncrementalAlterConfigs => IncrementalAlterConfigsRequest::FLEXIBLE,
+            Self::AlterPartitionReassignments => AlterPartitionReassignmentsRequest::FLEXIBLE,
+            Self::ListPartitionReassignments => ListPartitionReassignmentsRequest::FLEXIBLE,
             Self::OffsetDelete => OffsetDeleteRequest::FLEXIBLE,
+            Self::DescribeClientQuotas => DescribeClientQuotasRequest::FLEXIBLE,
+            Self::AlterClientQuotas => AlterClientQuotasRequest::FLEXIBLE,
+            Self::DescribeQuorum => DescribeQuorumRequest::FLEXIBLE,
+            Self::UpdateFeatures => UpdateFeaturesRequest::FLEXIBLE,
+            Self::DescribeCluster => DescribeClusterRequest::FLEXIBLE,
+            Self::ListConfigResources => ListConfigResourcesRequest::FLEXIBLE,
+            Self::DescribeTopicPartitions => DescribeTopicPartitionsRequest::FLEXIBLE,
         }
     }
 }

@@ -5,10 +5,15 @@ use highwater_wire::{DecodeError, Message, Reader};
 use thiserror::Error;
 
 use crate::api::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeGroupsRequest,
-    FetchRequest, FindCoordinatorRequest, HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest,
-    LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
-    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
+    AlterClientQuotasRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
+    DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+    ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UpdateFeaturesRequest,
 };
 use crate::{ApiKey, RequestHeader};
 
@@ -53,14 +58,46 @@ pub enum Request {
     CreateTopics(CreateTopicsRequest),
     /// Delete topics.
     DeleteTopics(DeleteTopicsRequest),
+    /// Move where partitions start.
+    DeleteRecords(DeleteRecordsRequest),
     /// Hand out a producer id.
     InitProducerId(InitProducerIdRequest),
     /// Find where a leader epoch ended.
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest),
+    /// Describe the settings of topics and brokers.
+    DescribeConfigs(DescribeConfigsRequest),
+    /// Replace the settings of topics and brokers.
+    AlterConfigs(AlterConfigsRequest),
+    /// Describe the data directories.
+    DescribeLogDirs(DescribeLogDirsRequest),
+    /// Add partitions to topics.
+    CreatePartitions(CreatePartitionsRequest),
     /// Delete groups.
     DeleteGroups(DeleteGroupsRequest),
+    /// Elect leaders.
+    ElectLeaders(ElectLeadersRequest),
+    /// Change settings of topics and brokers.
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest),
+    /// Move replicas to other brokers.
+    AlterPartitionReassignments(AlterPartitionReassignmentsRequest),
+    /// List the moves of replicas that go on.
+    ListPartitionReassignments(ListPartitionReassignmentsRequest),
     /// Delete offsets of a group.
     OffsetDelete(OffsetDeleteRequest),
+    /// Describe the quotas of clients.
+    DescribeClientQuotas(DescribeClientQuotasRequest),
+    /// Set and remove quotas of clients.
+    AlterClientQuotas(AlterClientQuotasRequest),
+    /// Describe who votes on the metadata.
+    DescribeQuorum(DescribeQuorumRequest),
+    /// Set the levels of features.
+    UpdateFeatures(UpdateFeaturesRequest),
+    /// Describe the brokers.
+    DescribeCluster(DescribeClusterRequest),
+    /// List what has settings.
+    ListConfigResources(ListConfigResourcesRequest),
+    /// Describe partitions, page by page.
+    DescribeTopicPartitions(DescribeTopicPartitionsRequest),
 }
 
 /// Why a request with a readable header is not decoded.
@@ -126,10 +163,34 @@ impl Request {
             ApiKey::ApiVersions => Message::read(reader, version).map(Self::ApiVersions),
             ApiKey::CreateTopics => Message::read(reader, version).map(Self::CreateTopics),
             ApiKey::DeleteTopics => Message::read(reader, version).map(Self::DeleteTopics),
+            ApiKey::DeleteRecords => Message::read(reader, version).map(Self::DeleteRecords),
             ApiKey::InitProducerId => Message::read(reader, version).map(Self::InitProducerId),
             ApiKey::OffsetForLeaderEpoch => Message::read(reader, version).map(Self::OffsetForLeaderEpoch),
+            ApiKey::DescribeConfigs => Message::read(reader, version).map(Self::DescribeConfigs),
+            ApiKey::AlterConfigs => Message::read(reader, version).map(Self::AlterConfigs),
+            ApiKey::DescribeLogDirs => Message::read(reader, version).map(Self::DescribeLogDirs),
+            ApiKey::CreatePartitions => Message::read(reader, version).map(Self::CreatePartitions),
             ApiKey::DeleteGroups => Message::read(reader, version).map(Self::DeleteGroups),
+            ApiKey::ElectLeaders => Message::read(reader, version).map(Self::ElectLeaders),
+            ApiKey::IncrementalAlterConfigs => {
+                Message::read(reader, version).map(Self::IncrementalAlterConfigs)
+            }
+            ApiKey::AlterPartitionReassignments => {
+                Message::read(reader, version).map(Self::AlterPartitionReassignments)
+            }
+            ApiKey::ListPartitionReassignments => {
+                Message::read(reader, version).map(Self::ListPartitionReassignments)
+            }
             ApiKey::OffsetDelete => Message::read(reader, version).map(Self::OffsetDelete),
+            ApiKey::DescribeClientQuotas => Message::read(reader, version).map(Self::DescribeClientQuotas),
+            ApiKey::AlterClientQuotas => Message::read(reader, version).map(Self::AlterClientQuotas),
+            ApiKey::DescribeQuorum => Message::read(reader, version).map(Self::DescribeQuorum),
+            ApiKey::UpdateFeatures => Message::read(reader, version).map(Self::UpdateFeatures),
+            ApiKey::DescribeCluster => Message::read(reader, version).map(Self::DescribeCluster),
+            ApiKey::ListConfigResources => Message::read(reader, version).map(Self::ListConfigResources),
+            ApiKey::DescribeTopicPartitions => {
+                Message::read(reader, version).map(Self::DescribeTopicPartitions)
+            }
         };
         decoded.map_err(|source| RequestError::Malformed { key, version, source })
     }
@@ -153,10 +214,26 @@ impl Request {
             Self::ApiVersions(_) => ApiKey::ApiVersions,
             Self::CreateTopics(_) => ApiKey::CreateTopics,
             Self::DeleteTopics(_) => ApiKey::DeleteTopics,
+            Self::DeleteRecords(_) => ApiKey::DeleteRecords,
             Self::InitProducerId(_) => ApiKey::InitProducerId,
             Self::OffsetForLeaderEpoch(_) => ApiKey::OffsetForLeaderEpoch,
+            Self::DescribeConfigs(_) => ApiKey::DescribeConfigs,
+            Self::AlterConfigs(_) => ApiKey::AlterConfigs,
+            Self::DescribeLogDirs(_) => ApiKey::DescribeLogDirs,
+            Self::CreatePartitions(_) => ApiKey::CreatePartitions,
             Self::DeleteGroups(_) => ApiKey::DeleteGroups,
+            Self::ElectLeaders(_) => ApiKey::ElectLeaders,
+            Self::IncrementalAlterConfigs(_) => ApiKey::IncrementalAlterConfigs,
+            Self::AlterPartitionReassignments(_) => ApiKey::AlterPartitionReassignments,
+            Self::ListPartitionReassignments(_) => ApiKey::ListPartitionReassignments,
             Self::OffsetDelete(_) => ApiKey::OffsetDelete,
+            Self::DescribeClientQuotas(_) => ApiKey::DescribeClientQuotas,
+            Self::AlterClientQuotas(_) => ApiKey::AlterClientQuotas,
+            Self::DescribeQuorum(_) => ApiKey::DescribeQuorum,
+            Self::UpdateFeatures(_) => ApiKey::UpdateFeatures,
+            Self::DescribeCluster(_) => ApiKey::DescribeCluster,
+            Self::ListConfigResources(_) => ApiKey::ListConfigResources,
+            Self::DescribeTopicPartitions(_) => ApiKey::DescribeTopicPartitions,
         }
     }
 }

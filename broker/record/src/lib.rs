@@ -29,4 +29,4 @@ pub use ids::{LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Seque
 pub use read::{ReadError, RecordsBuf};
 pub use record::{Headers, Record, RecordError, RecordFault, Records};
 pub use topic::{TOPIC_NAME_BYTES_MAX, TopicId, TopicIdError, TopicName, TopicNameError, TopicPartition};
-pub use validate::{Compressed, ProduceError, ProduceRules, validate};
+pub use validate::{Compressed, ProduceError, ProduceRules, needs_decompression, validate};

@@ -138,7 +138,7 @@ pub fn validate(bytes: Bytes, rules: &ProduceRules) -> Result<Batch, ProduceErro
     check_header(&header, rules)?;
     let largest = match batch.records() {
         Some(records) => walk(records)?,
-        None if rules.compressed == Compressed::Walk || header.max_timestamp < header.base_timestamp => {
+        None if rules.compressed == Compressed::Walk || lacks_max_timestamp(&header) => {
             walk(batch.decompress(rules.limits)?.records())?
         }
         None => header.max_timestamp,
@@ -147,6 +147,19 @@ pub fn validate(bytes: Bytes, rules: &ProduceRules) -> Result<Batch, ProduceErro
         return Ok(batch);
     }
     Ok(batch.with_max_timestamp(TimestampType::CreateTime, largest))
+}
+
+/// Whether [`validate`] with [`Compressed::Trust`] would decompress what these bytes begin with, which takes time and
+/// memory.
+pub fn needs_decompression(bytes: &[u8]) -> bool {
+    BatchHeader::parse(bytes).is_ok_and(|header| {
+        !matches!(header.attributes.codec(), None | Some(Codec::None)) && lacks_max_timestamp(&header)
+    })
+}
+
+/// Sarama left it unset.
+fn lacks_max_timestamp(header: &BatchHeader) -> bool {
+    header.max_timestamp < header.base_timestamp
 }
 
 fn check_header(header: &BatchHeader, rules: &ProduceRules) -> Result<(), ProduceError> {

@@ -17,7 +17,8 @@ use highwater_record::{
 use highwater_storage::{FirstBatch, ReadError};
 use thiserror::Error;
 
-use super::{settings, shard, topic_name};
+use super::shard::{self, Place};
+use super::{settings, topic_name};
 use crate::broker::Broker;
 use crate::metrics;
 use crate::partition::{NotLeader, Partition};
@@ -58,8 +59,19 @@ enum LoadError {
 /// Loads every partition. Blocks on the disk; called once, when the logs have recovered.
 pub(crate) fn load_all(broker: &Arc<Broker>) {
     let began = Instant::now();
-    let partitions = broker.topics.by_name(&topic_name()).map(|topic| topic.partitions.clone());
-    let partitions = partitions.unwrap_or_default();
+    let partitions = match broker.topics.by_name(&topic_name()) {
+        Some(topic) => topic.partitions.clone(),
+        None if has_leftovers(broker) => {
+            tracing::error!(
+                "the metadata knows no topic {}, but the data directory has partitions of it; groups stay out of \
+                 service, since they would seem to have committed nothing",
+                super::TOPIC
+            );
+            broker.groups.shards.iter().for_each(shard::Shard::fail);
+            return;
+        }
+        None => Vec::new(),
+    };
     let next = AtomicUsize::new(0);
     let runtime = tokio::runtime::Handle::current();
     let work = || {
@@ -84,6 +96,17 @@ pub(crate) fn load_all(broker: &Arc<Broker>) {
     metrics::observe_groups_load(began.elapsed());
 }
 
+/// Whether there are partitions that the metadata has lost.
+fn has_leftovers(broker: &Broker) -> bool {
+    match broker.data.list() {
+        Ok(listing) => listing.partitions.iter().any(|partition| partition.topic.as_str() == super::TOPIC),
+        Err(error) => {
+            tracing::error!(%error, "cannot list the data directory");
+            true
+        }
+    }
+}
+
 fn is_empty(partition: &Partition) -> bool {
     partition.view().is_ok_and(|view| view.end().offset == view.log_start())
 }
@@ -93,7 +116,7 @@ fn load(broker: &Arc<Broker>, index: usize, partition: Option<&Arc<Partition>>) 
     let mut machine = Coordinator::new(settings());
     let replayed = partition.map_or(Ok(()), |partition| replay(partition, &mut machine));
     match replayed {
-        Ok(()) => shard::activate(broker, index, machine),
+        Ok(()) => shard::activate(Place { broker, index }, machine),
         Err(error) => {
             tracing::error!(
                 partition = index, %error,

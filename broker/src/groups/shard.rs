@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use highwater_group::{Answered, Call, Coordinator, Counts, Effects, Now, Record, Reply};
 use highwater_record::TimestampMs;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::{DURABLE_DEADLINE, Unavailable, append, load};
@@ -76,6 +77,13 @@ impl Release {
     }
 }
 
+/// One partition of a broker.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) broker: &'a Arc<Broker>,
+    pub(super) index: usize,
+}
+
 impl Shard {
     /// A coordinator that is not loaded yet.
     pub(super) fn loading() -> Self {
@@ -102,6 +110,21 @@ impl Shard {
         match &mut self.inner.lock().state {
             State::Active(active) => Some(active.observe()),
             State::Loading | State::Failed => None,
+        }
+    }
+
+    /// Whether a task appends.
+    #[cfg(test)]
+    pub(super) fn is_driven(&self) -> bool {
+        self.inner.lock().driven
+    }
+
+    /// How many wait for a reply that the machine owes.
+    #[cfg(test)]
+    pub(super) fn parked(&self) -> usize {
+        match &self.inner.lock().state {
+            State::Active(active) => active.parked.len(),
+            State::Loading | State::Failed => 0,
         }
     }
 
@@ -133,51 +156,6 @@ impl Shard {
         drop((lost, queued));
     }
 
-    /// The call's reply is not wanted any more.
-    fn abandon(&self, broker: &Arc<Broker>, index: usize, call: Call) {
-        let mut inner = self.inner.lock();
-        let State::Active(active) = &mut inner.state else { return };
-        // Gone from the map means that the reply is on its way: the machine has nothing to forget.
-        if active.parked.remove(&call).is_none() {
-            return;
-        }
-        let now = broker.groups.now();
-        let effects = active.machine.abandon(call, now);
-        self.settle(broker, index, &mut inner, effects, None, now);
-    }
-
-    /// Queues what an event did, or lets its answers go if they rest on nothing that is under way.
-    fn settle(
-        &self,
-        broker: &Arc<Broker>,
-        index: usize,
-        inner: &mut Inner,
-        effects: Effects,
-        waiting: Option<oneshot::Sender<()>>,
-        now: Now,
-    ) {
-        let State::Active(active) = &mut inner.state else { return };
-        let mut releases: Vec<Release> = waiting.map(Release::Durable).into_iter().collect();
-        for (call, reply) in effects.replies {
-            if let Some(sender) = active.parked.remove(&call) {
-                releases.push(Release::Reply(sender, reply));
-            }
-        }
-        self.take_note(broker, &active.machine);
-        if effects.records.is_empty() && !inner.driven {
-            releases.into_iter().for_each(Release::send);
-            return;
-        }
-        if effects.records.is_empty() && releases.is_empty() {
-            return;
-        }
-        inner.queue.push(Entry { at: now.wall, records: effects.records, releases });
-        if !inner.driven {
-            inner.driven = true;
-            tokio::spawn(drive(Arc::clone(broker), index));
-        }
-    }
-
     /// After an event: how many groups there are, and when something is due.
     fn take_note(&self, broker: &Broker, machine: &Coordinator) {
         self.groups.store(machine.group_count(), Ordering::Relaxed);
@@ -199,92 +177,144 @@ impl Active {
     }
 }
 
+impl<'a> Place<'a> {
+    fn shard(self) -> &'a Shard {
+        self.broker.groups.shard(self.index)
+    }
+
+    /// The call's reply is not wanted any more.
+    fn abandon(self, call: Call) {
+        let mut inner = self.shard().inner.lock();
+        let State::Active(active) = &mut inner.state else { return };
+        // Gone from the map means that the reply is on its way: the machine has nothing to forget.
+        if active.parked.remove(&call).is_none() {
+            return;
+        }
+        let now = self.broker.groups.now();
+        let effects = active.machine.abandon(call, now);
+        self.settle(&mut inner, effects, None, now);
+    }
+
+    /// Queues what an event did, or lets its answers go if they rest on nothing that is under way.
+    fn settle(self, inner: &mut Inner, effects: Effects, waiting: Option<oneshot::Sender<()>>, now: Now) {
+        let State::Active(active) = &mut inner.state else { return };
+        let mut releases: Vec<Release> = waiting.map(Release::Durable).into_iter().collect();
+        for (call, reply) in effects.replies {
+            if let Some(sender) = active.parked.remove(&call) {
+                releases.push(Release::Reply(sender, reply));
+            }
+        }
+        self.shard().take_note(self.broker, &active.machine);
+        if effects.records.is_empty() && !inner.driven {
+            releases.into_iter().for_each(Release::send);
+            return;
+        }
+        if effects.records.is_empty() && releases.is_empty() {
+            return;
+        }
+        inner.queue.push(Entry { at: now.wall, records: effects.records, releases });
+        // Without a runtime the process is on its way out: nobody waits any more.
+        if !inner.driven
+            && let Ok(runtime) = Handle::try_current()
+        {
+            inner.driven = true;
+            runtime.spawn(drive(Arc::clone(self.broker), self.index));
+        }
+    }
+}
+
 /// Brings a loaded machine into service.
-pub(super) fn activate(broker: &Arc<Broker>, index: usize, mut machine: Coordinator) {
-    let shard = broker.groups.shard(index);
-    let mut inner = shard.inner.lock();
-    let now = broker.groups.now();
+pub(super) fn activate(place: Place<'_>, mut machine: Coordinator) {
+    let mut inner = place.shard().inner.lock();
+    let now = place.broker.groups.now();
     let effects = machine.loaded(now);
     let told = machine.counts();
     inner.state = State::Active(Box::new(Active { machine, parked: HashMap::new(), told }));
-    shard.settle(broker, index, &mut inner, effects, None, now);
+    place.settle(&mut inner, effects, None, now);
 }
 
 /// Runs an event whose answer waits for nobody.
 pub(super) fn tell<T>(
-    broker: &Arc<Broker>,
-    index: usize,
+    place: Place<'_>,
     event: impl FnOnce(&mut Coordinator, Now) -> (T, Effects),
 ) -> Result<T, Unavailable> {
-    run(broker, index, None, |active, now| event(&mut active.machine, now))
+    run(place, None, |active, now| event(&mut active.machine, now))
 }
 
-/// Runs an event and waits until its answer may be given.
-pub(super) async fn ask<T>(
-    broker: &Arc<Broker>,
-    index: usize,
-    event: impl FnOnce(&mut Coordinator, Now) -> Answered<T>,
-) -> Result<T, Unavailable> {
-    let (sender, durable) = oneshot::channel();
-    let answer = run(broker, index, Some(sender), |active, now| {
-        let Answered { answer, effects } = event(&mut active.machine, now);
-        (answer, effects)
-    })?;
-    match tokio::time::timeout(DURABLE_DEADLINE, durable).await {
-        Ok(Ok(())) => Ok(answer),
-        Ok(Err(_)) => Err(Unavailable::Lost),
-        Err(_) => Err(Unavailable::TimedOut),
+/// An answer that may not be given yet.
+pub(super) struct Pending<T> {
+    answer: T,
+    durable: oneshot::Receiver<()>,
+}
+
+impl<T> Pending<T> {
+    /// The answer, when everything it rests on is durable.
+    pub(super) async fn settled(self) -> Result<T, Unavailable> {
+        match tokio::time::timeout(DURABLE_DEADLINE, self.durable).await {
+            Ok(Ok(())) => Ok(self.answer),
+            Ok(Err(_)) => Err(Unavailable::Lost),
+            Err(_) => Err(Unavailable::TimedOut),
+        }
     }
 }
 
+/// Runs an event. Its answer waits for the disk.
+pub(super) fn ask<T>(
+    place: Place<'_>,
+    event: impl FnOnce(&mut Coordinator, Now) -> Answered<T>,
+) -> Result<Pending<T>, Unavailable> {
+    let (sender, durable) = oneshot::channel();
+    let answer = run(place, Some(sender), |active, now| {
+        let Answered { answer, effects } = event(&mut active.machine, now);
+        (answer, effects)
+    })?;
+    Ok(Pending { answer, durable })
+}
+
 fn run<T>(
-    broker: &Arc<Broker>,
-    index: usize,
+    place: Place<'_>,
     waiting: Option<oneshot::Sender<()>>,
     event: impl FnOnce(&mut Active, Now) -> (T, Effects),
 ) -> Result<T, Unavailable> {
-    let shard = broker.groups.shard(index);
-    let mut inner = shard.inner.lock();
+    let mut inner = place.shard().inner.lock();
     let active = match &mut inner.state {
         State::Active(active) => active,
         State::Loading => return Err(Unavailable::Loading),
         State::Failed => return Err(Unavailable::Lost),
     };
     // Read under the lock, so that time does not run backwards for the machine.
-    let now = broker.groups.now();
+    let now = place.broker.groups.now();
     let (answer, effects) = event(active, now);
-    shard.settle(broker, index, &mut inner, effects, waiting, now);
+    place.settle(&mut inner, effects, waiting, now);
     Ok(answer)
 }
 
 /// A reply that is awaited. Dropped before it came, it tells the machine.
 struct Parked<'a> {
-    broker: &'a Arc<Broker>,
-    index: usize,
+    place: Place<'a>,
     call: Call,
     reply: oneshot::Receiver<Reply>,
 }
 
 impl Drop for Parked<'_> {
     fn drop(&mut self) {
-        self.broker.groups.shard(self.index).abandon(self.broker, self.index, self.call);
+        self.place.abandon(self.call);
     }
 }
 
 /// Runs an event whose reply comes later, and waits for it.
 pub(super) async fn park(
-    broker: &Arc<Broker>,
-    index: usize,
+    place: Place<'_>,
     event: impl FnOnce(&mut Coordinator, Call, Now) -> Effects,
 ) -> Result<Reply, Unavailable> {
     let (sender, reply) = oneshot::channel();
-    let call = Call(broker.groups.shard(index).next_call.fetch_add(1, Ordering::Relaxed));
-    run(broker, index, None, |active, now| {
+    let call = Call(place.shard().next_call.fetch_add(1, Ordering::Relaxed));
+    run(place, None, |active, now| {
         active.parked.insert(call, sender);
         ((), event(&mut active.machine, call, now))
     })?;
-    let mut parked = Parked { broker, index, call, reply };
-    let mut stopping = broker.stopping();
+    let mut parked = Parked { place, call, reply };
+    let mut stopping = place.broker.stopping();
     tokio::select! {
         reply = &mut parked.reply => reply.map_err(|_| Unavailable::Lost),
         () = stopping.stopped() => Err(Unavailable::Stopping),

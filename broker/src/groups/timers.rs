@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::shard;
+use super::shard::{self, Place};
 use crate::broker::Broker;
 
 /// How long the task sleeps at most: a machine that came into service meanwhile is found by its notice, this is for
@@ -39,7 +39,7 @@ fn expire(broker: &Arc<Broker>) {
     for (index, shard) in broker.groups.shards.iter().enumerate() {
         if shard.due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
             // One that went out of service meanwhile has no timers.
-            let _ = shard::tell(broker, index, |machine, now| ((), machine.expire(now)));
+            let _ = shard::tell(Place { broker, index }, |machine, now| ((), machine.expire(now)));
         }
     }
 }

@@ -1,7 +1,8 @@
 //! CreateTopics (19): creates topics, each on its own.
 //!
 //! Versions: 2-7. Synchronous: when the answer leaves, the topic is durable and serves. A replication factor above
-//! 1 is accepted as 1 unless the broker is told otherwise; manual assignments must name this broker only.
+//! 1 is accepted as 1 unless the broker is told otherwise; manual assignments must name this broker only. A request
+//! for too many partitions is refused as a whole (Kafka: `ReplicationControlManager`, POLICY_VIOLATION).
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -19,6 +20,9 @@ use crate::topic_admin::{self, NewTopic};
 /// Source of a config that was set on the topic (`DescribeConfigsResponse.ConfigSource.TOPIC_CONFIG`).
 const SOURCE_TOPIC: i8 = 1;
 
+/// How many topics of a request that is refused as a whole are told why.
+const SENTENCES_MAX: usize = 100;
+
 struct Refusal {
     code: ErrorCode,
     message: String,
@@ -29,6 +33,9 @@ fn refuse(code: ErrorCode, message: impl ToString) -> Refusal {
 }
 
 pub(crate) async fn handle(context: &Context<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    if let Some(refusal) = too_many(context.broker.config(), &request) {
+        return refuse_all(request, &refusal);
+    }
     let mut seen = HashSet::new();
     let twice: HashSet<Str> = request
         .topics
@@ -55,6 +62,34 @@ pub(crate) async fn handle(context: &Context<'_>, request: CreateTopicsRequest) 
         }));
     }
     CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
+}
+
+/// Says no if the request asks for more partitions than one request may.
+fn too_many(config: &Config, request: &CreateTopicsRequest) -> Option<Refusal> {
+    let count = |topic: &CreatableTopic| match (topic.assignments.len(), topic.num_partitions) {
+        (0, -1) => u64::from(config.partitions_default),
+        (0, partitions) => u64::try_from(partitions).unwrap_or(0),
+        (assigned, _) => assigned as u64,
+    };
+    let asked = request.topics.iter().map(count).sum::<u64>();
+    // One topic with the broker's own default is never too much.
+    let max = config.partitions_per_request_max.max(config.partitions_default);
+    (asked > u64::from(max)).then(|| {
+        let message = format!("the request asks for {asked} partitions, one request may create {max}");
+        refuse(ErrorCode::PolicyViolation, message)
+    })
+}
+
+/// The same answer for each topic. The sentence is said a few times only: the request may name very many topics.
+fn refuse_all(request: CreateTopicsRequest, refusal: &Refusal) -> CreateTopicsResponse {
+    let message = Str::from(refusal.message.as_str());
+    let topics = request.topics.into_iter().enumerate().map(|(index, topic)| CreatableTopicResult {
+        name: topic.name,
+        error_code: refusal.code.code(),
+        error_message: (index < SENTENCES_MAX).then(|| message.clone()),
+        ..CreatableTopicResult::default()
+    });
+    CreateTopicsResponse { topics: topics.collect(), ..CreateTopicsResponse::default() }
 }
 
 async fn create(

@@ -1,72 +1,61 @@
 //! Fetch (1): whole batches from each partition, up to the high watermark, waiting for them if there are too few.
 //!
-//! Versions: 4-18. Record bytes are not read here: the answer carries file ranges that leave by `sendfile`. There
-//! are no fetch sessions yet: session id 0 is answered and clients send full requests. Replicas, isolation (there
-//! are no transactions: the last stable offset is the high watermark), rack and cluster id have no effect.
+//! Versions: 4-18. Record bytes are not read here: the answer carries file ranges that leave by `sendfile`. Sessions
+//! (KIP-227) are kept as Kafka keeps them; an incremental request looks only at partitions that moved. Isolation (there
+//! are no transactions: the last stable offset is the high watermark), rack and cluster id have no effect, and nobody
+//! fetches as a replica.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use highwater_protocol::ErrorCode;
-use highwater_protocol::api::fetch::{FetchPartition, FetchTopic, FetchableTopicResponse, PartitionData};
+use highwater_protocol::api::fetch::{FetchTopic, FetchableTopicResponse, ForgottenTopic};
 use highwater_protocol::api::{FetchRequest, FetchResponse};
-use highwater_protocol::wire::{Records, Str, Uuid};
-use highwater_record::Offset;
-use highwater_storage::{FileRange, FirstBatch, ReadError};
+use highwater_protocol::wire::{Str, Uuid};
+use highwater_storage::FileRange;
 
-use super::{check_epoch, partition, topic_by_id, topic_by_name};
-use crate::context::Context;
+use crate::context::{Context, throttle_time_ms};
+use crate::fetch::{
+    AnswerForm, Ask, Fetcher, Found, Increment, Key, Naming, Reading, Session, Settled, Superseded, TopicKey,
+    Turn, read,
+};
 use crate::metrics;
-use crate::partition::Partition;
-use crate::waiters::FetchWaiter;
+use crate::quotas::Allowance;
 
 /// The first version that names topics by id (KIP-516).
 const TOPIC_ID_VERSION_MIN: i16 = 13;
-/// Up to here KAFKA_STORAGE_ERROR is not known and NOT_LEADER_OR_FOLLOWER stands for it.
-const NO_STORAGE_ERROR_VERSION_MAX: i16 = 5;
+/// The first version that says who fetches in a structure of its own (KIP-903).
+const REPLICA_STATE_VERSION_MIN: i16 = 15;
 /// The longest that a fetch is parked, whatever the client asks.
 const PARKED_MAX: Duration = Duration::from_secs(600);
+/// The epoch of a request that opens a session, and of one that wants none (Kafka: `FetchMetadata`).
+const INITIAL_EPOCH: i32 = 0;
+const FINAL_EPOCH: i32 = -1;
+/// The id of no session.
+const NO_SESSION: i32 = 0;
 
-/// One partition of the request with what was found for it.
-struct Asked {
-    request: FetchPartition,
-    partition: Result<Arc<Partition>, ErrorCode>,
-}
-
-struct AskedTopic {
-    name: Str,
-    id: Uuid,
-    partitions: Vec<Asked>,
-}
-
-/// What shapes an answer besides the partitions.
+/// What a request is to its session.
 #[derive(Clone, Copy)]
-struct AnswerForm {
-    version: i16,
-    bytes_max: u32,
-    read_committed: bool,
+enum Kind {
+    /// It has none.
+    Sessionless,
+    /// It opens one.
+    Opening(Fetcher),
+    /// It goes on with the one of this id.
+    Incremental(i32),
 }
 
-impl AnswerForm {
-    /// What a failing disk is called in this version.
-    const fn storage_error(self) -> ErrorCode {
-        if self.version <= NO_STORAGE_ERROR_VERSION_MAX {
-            ErrorCode::NotLeaderOrFollower
-        } else {
-            ErrorCode::KafkaStorageError
-        }
-    }
+/// The partitions of a request, and the epoch that stays their session's while nobody takes over.
+struct Opened {
+    kind: Kind,
+    session: Arc<Session>,
+    epoch: i32,
 }
 
-/// What one pass over the partitions found.
-#[derive(Default)]
-struct Pass {
-    topics: Vec<FetchableTopicResponse>,
-    /// The file ranges of each deferred records field.
-    ranges: Vec<Vec<FileRange>>,
-    bytes: u64,
-    failed: bool,
+/// What a fetch waits for, and for how long.
+struct Patience {
+    bytes_min: u64,
+    wait: Duration,
 }
 
 /// The response and the file ranges that its deferred records stand for, in order.
@@ -74,206 +63,187 @@ pub(crate) async fn handle(
     context: &Context<'_>,
     request: FetchRequest,
 ) -> (FetchResponse, Vec<Vec<FileRange>>) {
-    if request.session_id != 0 && request.session_epoch > 0 {
-        let error_code = ErrorCode::FetchSessionIdNotFound.code();
-        return (FetchResponse { error_code, ..FetchResponse::default() }, Vec::new());
-    }
     let bytes_max =
         u32::try_from(request.max_bytes).unwrap_or(0).min(context.broker.config().fetch_bytes_max);
-    let bytes_min = u64::try_from(request.min_bytes).unwrap_or(0).min(bytes_max.into());
-    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(PARKED_MAX);
-    let read_committed = request.isolation_level == 1;
-    let topics: Arc<[_]> = request.topics.into_iter().map(|topic| resolve(context, topic)).collect();
-    let answer = AnswerForm { version: context.version, bytes_max, read_committed };
-
-    let mut pass = read(&topics, answer).await;
-    if pass.bytes < bytes_min && !pass.failed && !wait.is_zero() && !topics.is_empty() {
-        park(context, &topics, answer, bytes_min, wait).await;
-        pass = read(&topics, answer).await;
+    let isolation_level = request.isolation_level;
+    let (min_bytes, max_wait_ms) = (request.min_bytes, request.max_wait_ms);
+    let opened = match open(context, request) {
+        Ok(opened) => opened,
+        Err(code) => return (refusal(NO_SESSION, code), Vec::new()),
+    };
+    let bytes_max = match context.fetch_allowance(bytes_max) {
+        Allowance::Bytes(bytes_max) => bytes_max,
+        Allowance::Wait(wait) => return (throttled(opened.kind, wait), Vec::new()),
+    };
+    let form = AnswerForm { version: context.version, bytes_max, read_committed: isolation_level == 1 };
+    let patience = Patience {
+        bytes_min: u64::try_from(min_bytes).unwrap_or(0).min(bytes_max.into()),
+        wait: Duration::from_millis(u64::try_from(max_wait_ms).unwrap_or(0)).min(PARKED_MAX),
+    };
+    let answered = match run(context, &opened, form, patience).await {
+        Ok(reading) => {
+            let bytes = reading.bytes;
+            opened.session.answer(opened.epoch, reading).inspect(|_| metrics::count_fetched(bytes))
+        }
+        Err(superseded) => Err(superseded),
+    };
+    match (answered, opened.kind) {
+        (Ok(found), kind) => {
+            let session_id = match kind {
+                Kind::Sessionless => NO_SESSION,
+                Kind::Opening(fetcher) => {
+                    let admitted =
+                        context.broker.fetch_sessions.admit(&opened.session, fetcher, Instant::now());
+                    admitted.unwrap_or(NO_SESSION)
+                }
+                Kind::Incremental(id) => id,
+            };
+            respond(session_id, found)
+        }
+        (Err(Superseded), Kind::Incremental(id)) => {
+            (refusal(id, ErrorCode::InvalidFetchSessionEpoch), Vec::new())
+        }
+        (Err(Superseded), _) => (refusal(NO_SESSION, ErrorCode::InvalidFetchSessionEpoch), Vec::new()),
     }
-    metrics::count_fetched(pass.bytes);
-    (FetchResponse { responses: pass.topics, ..FetchResponse::default() }, pass.ranges)
 }
 
-fn resolve(context: &Context<'_>, asked: FetchTopic) -> AskedTopic {
-    let topic = if context.version >= TOPIC_ID_VERSION_MIN {
-        topic_by_id(context.broker, asked.topic_id)
+fn refusal(session_id: i32, code: ErrorCode) -> FetchResponse {
+    FetchResponse { session_id, error_code: code.code(), ..FetchResponse::default() }
+}
+
+/// An empty answer without an error; a session goes on, a new one is not opened (Kafka:
+/// `FetchContext.getThrottledResponse`).
+fn throttled(kind: Kind, wait: Duration) -> FetchResponse {
+    let session_id = match kind {
+        Kind::Incremental(id) => id,
+        Kind::Sessionless | Kind::Opening(_) => NO_SESSION,
+    };
+    FetchResponse { session_id, throttle_time_ms: throttle_time_ms(wait), ..FetchResponse::default() }
+}
+
+/// Finds or makes the session of a request (Kafka: `FetchManager.newContext`).
+fn open(context: &Context<'_>, request: FetchRequest) -> Result<Opened, ErrorCode> {
+    let naming = if context.version >= TOPIC_ID_VERSION_MIN { Naming::Ids } else { Naming::Names };
+    let replica = if context.version >= REPLICA_STATE_VERSION_MIN {
+        request.replica_state.replica_id
     } else {
-        topic_by_name(context.broker, &asked.topic)
+        request.replica_id
     };
-    let find = |request: FetchPartition| {
-        let found =
-            topic.as_ref().map_err(|code| *code).and_then(|topic| partition(topic, request.partition));
-        Asked { partition: found.cloned(), request }
-    };
-    // The name is a slice of the frame, which must not live as long as the fetch is parked.
-    AskedTopic {
-        name: asked.topic.detach(),
-        id: asked.topic_id,
-        partitions: asked.partitions.into_iter().map(find).collect(),
-    }
-}
-
-/// Reads every partition: here if all is in memory, on the blocking pool if the disk may have to be waited for.
-async fn read(topics: &Arc<[AskedTopic]>, answer: AnswerForm) -> Pass {
-    if topics.iter().flat_map(|topic| &topic.partitions).all(is_hot) {
-        let pass = read_now(topics, answer);
-        if pass.ranges.iter().flatten().all(FileRange::is_resident) {
-            return pass;
+    let fetcher = if replica >= 0 { Fetcher::Follower } else { Fetcher::Consumer };
+    let (id, epoch) = (request.session_id, request.session_epoch);
+    let asks = request.topics.into_iter().flat_map(|topic| asks_of(topic, naming));
+    let fresh = |kind, session: Session| Opened { kind, epoch: session.epoch(), session: Arc::new(session) };
+    match epoch {
+        INITIAL_EPOCH | FINAL_EPOCH => {
+            if id != NO_SESSION {
+                context.broker.fetch_sessions.close(id);
+            }
+            let kind = if epoch == FINAL_EPOCH { Kind::Sessionless } else { Kind::Opening(fetcher) };
+            Ok(fresh(kind, Session::new(naming, asks)))
         }
-    }
-    metrics::count_cold_fetch();
-    let topics = Arc::clone(topics);
-    let pooled = tokio::task::spawn_blocking(move || {
-        let mut pass = read_now(&topics, answer);
-        warm(&mut pass, answer);
-        pass
-    });
-    pooled.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "a read panicked");
-        Pass { failed: true, ..Pass::default() }
-    })
-}
-
-fn is_hot(asked: &Asked) -> bool {
-    let (Ok(partition), Some(from)) = (&asked.partition, Offset::new(asked.request.fetch_offset)) else {
-        return true;
-    };
-    partition.view().map_or(true, |view| view.is_hot(from))
-}
-
-/// Brings every range into memory. What cannot be read is answered as an error of its partition alone.
-fn warm(pass: &mut Pass, answer: AnswerForm) {
-    let mut ranges = std::mem::take(&mut pass.ranges).into_iter();
-    for data in pass.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-        let Records::Deferred { len } = data.records else { continue };
-        let Some(ranges) = ranges.next() else { continue };
-        match ranges.iter().try_for_each(FileRange::warm) {
-            Ok(()) => pass.ranges.push(ranges),
-            Err(error) => {
-                tracing::error!(partition = data.partition_index, %error, "cannot read from the disk");
-                data.error_code = answer.storage_error().code();
-                data.records = Records::Bytes(Bytes::new());
-                pass.bytes -= u64::from(len);
+        epoch => {
+            let forgotten = request.forgotten_topics_data.into_iter();
+            let forgotten = forgotten.flat_map(|topic| forgotten_of(topic, naming)).collect();
+            let increment = Increment { epoch, naming, asks: asks.collect(), forgotten };
+            match context.broker.fetch_sessions.resume(id, &increment, Instant::now())? {
+                Some((session, epoch)) => Ok(Opened { kind: Kind::Incremental(id), session, epoch }),
+                None => Ok(fresh(Kind::Sessionless, Session::new(naming, increment.asks))),
             }
         }
     }
 }
 
-/// Reads every partition in request order. The first batch of the answer may exceed the limits (KIP-74).
-fn read_now(topics: &[AskedTopic], answer: AnswerForm) -> Pass {
-    let mut pass = Pass::default();
-    for topic in topics {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for asked in &topic.partitions {
-            let left = u64::from(answer.bytes_max).saturating_sub(pass.bytes);
-            let first = if pass.bytes == 0 { FirstBatch::Whole } else { FirstBatch::WithinLimit };
-            let mut data = read_partition(asked, u32::try_from(left).unwrap_or(u32::MAX), first, &mut pass);
-            if data.error_code == ErrorCode::KafkaStorageError.code() {
-                data.error_code = answer.storage_error().code();
-            }
-            data.aborted_transactions = answer.read_committed.then(Vec::new);
-            partitions.push(data);
-        }
-        pass.topics.push(FetchableTopicResponse {
-            topic: topic.name.clone(),
-            topic_id: topic.id,
-            partitions,
-        });
-    }
-    pass
-}
-
-fn read_partition(asked: &Asked, bytes_left: u32, first: FirstBatch, pass: &mut Pass) -> PartitionData {
-    let mut data = PartitionData {
-        partition_index: asked.request.partition,
-        high_watermark: -1,
-        records: Records::Bytes(Bytes::new()),
-        ..PartitionData::default()
-    };
-    let result = asked.partition.as_ref().map_err(|code| *code).and_then(|partition| {
-        let (epoch, view) = partition.leader().map_err(|_| ErrorCode::NotLeaderOrFollower)?;
-        check_epoch(epoch, asked.request.current_leader_epoch)?;
-        let high_watermark = partition.high_watermark();
-        data.high_watermark = high_watermark.get();
-        data.last_stable_offset = high_watermark.get();
-        data.log_start_offset = view.log_start().get();
-        let from = Offset::new(asked.request.fetch_offset).ok_or(ErrorCode::OffsetOutOfRange)?;
-        let bytes_max = u32::try_from(asked.request.partition_max_bytes).unwrap_or(0).min(bytes_left);
-        view.read(from, bytes_max, high_watermark, first).map_err(|error| code_of(&error, partition))
-    });
-    match result {
-        Ok(chunk) => {
-            if chunk.bytes > 0 {
-                pass.bytes += u64::from(chunk.bytes);
-                data.records = Records::Deferred { len: chunk.bytes };
-                pass.ranges.push(chunk.ranges);
-            }
-        }
-        Err(code) => {
-            pass.failed = true;
-            data.error_code = code.code();
-        }
-    }
-    data
-}
-
-fn code_of(error: &ReadError, partition: &Partition) -> ErrorCode {
-    match error {
-        ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-        _ => {
-            tracing::error!(partition = %partition.id(), %error, "cannot read");
-            ErrorCode::KafkaStorageError
-        }
+fn topic_key(name: &Str, id: Uuid, naming: Naming) -> TopicKey {
+    match naming {
+        // The name is a slice of the frame, which must not live as long as the fetch.
+        Naming::Names => TopicKey::Name(name.detach()),
+        Naming::Ids => TopicKey::Id(id),
     }
 }
 
-/// Waits until `bytes_min` bytes can be read, the wait is over, or the broker stops.
-async fn park(
+fn asks_of(topic: FetchTopic, naming: Naming) -> impl Iterator<Item = (Key, Ask)> {
+    let key = topic_key(&topic.topic, topic.topic_id, naming);
+    topic
+        .partitions
+        .into_iter()
+        .map(move |partition| (Key { topic: key.clone(), index: partition.partition }, Ask::of(&partition)))
+}
+
+fn forgotten_of(topic: ForgottenTopic, naming: Naming) -> impl Iterator<Item = Key> {
+    let key = topic_key(&topic.topic, topic.topic_id, naming);
+    topic.partitions.into_iter().map(move |index| Key { topic: key.clone(), index })
+}
+
+/// Reads until there is enough, something is wrong, the wait is over, or the broker stops.
+async fn run(
     context: &Context<'_>,
-    topics: &Arc<[AskedTopic]>,
-    answer: AnswerForm,
-    bytes_min: u64,
-    wait: Duration,
-) {
+    opened: &Opened,
+    form: AnswerForm,
+    Patience { bytes_min, wait }: Patience,
+) -> Result<Reading, Superseded> {
+    let (session, epoch, topics) = (&opened.session, opened.epoch, &context.broker.topics);
+    let deadline = tokio::time::Instant::now() + wait;
+    let mut woke = Woke::NotYet;
+    loop {
+        let (turn, wanted) = session.begin(epoch, topics, bytes_min)?;
+        let nothing_asked = session.partition_count() == 0;
+        let reading = read(wanted, form).await;
+        let enough = reading.readable_bytes >= bytes_min;
+        if enough && woke == Woke::ByPartitions {
+            metrics::count_fetch_wake();
+        }
+        if enough || reading.failed || nothing_asked || wait.is_zero() || woke == Woke::ForGood {
+            return Ok(reading);
+        }
+        woke = match session.settle(epoch, &reading)? {
+            Settled::Again => woke,
+            Settled::Wait => park(context, session, turn, deadline).await,
+        };
+    }
+}
+
+/// Why a fetch is not parked.
+#[derive(Clone, Copy, PartialEq)]
+enum Woke {
+    NotYet,
+    ByPartitions,
+    /// Its wait is over or the broker stops.
+    ForGood,
+}
+
+/// Waits until another pass is worth it or no more waiting is.
+async fn park(context: &Context<'_>, session: &Session, turn: Turn, deadline: tokio::time::Instant) -> Woke {
     let _parked = metrics::fetch_parked();
-    let waiter = FetchWaiter::new(i64::try_from(bytes_min).unwrap_or(i64::MAX));
-    let registered = Registered { waiter: &waiter, topics };
-    registered.enter();
-    // Counted after the registration, so that nothing that arrives in between is missed.
-    waiter.credit(read(topics, answer).await.bytes);
     let mut stopping = context.broker.stopping();
     tokio::select! {
-        () = waiter.woken() => metrics::count_fetch_wake(),
-        () = tokio::time::sleep(wait) => {}
-        () = stopping.stopped() => {}
+        () = session.woken(turn) => Woke::ByPartitions,
+        () = tokio::time::sleep_until(deadline) => Woke::ForGood,
+        () = stopping.stopped() => Woke::ForGood,
     }
 }
 
-/// A waiter at all partitions of a fetch; leaves them when dropped, also if the connection goes away.
-struct Registered<'a> {
-    waiter: &'a Arc<FetchWaiter>,
-    topics: &'a [AskedTopic],
-}
-
-impl Registered<'_> {
-    fn asked(&self) -> impl Iterator<Item = (&Asked, &Arc<Partition>)> {
-        let all = self.topics.iter().flat_map(|topic| &topic.partitions);
-        all.filter_map(|asked| Some((asked, asked.partition.as_ref().ok()?)))
-    }
-
-    fn enter(&self) {
-        for (asked, partition) in self.asked() {
-            let contributes = u64::try_from(asked.request.partition_max_bytes).unwrap_or(0);
-            partition.fetches.park(self.waiter, contributes);
+/// Puts partitions of a topic that follow each other into one entry, as Kafka does.
+fn respond(session_id: i32, found: Vec<Found>) -> (FetchResponse, Vec<Vec<FileRange>>) {
+    let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+    let (mut ranges, mut topic) = (Vec::new(), None);
+    for found in found {
+        if topic.as_ref() != Some(&found.topic) {
+            responses.push(match &found.topic {
+                TopicKey::Name(name) => {
+                    FetchableTopicResponse { topic: name.clone(), ..FetchableTopicResponse::default() }
+                }
+                TopicKey::Id(id) => {
+                    FetchableTopicResponse { topic_id: *id, ..FetchableTopicResponse::default() }
+                }
+            });
+            topic = Some(found.topic);
+        }
+        if !found.ranges.is_empty() {
+            ranges.push(found.ranges);
+        }
+        if let Some(response) = responses.last_mut() {
+            response.partitions.push(found.data);
         }
     }
-}
-
-impl Drop for Registered<'_> {
-    fn drop(&mut self) {
-        for (_, partition) in self.asked() {
-            partition.fetches.leave(self.waiter);
-        }
-    }
+    (FetchResponse { session_id, responses, ..FetchResponse::default() }, ranges)
 }

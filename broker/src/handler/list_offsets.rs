@@ -1,9 +1,11 @@
 //! ListOffsets (2): the offset of a timestamp, or one of the ends of a log.
 //!
 //! Versions: 1-10. There are no transactions and no tiers: the last stable offset is the high watermark, the
-//! earliest local offset is the log start, and nothing is tiered. A lookup by time may read the disk and runs on
-//! the blocking pool.
+//! earliest local offset is the log start, and nothing is tiered. A lookup by time may read the disk and decompress a
+//! batch, so a few at a time run on the blocking pool. A partition that is asked for twice gets INVALID_REQUEST, as
+//! Kafka answers it: a short request must not cost many lookups of the same.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use highwater_protocol::ErrorCode;
@@ -11,6 +13,7 @@ use highwater_protocol::api::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
 use highwater_protocol::api::{ListOffsetsRequest, ListOffsetsResponse};
+use highwater_protocol::wire::Str;
 use highwater_record::{LeaderEpoch, Offset, TimestampMs};
 use highwater_storage::{LogView, ReadError, TimedOffset};
 
@@ -56,12 +59,17 @@ struct Found {
 
 pub(crate) async fn handle(context: &Context<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
+    let twice = twice(&request);
     for asked in request.topics {
-        let topic = topic_by_name(context.broker, &asked.name);
+        let name = asked.name.clone();
+        let topic = topic_by_name(context.broker, &name);
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for asked in asked.partitions {
             let found = match &topic {
-                Ok(topic) => find(topic, &asked, context.version).await,
+                Ok(_) if twice.contains(&(name.clone(), asked.partition_index)) => {
+                    Err(ErrorCode::InvalidRequest)
+                }
+                Ok(topic) => find(context, topic, &asked).await,
                 Err(error) => Err(*error),
             };
             partitions.push(answer(asked.partition_index, found, context.version));
@@ -71,7 +79,20 @@ pub(crate) async fn handle(context: &Context<'_>, request: ListOffsetsRequest) -
     ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
 }
 
-async fn find(topic: &Topic, asked: &ListOffsetsPartition, version: i16) -> Result<Found, ErrorCode> {
+/// What the request asks for more than once.
+fn twice(request: &ListOffsetsRequest) -> HashSet<(Str, i32)> {
+    let mut seen = HashSet::new();
+    let all = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|partition| (topic.name.clone(), partition.partition_index))
+    });
+    all.filter(|asked| !seen.insert(asked.clone())).collect()
+}
+
+async fn find(
+    context: &Context<'_>,
+    topic: &Topic,
+    asked: &ListOffsetsPartition,
+) -> Result<Found, ErrorCode> {
     let partition = partition(topic, asked.partition_index)?;
     let (current, view) = partition.leader().map_err(|_| ErrorCode::NotLeaderOrFollower)?;
     check_epoch(current, asked.current_leader_epoch)?;
@@ -81,19 +102,23 @@ async fn find(topic: &Topic, asked: &ListOffsetsPartition, version: i16) -> Resu
         epoch: view.epoch_of(offset).or(Some(current)),
         timestamp: None,
     };
-    match Wanted::parse(asked.timestamp, version)? {
+    match Wanted::parse(asked.timestamp, context.version)? {
         Wanted::Latest => Ok(at(until)),
         Wanted::Earliest | Wanted::EarliestLocal => Ok(at(view.log_start())),
         Wanted::LatestTiered => Ok(Found::default()),
-        Wanted::MaxTimestamp => search(view, move |view| view.max_timestamp(until)).await,
-        Wanted::At(timestamp) => search(view, move |view| view.offset_for_time(timestamp, until)).await,
+        Wanted::MaxTimestamp => search(context, view, move |view| view.max_timestamp(until)).await,
+        Wanted::At(timestamp) => {
+            search(context, view, move |view| view.offset_for_time(timestamp, until)).await
+        }
     }
 }
 
 async fn search(
+    context: &Context<'_>,
     view: &Arc<LogView>,
     lookup: impl FnOnce(&LogView) -> Result<Option<TimedOffset>, ReadError> + Send + 'static,
 ) -> Result<Found, ErrorCode> {
+    let _turn = context.broker.decode_turn().await;
     let view = Arc::clone(view);
     match tokio::task::spawn_blocking(move || lookup(&view)).await {
         Ok(Ok(Some(found))) => Ok(Found {

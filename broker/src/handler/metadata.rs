@@ -1,7 +1,9 @@
 //! Metadata (3): brokers, topics, partitions and their leaders.
 //!
 //! Versions: 0-13. Creates unknown topics if the broker and the request allow it, and answers when the topic is
-//! in service: the first answer names a leader. Authorized operations are not reported; there is no authorization.
+//! in service: the first answer names a leader. One request creates no more partitions than a CreateTopics may; the
+//! next one creates the next. A topic that was deleted a short while ago stays unknown (ADR 14). Authorized operations
+//! are not reported; there is no authorization.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -36,11 +38,12 @@ pub(crate) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
         let mut topics = Vec::new();
         // Each topic once, as Kafka does it: a short request cannot ask for a long answer many times over.
         let mut seen = HashSet::new();
+        let mut creation = Creation::new(context, &request);
         for asked in request.topics.unwrap_or_default() {
             if !seen.insert((asked.name.clone(), asked.topic_id)) {
                 continue;
             }
-            topics.push(find(context, asked, request.allow_auto_topic_creation).await);
+            topics.push(find(context, asked, &mut creation).await);
         }
         topics
     };
@@ -59,7 +62,25 @@ pub(crate) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
     }
 }
 
-async fn find(context: &Context<'_>, asked: MetadataRequestTopic, may_create: bool) -> MetadataResponseTopic {
+/// How many more topics a request may create.
+struct Creation {
+    topics_left: u32,
+}
+
+impl Creation {
+    fn new(context: &Context<'_>, request: &MetadataRequest) -> Self {
+        let config = context.broker.config();
+        let allowed = config.auto_create_topics && request.allow_auto_topic_creation;
+        let topics_max = (config.partitions_per_request_max / config.partitions_default.max(1)).max(1);
+        Self { topics_left: if allowed { topics_max } else { 0 } }
+    }
+}
+
+async fn find(
+    context: &Context<'_>,
+    asked: MetadataRequestTopic,
+    creation: &mut Creation,
+) -> MetadataResponseTopic {
     let Some(asked_name) = asked.name else { return by_id(context, asked.topic_id) };
     let Ok(name) = TopicName::new(&asked_name) else {
         return unknown(Some(asked_name), Uuid::ZERO, ErrorCode::InvalidTopicException);
@@ -67,12 +88,15 @@ async fn find(context: &Context<'_>, asked: MetadataRequestTopic, may_create: bo
     if let Some(topic) = context.broker.topics.by_name(&name) {
         return describe(&topic);
     }
-    if !may_create || !context.broker.config().auto_create_topics || name.is_internal() {
+    if creation.topics_left == 0 || name.is_internal() {
         return unknown(Some(asked_name), Uuid::ZERO, ErrorCode::UnknownTopicOrPartition);
     }
+    creation.topics_left -= 1;
     let new = NewTopic { name, partitions: None, configs: BTreeMap::new() };
-    match topic_admin::create(context.broker, new).await {
+    match topic_admin::create_on_demand(context.broker, new).await {
         Ok(topic) | Err(CreateError::Exists(topic)) => describe(&topic),
+        // A client that polls for a deleted topic asks often; the first time is said elsewhere.
+        Err(error @ CreateError::Rests) => unknown(Some(asked_name), Uuid::ZERO, error.code()),
         Err(error) => {
             tracing::warn!(topic = asked_name.as_str(), %error, "cannot create the topic that a client asked for");
             unknown(Some(asked_name), Uuid::ZERO, error.code())

@@ -3,10 +3,11 @@
 //! Versions: 3-13 (0-2 are listed for librdkafka and refused). The append happens before the next request of the
 //! connection is looked at, the wait for durability does not: that is what lets one connection fill a group commit.
 //! `acks=1` and `acks=all` both mean the topic's durability; `acks=0` promises nothing and gets no answer.
-//! Not here: transactions (refused), quotas, internal topics (not writable).
+//! A client above its quota is told to wait after its records are appended (KIP-219). Not here: transactions (refused),
+//! internal topics (not writable).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::produce::{
@@ -14,15 +15,20 @@ use highwater_protocol::api::produce::{
 };
 use highwater_protocol::api::{ProduceRequest, ProduceResponse};
 use highwater_protocol::wire::{Records, Str, Uuid};
-use highwater_record::{Batch, Compressed, DecodeLimits, ProduceError, ProduceRules, TimestampMs, validate};
+use highwater_record::{
+    Batch, CodecError, Compressed, DecodeLimits, ProduceError, ProduceRules, TimestampMs,
+    needs_decompression, validate,
+};
 use highwater_storage::AppendError;
+use tokio::task::JoinError;
 
 use super::{partition, topic_by_id, topic_by_name};
 use crate::broker::Broker;
 use crate::clock;
-use crate::context::Context;
+use crate::context::{Context, throttle_time_ms};
 use crate::metrics;
 use crate::partition::{Accepted, Partition, Refused};
+use crate::quotas::Direction;
 use crate::waiters::{Ack, Lost};
 
 /// How far a batch whose header does not say its largest timestamp is decompressed to find it.
@@ -34,6 +40,8 @@ const TOPIC_ID_VERSION_MIN: i16 = 13;
 pub(crate) struct PendingProduce {
     appended: Instant,
     topics: Vec<PendingTopic>,
+    /// How long the client has to wait before its next request.
+    throttle: Option<Duration>,
 }
 
 struct PendingTopic {
@@ -86,15 +94,58 @@ pub(crate) async fn handle(context: &Context<'_>, request: ProduceRequest) -> Pe
     } else {
         None
     };
-    let mut pending = PendingProduce { appended: Instant::now(), topics: Vec::new() };
-    let mut appends = Vec::new();
-    for data in request.topic_data {
-        pending.topics.push(check_topic(context, data, refuse_all, &mut appends));
-    }
+    let throttle = context.charge(Direction::Produced, context.request_bytes as u64);
+    let mut pending = PendingProduce { appended: Instant::now(), topics: Vec::new(), throttle };
+    let (topics, appends) = if request.topic_data.iter().any(needs_decompression_of) {
+        Box::pin(check_on_the_pool(context, request.topic_data, refuse_all)).await
+    } else {
+        check_topics(context, request.topic_data, refuse_all)
+    };
+    pending.topics = topics;
     let results = append_in_order(context.broker, appends).await;
     pending.appended = Instant::now();
     pending.record(results);
     pending
+}
+
+/// Whether checking a batch of this topic may take long.
+fn needs_decompression_of(data: &TopicProduceData) -> bool {
+    data.partition_data
+        .iter()
+        .any(|data| data.records.bytes().is_some_and(|bytes| needs_decompression(bytes)))
+}
+
+/// Checks in turn with others on the pool: what is small on the wire may be large in memory and long in time.
+async fn check_on_the_pool(
+    context: &Context<'_>,
+    data: Vec<TopicProduceData>,
+    refuse_all: Option<ErrorCode>,
+) -> (Vec<PendingTopic>, Vec<Append>) {
+    let _turn = context.broker.decode_turn().await;
+    let broker = Arc::clone(context.broker);
+    let (local, peer, version) = (context.local, context.peer, context.version);
+    let (client_id, request_bytes) = (context.client_id.clone(), context.request_bytes);
+    let checked = tokio::task::spawn_blocking(move || {
+        let context = Context { broker: &broker, local, peer, version, client_id, request_bytes };
+        check_topics(&context, data, refuse_all)
+    });
+    match checked.await.map_err(JoinError::try_into_panic) {
+        Ok(checked) => checked,
+        // What panics there would have panicked here.
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is shutting down, and this connection with it.
+        Err(Err(_)) => std::future::pending().await,
+    }
+}
+
+fn check_topics(
+    context: &Context<'_>,
+    data: Vec<TopicProduceData>,
+    refuse_all: Option<ErrorCode>,
+) -> (Vec<PendingTopic>, Vec<Append>) {
+    let mut appends = Vec::new();
+    let topics = data.into_iter().map(|data| check_topic(context, data, refuse_all, &mut appends));
+    (topics.collect(), appends)
 }
 
 fn check_topic(
@@ -162,7 +213,9 @@ fn check_batch(
 
 fn code_of(error: &ProduceError) -> ErrorCode {
     match error {
-        ProduceError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+        ProduceError::TooLarge { .. } | ProduceError::Codec(CodecError::TooLarge { .. }) => {
+            ErrorCode::MessageTooLarge
+        }
         ProduceError::Batch(_) => ErrorCode::CorruptMessage,
         ProduceError::LogAppendTime => ErrorCode::InvalidTimestamp,
         ProduceError::ZstdVersion { .. } => ErrorCode::UnsupportedCompressionType,
@@ -229,6 +282,11 @@ impl PendingProduce {
         self.topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut())
     }
 
+    /// How long the client has to wait before its next request.
+    pub(crate) const fn throttle(&self) -> Option<Duration> {
+        self.throttle
+    }
+
     /// The first partition that failed already, in words.
     pub(crate) fn first_error(&mut self) -> Option<String> {
         let failed = self.partitions().find(|p| p.response.error_code != ErrorCode::None.code())?;
@@ -265,7 +323,11 @@ impl PendingProduce {
             topic_id: topic.topic_id,
             partition_responses: topic.partitions.into_iter().map(|partition| partition.response).collect(),
         });
-        ProduceResponse { responses: responses.collect(), ..ProduceResponse::default() }
+        ProduceResponse {
+            responses: responses.collect(),
+            throttle_time_ms: self.throttle.map_or(0, throttle_time_ms),
+            ..ProduceResponse::default()
+        }
     }
 }
 

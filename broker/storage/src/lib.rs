@@ -20,6 +20,7 @@ mod data_dir;
 mod disk;
 mod epochs;
 mod files;
+mod gate;
 mod index;
 mod lazy_file;
 mod log;

@@ -31,6 +31,7 @@ use crate::log::{AppendError, Log, LogConfig, OpenError, SyncOutcome};
 use crate::meta_store::{Change, MetaStore, MetaValue, TransactError, Transaction, Version};
 use crate::scan::{ScanError, SegmentScan};
 use crate::segment::{base_of, file_name};
+use crate::view::LogView;
 
 /// The partition's directory in the data directory.
 const DIR_NAME: &str = "__cluster_metadata-0";
@@ -83,6 +84,8 @@ pub struct MetaLog {
     map: RwLock<Map>,
     /// None if the metadata is damaged. Also serialises transactions.
     log: Mutex<Option<Log>>,
+    /// The read side of the log, which waits for no transaction.
+    view: Option<Arc<LogView>>,
     damage: Option<MetaDamage>,
 }
 
@@ -101,7 +104,7 @@ impl MetaLog {
         let damage = replay(&*files, &dir, &mut map)
             .map_err(|source| MetaOpenError::Io { path: dir.clone(), source })?;
         if damage.is_some() {
-            return Ok(Self { map: RwLock::new(map), log: Mutex::new(None), damage });
+            return Ok(Self { map: RwLock::new(map), log: Mutex::new(None), view: None, damage });
         }
         let config = LogConfig {
             segment_bytes: SEGMENT_BYTES,
@@ -118,7 +121,8 @@ impl MetaLog {
         log.set_epoch_min(epoch);
         // What was replayed may never have been synced, and from here on it is shown to others.
         sync(&mut log).map_err(|error| MetaOpenError::Io { path: dir, source: io::Error::other(error) })?;
-        Ok(Self { map: RwLock::new(map), log: Mutex::new(Some(log)), damage: None })
+        let view = Some(log.view());
+        Ok(Self { map: RwLock::new(map), log: Mutex::new(Some(log)), view, damage: None })
     }
 
     /// The damage that makes the store read-only, if there is any.
@@ -163,6 +167,17 @@ impl MetaStore for MetaLog {
         from.take_while(|(key, _)| key.starts_with(prefix))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
+    }
+
+    fn end(&self) -> Version {
+        match &self.view {
+            Some(view) => Version(view.durable().offset.get()),
+            // What is readable of a damaged log ends with the last entry that it gave.
+            None => {
+                let map = self.map.read();
+                map.entries.values().map(|value| Version(value.version.0 + 1)).max().unwrap_or_default()
+            }
+        }
     }
 
     fn transact(&self, transaction: Transaction, now: TimestampMs) -> Result<Version, TransactError> {

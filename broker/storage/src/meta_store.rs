@@ -130,6 +130,8 @@ pub trait MetaStore: Debug + Send + Sync {
     fn get(&self, key: &[u8]) -> Option<MetaValue>;
     /// All values whose keys begin with `prefix`, in key order.
     fn range(&self, prefix: &[u8]) -> Vec<(Bytes, MetaValue)>;
+    /// The end of the store's history: later than every transaction.
+    fn end(&self) -> Version;
     /// Makes the changes if the expectations hold. They are durable when this returns.
     fn transact(&self, transaction: Transaction, now: TimestampMs) -> Result<Version, TransactError>;
 }

@@ -4,6 +4,9 @@
 //! snapshot keeps one and forgets the rest over a restart; our sidecar keeps all five. The state is disposable: it
 //! can be read again from batch headers. Rules: `ProducerAppendInfo.java`, `ProducerStateEntry.java`.
 //!
+//! A partition remembers a bounded number of producers, since anybody can claim to be a new one with each batch (Kafka
+//! has no such bound). Who wrote longest ago is forgotten first, which is what time would do as well.
+//!
 //! Knows no files and no clock. A check changes nothing; only what was written is recorded.
 
 use std::collections::{HashMap, VecDeque};
@@ -14,6 +17,10 @@ use crate::own_file::{Fields, Kind, frame, unframe};
 
 /// Batches that are remembered per producer (Kafka: `NUM_BATCHES_TO_RETAIN`).
 const BATCHES_KEPT: usize = 5;
+/// Producers that are remembered: about 4 MiB.
+const PRODUCERS_MAX: usize = 10_000;
+/// How many are forgotten at once when there are more, so that the search for the oldest is rare.
+const FORGOTTEN_AT_ONCE: usize = PRODUCERS_MAX / 16;
 const SIDECAR: Kind = Kind { magic: *b"HWPS", version: 1 };
 /// Name of the sidecar in a partition's directory.
 pub(crate) const FILE_NAME: &str = "producer-state";
@@ -110,6 +117,9 @@ impl Producers {
     /// Records a batch that is in the log.
     pub(crate) fn record(&mut self, header: &BatchHeader, now: TimestampMs) {
         let Some(producer) = header.producer else { return };
+        if self.entries.len() >= PRODUCERS_MAX && !self.entries.contains_key(&producer.id) {
+            self.forget_oldest();
+        }
         let entry = self.entries.entry(producer.id).or_insert_with(|| Entry {
             epoch: producer.epoch,
             last_active: now,
@@ -131,6 +141,16 @@ impl Producers {
             last_offset: header.last_offset(),
             timestamp: header.max_timestamp,
         });
+    }
+
+    fn forget_oldest(&mut self) {
+        // The log has one batch at an offset: no two producers are equally old, and a replay forgets the same ones.
+        let last_wrote = |entry: &Entry| entry.batches.back().map(|seen| seen.base_offset);
+        let mut ages: Vec<_> = self.entries.iter().map(|(id, entry)| (last_wrote(entry), *id)).collect();
+        let (forgotten, ..) = ages.select_nth_unstable(FORGOTTEN_AT_ONCE);
+        for (_, id) in forgotten {
+            self.entries.remove(id);
+        }
     }
 
     /// Forgets producers that were last heard of more than `expiry_ms` before `now`.
@@ -307,6 +327,30 @@ mod tests {
 
         producers.expire(TimestampMs(1501), 500);
         assert_eq!(producers.len(), 0);
+    }
+
+    #[test]
+    fn of_too_many_producers_those_who_wrote_longest_ago_are_forgotten() {
+        let mut producers = Producers::default();
+        let max = PRODUCERS_MAX as i64;
+        for id in 0..max {
+            producers.record(&header(id, 0, 0, 1, id), TimestampMs(1000));
+        }
+        producers.record(&header(0, 0, 1, 1, max), TimestampMs(1000));
+        assert_eq!(producers.len(), PRODUCERS_MAX);
+
+        producers.record(&header(max, 0, 0, 1, max + 1), TimestampMs(1000));
+
+        assert_eq!(producers.len(), PRODUCERS_MAX - FORGOTTEN_AT_ONCE + 1);
+        let is_known = |id| producers.entries.contains_key(&ProducerId::new(id).unwrap());
+        let forgotten = FORGOTTEN_AT_ONCE as i64;
+        assert!(
+            is_known(0) && !is_known(1) && !is_known(forgotten) && is_known(forgotten + 1) && is_known(max)
+        );
+        for id in max..10 * max {
+            producers.record(&header(id, 0, 0, 1, max + 1 + id), TimestampMs(1000));
+        }
+        assert!(producers.len() <= PRODUCERS_MAX);
     }
 
     #[test]

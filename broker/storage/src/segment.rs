@@ -13,6 +13,7 @@ use highwater_record::{Batch, BatchHeader, Offset, TimestampMs};
 
 use crate::batches::{BatchFault, ReadAt, WalkError, walk};
 use crate::files::{FileHandle, FileLayer, read_exact_at};
+use crate::gate::Gate;
 use crate::index::{Index, OffsetEntry, TimeEntry, relative};
 use crate::lazy_file::LazyFile;
 use crate::map::{PublishedEnd, SegmentMap};
@@ -63,14 +64,26 @@ impl Extent {
     }
 }
 
-/// Where a segment's files are.
+/// Where a log's files are, until it gives them up.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) files: Arc<dyn FileLayer>,
     pub(crate) dir: PathBuf,
+    /// What `files` goes through.
+    gate: Arc<Gate>,
 }
 
 impl Place {
+    pub(crate) fn new(files: Arc<dyn FileLayer>, dir: PathBuf) -> Self {
+        let gate = Gate::new(files);
+        Self { files: Arc::<Gate>::clone(&gate), dir, gate }
+    }
+
+    /// From here on no name is used, by any clone.
+    pub(crate) fn give_up(&self) {
+        self.gate.shut();
+    }
+
     pub(crate) fn path(&self, base: Offset, suffix: &str) -> PathBuf {
         self.dir.join(file_name(base, suffix))
     }

@@ -26,7 +26,7 @@ use crate::point::{LogPoint, PointCell};
 use crate::segment::{NO_TIMESTAMP, Segment, lenient};
 
 /// How far a compressed batch is decompressed to find a record in it.
-const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 256 << 20, ratio_max: 1000 };
+const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 1000 };
 
 /// How much of a cold range is read at once.
 const WARM_BYTES: usize = 256 << 10;

@@ -17,8 +17,8 @@ pub(super) type Defaults = BTreeMap<(&'static str, &'static str), String>;
 pub(super) const NULL: &str = "null";
 
 macro_rules! defaults {
-    ($module:ident: $($struct:ident),+ $(,)?) => {
-        [$(of_struct::<highwater_protocol::api::$module::$struct>()),+].into_iter().flatten().collect()
+    ($module:ident: $($($struct:ident)::+),+ $(,)?) => {
+        [$(of_struct::<highwater_protocol::api::$module::$($struct)::+>()),+].into_iter().flatten().collect()
     };
 }
 
@@ -82,6 +82,10 @@ pub(super) fn of(key: ApiKey) -> Defaults {
         ApiKey::DeleteTopics => defaults![delete_topics:
             DeleteTopicsRequest, DeleteTopicState, DeleteTopicsResponse, DeletableTopicResult,
         ],
+        ApiKey::DeleteRecords => defaults![delete_records:
+            DeleteRecordsRequest, DeleteRecordsTopic, DeleteRecordsPartition, DeleteRecordsResponse,
+            DeleteRecordsTopicResult, DeleteRecordsPartitionResult,
+        ],
         ApiKey::InitProducerId => defaults![init_producer_id:
             InitProducerIdRequest, InitProducerIdResponse,
         ],
@@ -89,12 +93,69 @@ pub(super) fn of(key: ApiKey) -> Defaults {
             OffsetForLeaderEpochRequest, OffsetForLeaderTopic, OffsetForLeaderPartition,
             OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult, EpochEndOffset,
         ],
+        ApiKey::DescribeConfigs => defaults![describe_configs:
+            DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse, DescribeConfigsResult,
+            DescribeConfigsResourceResult, DescribeConfigsSynonym,
+        ],
+        ApiKey::AlterConfigs => defaults![alter_configs:
+            AlterConfigsRequest, AlterConfigsResource, AlterableConfig, AlterConfigsResponse,
+            AlterConfigsResourceResponse,
+        ],
+        ApiKey::DescribeLogDirs => defaults![describe_log_dirs:
+            DescribeLogDirsRequest, DescribableLogDirTopic, DescribeLogDirsResponse, DescribeLogDirsResult,
+            DescribeLogDirsTopic, DescribeLogDirsPartition,
+        ],
+        ApiKey::CreatePartitions => defaults![create_partitions:
+            CreatePartitionsRequest, CreatePartitionsTopic, CreatePartitionsAssignment,
+            CreatePartitionsResponse, CreatePartitionsTopicResult,
+        ],
         ApiKey::DeleteGroups => defaults![delete_groups:
             DeleteGroupsRequest, DeleteGroupsResponse, DeletableGroupResult,
+        ],
+        ApiKey::ElectLeaders => defaults![elect_leaders:
+            ElectLeadersRequest, TopicPartitions, ElectLeadersResponse, ReplicaElectionResult,
+            PartitionResult,
+        ],
+        ApiKey::IncrementalAlterConfigs => defaults![incremental_alter_configs:
+            IncrementalAlterConfigsRequest, AlterConfigsResource, AlterableConfig,
+            IncrementalAlterConfigsResponse, AlterConfigsResourceResponse,
+        ],
+        ApiKey::AlterPartitionReassignments => defaults![alter_partition_reassignments:
+            AlterPartitionReassignmentsRequest, ReassignableTopic, ReassignablePartition,
+            AlterPartitionReassignmentsResponse, ReassignableTopicResponse, ReassignablePartitionResponse,
+        ],
+        ApiKey::ListPartitionReassignments => defaults![list_partition_reassignments:
+            ListPartitionReassignmentsRequest, ListPartitionReassignmentsTopics,
+            ListPartitionReassignmentsResponse, OngoingTopicReassignment, OngoingPartitionReassignment,
         ],
         ApiKey::OffsetDelete => defaults![offset_delete:
             OffsetDeleteRequest, OffsetDeleteRequestTopic, OffsetDeleteRequestPartition, OffsetDeleteResponse,
             OffsetDeleteResponseTopic, OffsetDeleteResponsePartition,
+        ],
+        ApiKey::DescribeClientQuotas => defaults![describe_client_quotas:
+            DescribeClientQuotasRequest, ComponentData, DescribeClientQuotasResponse, EntryData, EntityData,
+            ValueData,
+        ],
+        ApiKey::AlterClientQuotas => defaults![alter_client_quotas:
+            AlterClientQuotasRequest, OpData, EntityData, AlterClientQuotasResponse, EntryData,
+            request::EntryData,
+        ],
+        ApiKey::DescribeQuorum => defaults![describe_quorum:
+            DescribeQuorumRequest, DescribeQuorumResponse, TopicData, PartitionData, ReplicaState, Node,
+            Listener, request::TopicData, request::PartitionData,
+        ],
+        ApiKey::UpdateFeatures => defaults![update_features:
+            UpdateFeaturesRequest, FeatureUpdateKey, UpdateFeaturesResponse, UpdatableFeatureResult,
+        ],
+        ApiKey::DescribeCluster => defaults![describe_cluster:
+            DescribeClusterRequest, DescribeClusterResponse, DescribeClusterBroker,
+        ],
+        ApiKey::ListConfigResources => defaults![list_config_resources:
+            ListConfigResourcesRequest, ListConfigResourcesResponse, ConfigResource,
+        ],
+        ApiKey::DescribeTopicPartitions => defaults![describe_topic_partitions:
+            DescribeTopicPartitionsRequest, TopicRequest, Cursor, DescribeTopicPartitionsResponse,
+            DescribeTopicPartitionsResponseTopic, DescribeTopicPartitionsResponsePartition,
         ],
     }
 }

@@ -120,6 +120,11 @@ impl Generator {
         let nullable = field.nullable.contains(self.version);
         let null = if nullable { !solid && self.below(4) == 0 } else { self.is_forbidden_null(field) };
         let mut value = if null { self.null(field.kind) } else { self.value(field.kind, solid) };
+        if nullable && !null && matches!(field.kind, Kind::Struct(_)) {
+            let marked = value;
+            value = Generated { bytes: vec![1], ..Generated::default() };
+            value.append(marked);
+        }
         match value.found.first_mut() {
             // A scalar does not know its name.
             Some((name, _)) if name.is_empty() => *name = field.name,
@@ -163,10 +168,15 @@ impl Generator {
                 scalar(vec![u8::from(value)], value.to_string())
             }
             Kind::Int8 => self.integer(1, solid),
-            Kind::Int16 | Kind::Uint16 => self.integer(2, solid),
+            Kind::Int16 => self.integer(2, solid),
+            Kind::Uint16 => {
+                let value = self.next().to_be_bytes();
+                let value = [value[0], value[1] | u8::from(solid)];
+                scalar(value.to_vec(), u16::from_be_bytes(value).to_string())
+            }
             Kind::Int32 => self.integer(4, solid),
             Kind::Int64 => self.integer(8, solid),
-            Kind::Float64 => self.raw(8),
+            Kind::Float64 => self.float(),
             Kind::Uuid => self.raw(16),
             Kind::String => self.string(solid),
             Kind::Bytes | Kind::Records => {
@@ -193,6 +203,14 @@ impl Generator {
         }
         let all = value.to_be_bytes();
         scalar(all[8 - size as usize..].to_vec(), value.to_string())
+    }
+
+    /// A number that equals itself: NaN does not, and the codecs are compared by their values.
+    fn float(&mut self) -> Generated {
+        let mut value = self.raw(8);
+        // The exponent is not all ones.
+        value.bytes[0] &= 0xbf;
+        value
     }
 
     fn raw(&mut self, length: usize) -> Generated {

@@ -1,11 +1,12 @@
-//! Encodings that lie about their length or their counts.
+//! Encodings that lie about their length or their counts, and tagged fields that nobody has defined.
 //!
 //! A decoder that believed a count would fail these tests by taking the machine's memory: the claims are of
 //! two to four thousand million elements. What it must do instead is name the lie.
 
 use bytes::Bytes;
+use highwater_protocol::api::FetchRequest;
 use highwater_protocol::wire::{DecodeError, Message, Reader};
-use highwater_protocol::{ApiKey, parse_request};
+use highwater_protocol::{ApiKey, encode_request, parse_request};
 use proptest::prelude::*;
 
 use crate::generator::{Count, generate};
@@ -27,9 +28,12 @@ proptest! {
     }
 }
 
-/// Every truncation, and every array count replaced by a lie, in every version of `M`.
+/// Every truncation, every array count replaced by a lie, and too many tagged fields, in every version of `M`.
 pub(crate) fn check<M: Message + std::fmt::Debug>() {
     for version in M::VERSIONS.min()..=M::VERSIONS.max() {
+        if M::FLEXIBLE.contains(version) && M::SPEC.fields.iter().all(|field| field.tag.is_none()) {
+            check_unknown_tags::<M>(version, &generate::<M>(version, 0).bytes);
+        }
         for seed in 0..SEEDS {
             let generated = generate::<M>(version, seed);
             check_truncations::<M>(version, &generated.bytes);
@@ -91,4 +95,49 @@ fn check_count<M: Message + std::fmt::Debug>(version: i16, bytes: &[u8], count: 
         Err(DecodeError::VarintTooLong { bits: 32 } | DecodeError::UnexpectedEnd { needed: 1, .. })
     );
     assert!(too_long, "{}: {endless:?}", context());
+}
+
+#[test]
+fn a_fetch_request_skips_tags_that_nobody_has_defined() {
+    // It has tagged fields of its own, which only a value without them leaves out.
+    for version in 12..=18 {
+        let frame = encode_request(1, None, version, &FetchRequest::default()).unwrap();
+        // The body begins behind the size, eight bytes of header, a null client id and no tagged fields.
+        check_unknown_tags::<FetchRequest>(version, &frame[15..]);
+    }
+}
+
+/// Up to 128 unknown tagged fields are skipped, one more is refused, and so are more than there are bytes for. The last
+/// byte of `plain` is a count of no tagged fields.
+fn check_unknown_tags<M: Message + std::fmt::Debug>(version: i16, plain: &[u8]) {
+    assert!(plain.ends_with(&[0]));
+    let context = || format!("{} version {version}", M::SPEC.name);
+    let with_tags = |count: u16| {
+        let mut tagged = plain[..plain.len() - 1].to_vec();
+        tagged.extend([count as u8 | 0x80, (count >> 7) as u8]);
+        for tag in 0..count {
+            // Tags from 1000 on, each of two bytes that look like a count.
+            let tag = 1000 + tag;
+            tagged.extend([tag as u8 | 0x80, (tag >> 7) as u8, 2, 0xff, 0x7f]);
+        }
+        tagged
+    };
+    let skipped = read::<M>(version, with_tags(128));
+    let without = read::<M>(version, plain.to_vec());
+    assert_eq!(format!("{skipped:?}"), format!("{without:?}"), "{}", context());
+    let refused = read::<M>(version, with_tags(129));
+    assert!(
+        matches!(refused, Err(DecodeError::TooManyTags { count: 129, .. })),
+        "{}: {refused:?}",
+        context()
+    );
+
+    let mut lying = plain[..plain.len() - 1].to_vec();
+    lying.extend([0xff, 0xff, 0xff, 0xff, 0x0f, 1, 0, 1, 0]);
+    let refused = read::<M>(version, lying);
+    assert!(
+        matches!(refused, Err(DecodeError::TooManyTags { allowed: 2, .. })),
+        "{}: {refused:?}",
+        context()
+    );
 }

@@ -165,7 +165,7 @@ impl Log {
         known: Option<LogCheckpoint>,
         now: TimestampMs,
     ) -> Result<(Self, Recovery), OpenError> {
-        recover::open(Place { files, dir }, config, known, now)
+        recover::open(Place::new(files, dir), config, known, now)
     }
 
     /// The read side. It stays valid as long as it is held.
@@ -181,6 +181,11 @@ impl Log {
             recovery_point: self.durable.offset,
             high_watermark: self.durable.offset,
         }
+    }
+
+    /// Takes another configuration from the next append on. A segment keeps the distance of its index entries.
+    pub fn set_config(&mut self, config: LogConfig) {
+        self.config = config;
     }
 
     /// Gives later batches at least this epoch. A log that was opened again must get a larger one than before, here or
@@ -218,6 +223,13 @@ impl Log {
             own_file::store(&*self.place.files, &path, &self.snapshot().encode(), Durable::No)?;
         }
         Ok(())
+    }
+
+    /// Lets go of the log's files: they are about to be renamed and removed, and another log may begin under the same
+    /// path. From here on nothing that was taken from this log, a job under way included, opens, replaces or removes a
+    /// file by its name. Who has a file open keeps it.
+    pub fn give_up(self) {
+        self.place.give_up();
     }
 
     fn store_epochs(&self) -> io::Result<()> {

@@ -81,6 +81,8 @@ impl SyncJob {
             let path = self.dir.join(epochs::FILE_NAME);
             match own_file::store(&*self.files, &path, text.as_bytes(), Durable::Contents) {
                 Ok(()) => self.epochs_stored.store(true, Ordering::Release),
+                // The log was given up meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => tracing::warn!(path = %path.display(), %error, "epochs are not stored"),
             }
         }
@@ -106,6 +108,7 @@ impl SyncJob {
         }
         if let Some(sidecar) = &self.sidecar
             && let Err(error) = sidecar.run()
+            && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(path = %sidecar.path.display(), %error, "producer state is not stored");
         }

@@ -3,7 +3,7 @@
 use highwater_record::{Batch, CRC_START, crc32c};
 
 use super::support::*;
-use crate::{AppendError, FirstBatch, ReadError};
+use crate::{AppendError, FirstBatch, LogConfig, ReadError};
 
 #[test]
 fn a_missing_directory_is_an_empty_log_and_is_made_at_the_first_append() {
@@ -149,4 +149,32 @@ fn indexes_that_a_crash_lost_are_on_disk_again_once_the_log_was_opened() {
     assert!(recovery.indexes_rebuilt > 0);
     drop(log);
     assert_eq!(indexes.map(|path| std::fs::read(path).unwrap()), before);
+}
+
+#[test]
+fn another_configuration_holds_from_the_next_append_on() {
+    let (mut home, _) = Home::sim();
+    home.config.segment_bytes = 2_000;
+    let (mut log, _) = home.open();
+    let size = u64::from(records(10).header().size_bytes);
+    append(&mut log, &records(10));
+    append(&mut log, &records(10));
+    assert_eq!(log.view().segments().len(), 1);
+
+    log.set_config(LogConfig { segment_bytes: 2 * size as u32, ..home.config.clone() });
+    append(&mut log, &records(10));
+    assert_eq!(log.view().segments().len(), 2, "two batches fill a segment");
+
+    log.set_config(LogConfig { segment_bytes: 1 << 20, ..home.config.clone() });
+    for _ in 0..10 {
+        append(&mut log, &records(10));
+    }
+    assert_eq!(log.view().segments().len(), 2, "the active segment may grow");
+    let before = spans(&read_all(&log, offset(0)));
+    assert_eq!(before.len(), 13);
+    log.close().unwrap();
+    // Also where the segment is larger than what is configured now.
+    let (log, recovery) = home.open();
+    assert_eq!(recovery.bytes_dropped, 0);
+    assert_eq!(spans(&read_all(&log, offset(0))), before);
 }

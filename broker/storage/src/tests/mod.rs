@@ -3,6 +3,7 @@
 mod append;
 mod damage;
 mod faults;
+mod given_up;
 mod golden;
 mod meta;
 mod model;

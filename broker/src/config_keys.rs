@@ -1,0 +1,394 @@
+//! The settings of topics, in one table that parsing, describing and messages share, and those of the broker.
+//!
+//! A row says what a setting is called, what its values are, which setting of the broker gives its default, what
+//! setting it does, and what it does in a sentence. Knows no protocol but the numbers of DescribeConfigs.
+
+use crate::broker::NODE_ID;
+use crate::config::{Config, Listen};
+use crate::topic_config::{TopicConfig, number, number_u32, replicas};
+
+/// What the values of a setting are, with Kafka's numbers (`DescribeConfigsResponse.ConfigType`).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(i8)]
+pub(crate) enum ValueType {
+    Boolean = 1,
+    String = 2,
+    Int = 3,
+    Long = 5,
+    List = 7,
+}
+
+/// What setting a key does.
+pub(crate) enum Rule {
+    /// It changes what the broker does.
+    Takes {
+        /// Checks a value and takes it; the error is a sentence.
+        set: fn(&mut TopicConfig, &str, &str, &Config) -> Result<(), String>,
+        /// The value in force, as Kafka writes it.
+        shown: fn(&TopicConfig, &Config) -> String,
+    },
+    /// Nothing: only the value that holds anyway is accepted.
+    Says {
+        /// That value.
+        so: &'static str,
+        /// Why there is no other.
+        why: &'static str,
+    },
+}
+
+/// A setting of topics.
+pub(crate) struct TopicKey {
+    pub(crate) name: &'static str,
+    pub(crate) value: ValueType,
+    /// The broker's setting that the default comes from (`ServerTopicConfigSynonyms.java`), if there is one.
+    pub(crate) broker_name: Option<&'static str>,
+    pub(crate) rule: Rule,
+    pub(crate) documentation: &'static str,
+}
+
+impl TopicKey {
+    /// The value of topics that do not set one.
+    pub(crate) fn default_value(&self, broker: &Config) -> String {
+        match self.rule {
+            Rule::Takes { shown, .. } => shown(&TopicConfig::default(), broker),
+            Rule::Says { so, .. } => so.to_owned(),
+        }
+    }
+
+    /// Whether another value than the default can be set.
+    pub(crate) const fn takes_effect(&self) -> bool {
+        matches!(self.rule, Rule::Takes { .. })
+    }
+}
+
+/// The setting of that name.
+pub(crate) fn topic_key(name: &str) -> Option<&'static TopicKey> {
+    TOPIC_KEYS.iter().find(|key| key.name == name)
+}
+
+/// Kafka's default of the flush settings: never.
+fn or_never(value: Option<u64>) -> String {
+    value.unwrap_or(NEVER).to_string()
+}
+
+/// The largest number stands for never in the flush settings.
+const NEVER: u64 = i64::MAX as u64;
+
+fn unless_never(value: u64) -> Option<u64> {
+    (value < NEVER).then_some(value)
+}
+
+/// Every setting that a topic can have, by name.
+pub(crate) const TOPIC_KEYS: &[TopicKey] = &[
+    TopicKey {
+        name: "cleanup.policy",
+        value: ValueType::List,
+        broker_name: Some("log.cleanup.policy"),
+        rule: Rule::Says { so: "delete", why: "compaction is not built yet" },
+        documentation: "How old records go: only `delete` exists, and nothing is deleted by age or size yet.",
+    },
+    TopicKey {
+        name: "compression.type",
+        value: ValueType::String,
+        broker_name: Some("compression.type"),
+        rule: Rule::Says { so: "producer", why: "batches are stored as they arrive" },
+        documentation: "How batches are compressed: as their producer did it.",
+    },
+    TopicKey {
+        name: "durability",
+        value: ValueType::String,
+        broker_name: Some("durability"),
+        rule: Rule::Takes {
+            set: |config, _, value, _| {
+                config.durability = Some(value.parse().map_err(|error| format!("{error}"))?);
+                Ok(())
+            },
+            shown: |config, broker| config.durability.unwrap_or(broker.durability).to_string(),
+        },
+        documentation: "What an acknowledgement waits for: `fsync` for stable storage, `interval=<ms>` for a write that \
+                        reaches stable storage at least this often, `os` for a write.",
+    },
+    TopicKey {
+        name: "flush.messages",
+        value: ValueType::Long,
+        broker_name: Some("log.flush.interval.messages"),
+        rule: Rule::Takes {
+            set: |config, key, value, _| {
+                config.flush_messages = unless_never(number(key, value, 1, NEVER)?);
+                Ok(())
+            },
+            shown: |config, _| or_never(config.flush_messages),
+        },
+        documentation: "Any number but the largest makes every acknowledgement wait for stable storage. It never weakens \
+                        the durability.",
+    },
+    TopicKey {
+        name: "flush.ms",
+        value: ValueType::Long,
+        broker_name: Some("log.flush.interval.ms"),
+        rule: Rule::Takes {
+            set: |config, key, value, _| {
+                config.flush_ms = unless_never(number(key, value, 0, NEVER)?);
+                Ok(())
+            },
+            shown: |config, _| or_never(config.flush_ms),
+        },
+        documentation: "Records reach stable storage at least this often, in milliseconds; 0 before each \
+                        acknowledgement. It never weakens the durability.",
+    },
+    TopicKey {
+        name: "index.interval.bytes",
+        value: ValueType::Int,
+        broker_name: Some("log.index.interval.bytes"),
+        rule: Rule::Takes {
+            set: |config, key, value, _| {
+                config.index_interval_bytes = number_u32(key, value, 0, i32::MAX as u32)?;
+                Ok(())
+            },
+            shown: |config, _| config.index_interval_bytes.to_string(),
+        },
+        documentation: "Bytes of batches between two index entries, from the next segment on.",
+    },
+    TopicKey {
+        name: "max.message.bytes",
+        value: ValueType::Int,
+        broker_name: Some("message.max.bytes"),
+        rule: Rule::Takes {
+            set: |config, key, value, _| {
+                config.message_bytes_max = number_u32(key, value, 61, i32::MAX as u32)?;
+                Ok(())
+            },
+            shown: |config, _| config.message_bytes_max.to_string(),
+        },
+        documentation: "Largest batch that is accepted, in bytes as it is stored, with its header.",
+    },
+    TopicKey {
+        name: "message.timestamp.type",
+        value: ValueType::String,
+        broker_name: Some("log.message.timestamp.type"),
+        rule: Rule::Takes {
+            set: |config, key, value, _| config.set_timestamp_type(key, value),
+            shown: |config, _| config.timestamp_type_name().to_owned(),
+        },
+        documentation: "Whose clock stamps records: `CreateTime` the producer's, `LogAppendTime` the broker's.",
+    },
+    TopicKey {
+        name: "min.insync.replicas",
+        value: ValueType::Int,
+        broker_name: Some("min.insync.replicas"),
+        rule: Rule::Takes {
+            set: |_, key, value, broker| replicas(key, number(key, value, 1, i32::MAX as u64)?, broker),
+            shown: |_, _| "1".to_owned(),
+        },
+        documentation: "Replicas that must have a record before it is acknowledged. There is one, whatever the number.",
+    },
+    TopicKey {
+        name: "preallocate",
+        value: ValueType::Boolean,
+        broker_name: Some("log.preallocate"),
+        rule: Rule::Says {
+            so: "false",
+            why: "segments are always allocated ahead, without growing their size",
+        },
+        documentation: "Whether segment files have their full size from the start.",
+    },
+    TopicKey {
+        name: "remote.storage.enable",
+        value: ValueType::Boolean,
+        broker_name: None,
+        rule: Rule::Says { so: "false", why: "there is no tiered storage" },
+        documentation: "Whether old segments move to other storage.",
+    },
+    TopicKey {
+        name: "retention.bytes",
+        value: ValueType::Long,
+        broker_name: Some("log.retention.bytes"),
+        rule: Rule::Says { so: "-1", why: RETENTION },
+        documentation: "Bytes beyond which the oldest segments of a partition go; -1 for no limit.",
+    },
+    TopicKey {
+        name: "retention.ms",
+        value: ValueType::Long,
+        broker_name: Some("log.retention.ms"),
+        rule: Rule::Says { so: "-1", why: RETENTION },
+        documentation: "Milliseconds after which segments go; -1 for no limit.",
+    },
+    TopicKey {
+        name: "segment.bytes",
+        value: ValueType::Int,
+        broker_name: Some("log.segment.bytes"),
+        rule: Rule::Takes {
+            set: |config, key, value, _| {
+                config.segment_bytes = number_u32(key, value, 1 << 20, i32::MAX as u32)?;
+                Ok(())
+            },
+            shown: |config, _| config.segment_bytes.to_string(),
+        },
+        documentation: "Largest size of a segment file, in bytes.",
+    },
+    TopicKey {
+        name: "segment.index.bytes",
+        value: ValueType::Int,
+        broker_name: Some("log.index.size.max.bytes"),
+        rule: Rule::Takes {
+            set: |config, key, value, _| {
+                config.index_bytes_max = number_u32(key, value, 4, i32::MAX as u32)?;
+                Ok(())
+            },
+            shown: |config, _| config.index_bytes_max.to_string(),
+        },
+        documentation: "Largest size of an index file, in bytes; a full one starts a new segment.",
+    },
+    TopicKey {
+        name: "segment.ms",
+        value: ValueType::Long,
+        broker_name: Some("log.roll.ms"),
+        rule: Rule::Takes {
+            set: |config, key, value, _| {
+                config.segment_ms = number(key, value, 1, NEVER)?;
+                Ok(())
+            },
+            shown: |config, _| config.segment_ms.to_string(),
+        },
+        documentation: "Milliseconds after which a segment takes no more batches, by the time of its records.",
+    },
+    TopicKey {
+        name: "unclean.leader.election.enable",
+        value: ValueType::Boolean,
+        broker_name: Some("unclean.leader.election.enable"),
+        rule: Rule::Says { so: "false", why: "one broker holds no elections" },
+        documentation: "Whether a replica that lacks records may lead.",
+    },
+];
+
+/// Why retention takes no other value.
+const RETENTION: &str = "retention is not built yet: nothing is deleted by age or size";
+
+/// A setting of the broker that is not only the default of a setting of topics. All are given at the start.
+pub(crate) struct BrokerKey {
+    pub(crate) name: &'static str,
+    pub(crate) value: ValueType,
+    /// The value in force, as Kafka writes it; `None` if there is none.
+    pub(crate) shown: fn(&Config) -> Option<String>,
+    pub(crate) documentation: &'static str,
+}
+
+/// Every such setting, by name.
+pub(crate) const BROKER_KEYS: &[BrokerKey] = &[
+    BrokerKey {
+        name: "accept.replication.as.one",
+        value: ValueType::Boolean,
+        shown: |broker| Some(broker.accept_replication_as_one.to_string()),
+        documentation: "Whether more than one replica may be asked for and counts as one.",
+    },
+    BrokerKey {
+        name: "advertised.listeners",
+        value: ValueType::List,
+        shown: |broker| broker.advertise.as_ref().map(|at| format!("PLAINTEXT://{}:{}", at.host, at.port)),
+        documentation: "The address that clients are told; without one, the address that they reached.",
+    },
+    BrokerKey {
+        name: "auto.create.topics.enable",
+        value: ValueType::Boolean,
+        shown: |broker| Some(broker.auto_create_topics.to_string()),
+        documentation: "Whether topics are created when a client asks for them.",
+    },
+    BrokerKey {
+        name: "broker.id",
+        value: ValueType::Int,
+        shown: |_| Some(NODE_ID.to_string()),
+        documentation: "The id of this broker.",
+    },
+    BrokerKey {
+        name: "default.replication.factor",
+        value: ValueType::Int,
+        shown: |_| Some("1".to_owned()),
+        documentation: "Replicas of a topic that is created without a number: there is one broker.",
+    },
+    BrokerKey {
+        name: "durability",
+        value: ValueType::String,
+        shown: |broker| Some(broker.durability.to_string()),
+        documentation: "What an acknowledgement waits for on topics that do not say so themselves.",
+    },
+    BrokerKey {
+        name: "fetch.max.bytes",
+        value: ValueType::Int,
+        shown: |broker| Some(broker.fetch_bytes_max.to_string()),
+        documentation: "Most record bytes in one fetch response.",
+    },
+    BrokerKey {
+        name: "listeners",
+        value: ValueType::List,
+        shown: |broker| Some(listeners(broker)),
+        documentation: "The addresses that the broker listens on.",
+    },
+    BrokerKey {
+        name: "log.dirs",
+        value: ValueType::List,
+        shown: |broker| Some(broker.data.display().to_string()),
+        documentation: "The directory that holds all data.",
+    },
+    BrokerKey {
+        name: "node.id",
+        value: ValueType::Int,
+        shown: |_| Some(NODE_ID.to_string()),
+        documentation: "The id of this broker.",
+    },
+    BrokerKey {
+        name: "num.partitions",
+        value: ValueType::Int,
+        shown: |broker| Some(broker.partitions_default.to_string()),
+        documentation: "Partitions of a topic that is created without a number.",
+    },
+    BrokerKey {
+        name: "partitions.max",
+        value: ValueType::Int,
+        shown: |broker| Some(broker.partitions_max.to_string()),
+        documentation: "Most partitions that all topics may have together.",
+    },
+    BrokerKey {
+        name: "socket.request.max.bytes",
+        value: ValueType::Int,
+        shown: |broker| Some(broker.request_bytes_max.to_string()),
+        documentation: "Largest request, in bytes.",
+    },
+];
+
+/// The addresses to listen on as Kafka writes them.
+fn listeners(broker: &Config) -> String {
+    let addresses = match &broker.listen {
+        Listen::Loopback => vec!["127.0.0.1:9092".to_owned(), "[::1]:9092".to_owned()],
+        Listen::Exactly(addresses) => addresses.iter().map(ToString::to_string).collect(),
+    };
+    addresses.iter().map(|address| format!("PLAINTEXT://{address}")).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_rise_and_occur_once() {
+        let names: Vec<_> = TOPIC_KEYS.iter().map(|key| key.name).collect();
+
+        assert!(names.is_sorted_by(|one, next| one < next), "{names:?}");
+        let names: Vec<_> = BROKER_KEYS.iter().map(|key| key.name).collect();
+        assert!(names.is_sorted_by(|one, next| one < next), "{names:?}");
+    }
+
+    #[test]
+    fn every_default_can_be_set_and_is_shown_again() {
+        let broker = Config::new("data".into());
+        for key in TOPIC_KEYS {
+            let default = key.default_value(&broker);
+            let mut config = TopicConfig::default();
+
+            config.set(key.name, &default, &broker).unwrap();
+
+            if let Rule::Takes { shown, .. } = key.rule {
+                assert_eq!(shown(&config, &broker), default, "{}", key.name);
+            }
+        }
+    }
+}

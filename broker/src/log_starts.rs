@@ -1,0 +1,145 @@
+//! Moving where logs begin, because somebody wants records gone (DeleteRecords).
+//!
+//! A log's start is kept in the metadata before the log moves: what was deleted does not come back, whatever happens
+//! (design D2). Whole segments below the start are removed then. Knows no message.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use highwater_protocol::ErrorCode;
+use highwater_record::{Offset, TopicId, TopicName, TopicPartition};
+use thiserror::Error;
+
+use crate::broker::Broker;
+use crate::meta::MetadataError;
+use crate::partition::Partition;
+
+/// Where a log is to begin.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Target {
+    HighWatermark,
+    At(Offset),
+}
+
+/// Why a log does not begin elsewhere.
+#[derive(Clone, Debug, Error)]
+pub(crate) enum MoveError {
+    #[error("there is no such partition")]
+    Unknown,
+    #[error("topic names that begin with __ are the broker's own")]
+    Internal,
+    #[error("the partition is not in service")]
+    NotLeader,
+    #[error("offset {wanted} is beyond the high watermark {high_watermark}")]
+    OutOfRange { wanted: Offset, high_watermark: Offset },
+    #[error("cannot store where the log begins: {0}")]
+    Metadata(Arc<MetadataError>),
+    #[error("deleting records panicked")]
+    Panicked,
+}
+
+impl MoveError {
+    /// The code that a client is told.
+    pub(crate) const fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unknown => ErrorCode::UnknownTopicOrPartition,
+            Self::Internal => ErrorCode::InvalidTopicException,
+            Self::NotLeader => ErrorCode::NotLeaderOrFollower,
+            Self::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+            Self::Metadata(_) => ErrorCode::KafkaStorageError,
+            Self::Panicked => ErrorCode::UnknownServerError,
+        }
+    }
+}
+
+/// A partition and where its log is to begin.
+#[derive(Clone, Debug)]
+pub(crate) struct Move {
+    pub(crate) topic: TopicName,
+    /// The partition's number on the wire.
+    pub(crate) partition: i32,
+    pub(crate) target: Target,
+}
+
+/// What became of a move: where the log begins now.
+pub(crate) type Moved = Result<Offset, MoveError>;
+
+/// Makes the moves, in one transaction; each on its own succeeds or not. The answers are in their order.
+pub(crate) async fn move_all(broker: &Arc<Broker>, moves: Vec<Move>) -> Vec<Moved> {
+    let (broker, count) = (Arc::clone(broker), moves.len());
+    let moved = tokio::task::spawn_blocking(move || {
+        // A topic that is deleted meanwhile would leave its log starts behind.
+        let _one_at_a_time = broker.topic_changes.lock();
+        move_locked(&broker, &moves)
+    });
+    moved.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "deleting records panicked");
+        vec![Err(MoveError::Panicked); count]
+    })
+}
+
+fn move_locked(broker: &Broker, moves: &[Move]) -> Vec<Moved> {
+    let found: Vec<_> = moves.iter().map(|wanted| find(broker, wanted)).collect();
+    // Of several moves of one partition the furthest counts.
+    let mut starts: BTreeMap<&TopicPartition, (TopicId, Offset)> = BTreeMap::new();
+    for (id, partition, start) in found.iter().flatten() {
+        if partition.view().is_ok_and(|view| view.log_start() < *start) {
+            let entry = starts.entry(partition.id()).or_insert((*id, *start));
+            entry.1 = entry.1.max(*start);
+        }
+    }
+    let kept = if starts.is_empty() {
+        Ok(())
+    } else {
+        let starts = starts.iter().map(|(partition, (id, start))| (*id, partition.partition, *start));
+        broker.metadata.set_log_starts(starts).map_err(|error| MoveError::Metadata(Arc::new(error)))
+    };
+    if let Err(error) = &kept {
+        tracing::error!(%error, "records are not deleted");
+    }
+    let finish = |(_, partition, start): (TopicId, Arc<Partition>, Offset)| {
+        kept.clone()?;
+        begin_at(&partition, start)
+    };
+    found.into_iter().map(|found| found.and_then(finish)).collect()
+}
+
+/// The partition and the offset that a move stands for.
+fn find(broker: &Broker, wanted: &Move) -> Result<(TopicId, Arc<Partition>, Offset), MoveError> {
+    let topic = broker.topics.by_name(&wanted.topic).ok_or(MoveError::Unknown)?;
+    if topic.name.is_internal() {
+        return Err(MoveError::Internal);
+    }
+    let partition = topic.partition(wanted.partition).ok_or(MoveError::Unknown)?;
+    partition.leader().map_err(|_| MoveError::NotLeader)?;
+    let high_watermark = partition.high_watermark();
+    let start = match wanted.target {
+        Target::HighWatermark => high_watermark,
+        Target::At(offset) if offset > high_watermark => {
+            return Err(MoveError::OutOfRange { wanted: offset, high_watermark });
+        }
+        Target::At(offset) => offset,
+    };
+    Ok((topic.id, Arc::clone(partition), start))
+}
+
+/// Moves the start of a log that is not beyond `start`, and removes what lies below.
+fn begin_at(partition: &Partition, start: Offset) -> Moved {
+    let moved = partition.with_log(|log| (log.delete_before(start), log.view().log_start()));
+    let (removal, log_start) = moved.ok_or(MoveError::NotLeader)?;
+    match removal.map(|removal| removal.run()) {
+        Ok(Ok(removed)) => {
+            tracing::info!(partition = %partition.id(), %log_start, removed, "deleted records");
+            Ok(log_start)
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(partition = %partition.id(), %error, "segments below the log's start stay for now");
+            Ok(log_start)
+        }
+        Err(error) => {
+            // The log was cut meanwhile, below what consumers had been shown.
+            tracing::error!(partition = %partition.id(), %error, "the log begins where it began until the next start");
+            Err(MoveError::OutOfRange { wanted: start, high_watermark: partition.high_watermark() })
+        }
+    }
+}

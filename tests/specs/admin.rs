@@ -1,0 +1,95 @@
+//! What administrators ask for: settings, partitions, where logs begin, and what the broker says of itself.
+
+mod configs;
+mod partitions;
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use highwater_protocol::ErrorCode;
+use highwater_protocol::api::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResult,
+};
+use tempfile::TempDir;
+
+use crate::faults::client::Connection;
+use crate::harness::broker::{Broker, Options};
+
+/// The resource type of topics.
+const TOPIC: i8 = 2;
+/// The resource type of brokers.
+const BROKER: i8 = 4;
+
+/// A broker and a connection to it.
+struct Served {
+    _directory: TempDir,
+    broker: Broker,
+    connection: Connection,
+}
+
+impl Served {
+    fn start(flags: &[&str]) -> anyhow::Result<Self> {
+        let directory = TempDir::new()?;
+        let broker = Broker::start(Options::new(&directory.path().join("data")).flags(flags))?;
+        let connection = Connection::open(broker.address())?;
+        Ok(Self { _directory: directory, broker, connection })
+    }
+
+    /// A broker with a topic `t` of as many partitions.
+    fn with_topic(partitions: i32) -> anyhow::Result<Self> {
+        let mut served = Self::start(&[])?;
+        served.connection.create_topic("t", partitions, &[])?;
+        Ok(served)
+    }
+
+    /// Stops the broker and starts it again on the same data.
+    fn restart(&mut self) -> anyhow::Result<()> {
+        self.broker.terminate()?;
+        self.again()
+    }
+
+    /// Kills the broker and starts it again on the same data.
+    fn kill(&mut self) -> anyhow::Result<()> {
+        self.broker.kill()?;
+        self.again()
+    }
+
+    fn again(&mut self) -> anyhow::Result<()> {
+        self.broker.restart()?;
+        self.connection = Connection::open(self.broker.address())?;
+        Ok(())
+    }
+
+    /// What DescribeConfigs says of one resource, with every detail.
+    fn describe(&mut self, kind: i8, name: &str) -> anyhow::Result<DescribeConfigsResult> {
+        let resource = DescribeConfigsResource {
+            resource_type: kind,
+            resource_name: name.into(),
+            configuration_keys: None,
+        };
+        let request = DescribeConfigsRequest {
+            resources: vec![resource],
+            include_synonyms: true,
+            include_documentation: true,
+        };
+        let response = self.connection.call(4, &request)?;
+        response.results.into_iter().next().context("the answer names the resource")
+    }
+
+    /// The settings of a topic by name.
+    fn settings(&mut self, topic: &str) -> anyhow::Result<BTreeMap<String, DescribeConfigsResourceResult>> {
+        let described = self.describe(TOPIC, topic)?;
+        assert_eq!(named(described.error_code), ErrorCode::None, "{:?}", described.error_message);
+        Ok(described.configs.into_iter().map(|config| (config.name.to_string(), config)).collect())
+    }
+
+    /// The value of one setting of a topic.
+    fn setting(&mut self, topic: &str, name: &str) -> anyhow::Result<String> {
+        let config = self.settings(topic)?.remove(name).with_context(|| format!("{name} is described"))?;
+        Ok(config.value.map(String::from).unwrap_or_default())
+    }
+}
+
+fn named(code: i16) -> ErrorCode {
+    ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError)
+}
