@@ -4,6 +4,7 @@ pub(crate) mod broker;
 pub(crate) mod clients;
 pub(crate) mod drivers;
 pub(crate) mod dump_log;
+pub(crate) mod kafka_tools;
 pub(crate) mod metrics;
 pub(crate) mod recorder;
 pub(crate) mod skip;

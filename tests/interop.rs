@@ -4,6 +4,7 @@ mod auto_create;
 mod codecs;
 mod definitions;
 mod golden;
+mod kafka_tools;
 mod lines;
 mod matrix;
 mod restart;

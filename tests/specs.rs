@@ -3,6 +3,7 @@
 mod bad_input;
 mod cli;
 mod connection;
+mod groups;
 mod lifecycle;
 mod long_poll;
 mod recreated;

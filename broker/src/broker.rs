@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::buffers::BufferPool;
 use crate::config::Config;
+use crate::groups::Groups;
 use crate::meta::{Metadata, ProducerIds};
 use crate::metrics;
 use crate::shutdown::{Shutdown, Stopping};
@@ -42,6 +43,7 @@ pub(crate) struct Broker {
     pub(crate) buffers: Arc<BufferPool>,
     pub(crate) shutdown: Shutdown,
     pub(crate) recovery: RecoveryProgress,
+    pub(crate) groups: Groups,
 }
 
 /// Whether appends have been slow lately: then they stay off the reactor threads altogether (design D10).
@@ -116,6 +118,7 @@ impl Broker {
 
     /// The metrics in Prometheus' text format.
     pub(crate) fn render_metrics(&self) -> String {
+        metrics::set_groups(&self.groups.counts());
         metrics::render()
     }
 }

@@ -109,9 +109,9 @@ impl Reader {
         body: Result<Request, RequestError>,
     ) -> Result<Option<Answer>, Hangup> {
         let caller = Caller { peer: self.peer, local: self.local };
-        // Only a long poll waits for something that may never come. Everything else is finished and answered, also
-        // for a client that has sent its last request and shut down its side.
-        let may_park = matches!(body, Ok(Request::Fetch(_)));
+        // Long polls and members of a group wait for something that may never come. Everything else is finished and
+        // answered, also for a client that has sent its last request and shut down its side.
+        let may_park = matches!(body, Ok(Request::Fetch(_) | Request::JoinGroup(_) | Request::SyncGroup(_)));
         tokio::select! {
             biased;
             answer = dispatch::handle(&self.broker, caller, header, body) => answer,

@@ -161,8 +161,58 @@ async fn respond(
         Request::OffsetForLeaderEpoch(request) => {
             encode(id, version, handler::offset_for_leader_epoch::handle(context, request))?
         }
+        Request::OffsetCommit(_)
+        | Request::OffsetFetch(_)
+        | Request::JoinGroup(_)
+        | Request::Heartbeat(_)
+        | Request::LeaveGroup(_)
+        | Request::SyncGroup(_)
+        | Request::DescribeGroups(_)
+        | Request::ListGroups(_)
+        | Request::DeleteGroups(_)
+        | Request::OffsetDelete(_) => respond_about_groups(context, id, request).await?,
     };
     Ok(Some(Answer::Ready(pieces)))
+}
+
+/// The APIs of groups.
+async fn respond_about_groups(
+    context: &Context<'_>,
+    id: i32,
+    request: Request,
+) -> Result<Vec<Piece>, EncodeError> {
+    let version = context.version;
+    match request {
+        Request::OffsetCommit(request) => {
+            encode(id, version, Box::pin(handler::offset_commit::handle(context, request)).await)
+        }
+        Request::OffsetFetch(request) => {
+            encode(id, version, Box::pin(handler::offset_fetch::handle(context, request)).await)
+        }
+        Request::JoinGroup(request) => {
+            encode(id, version, Box::pin(handler::join_group::handle(context, request)).await)
+        }
+        Request::Heartbeat(request) => encode(id, version, handler::heartbeat::handle(context, request)),
+        Request::LeaveGroup(request) => {
+            encode(id, version, Box::pin(handler::leave_group::handle(context, request)).await)
+        }
+        Request::SyncGroup(request) => {
+            encode(id, version, Box::pin(handler::sync_group::handle(context, request)).await)
+        }
+        Request::DescribeGroups(request) => {
+            encode(id, version, Box::pin(handler::describe_groups::handle(context, request)).await)
+        }
+        Request::ListGroups(request) => {
+            encode(id, version, Box::pin(handler::list_groups::handle(context, request)).await)
+        }
+        Request::DeleteGroups(request) => {
+            encode(id, version, Box::pin(handler::delete_groups::handle(context, request)).await)
+        }
+        Request::OffsetDelete(request) => {
+            encode(id, version, Box::pin(handler::offset_delete::handle(context, request)).await)
+        }
+        other => unreachable!("{} is not an API of groups", other.key()),
+    }
 }
 
 fn encode<R: ApiResponse>(correlation_id: i32, version: i16, response: R) -> Result<Vec<Piece>, EncodeError> {

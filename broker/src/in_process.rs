@@ -12,6 +12,7 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::context::Caller;
 use crate::dispatch;
+use crate::groups;
 use crate::outbound::Piece;
 use crate::recovery;
 use crate::server::{self, RunError};
@@ -43,7 +44,9 @@ impl InProcess {
             recovery::recover(&broker);
             Ok::<_, RunError>(broker)
         });
-        Ok(Self { broker: broker.await?? })
+        let broker = broker.await??;
+        tokio::spawn(groups::run_timers(Arc::clone(&broker)));
+        Ok(Self { broker })
     }
 
     /// Sends one frame, without its length prefix, and waits for its answer.

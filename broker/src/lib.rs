@@ -13,6 +13,7 @@ mod config;
 mod connection;
 mod context;
 mod dispatch;
+mod groups;
 mod handler;
 mod http;
 mod in_process;

@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use highwater_group::{Counts, GroupState, Reason};
 use highwater_protocol::ApiKey;
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
@@ -48,6 +49,14 @@ struct Handles {
     sync_failures: Counter,
     partitions: Gauge,
     topics: Gauge,
+    groups: [(GroupState, Gauge); 4],
+    group_members: Gauge,
+    group_offsets: Gauge,
+    group_rebalances: [Counter; Reason::ALL.len()],
+    group_sessions_expired: Counter,
+    group_offsets_expired: Counter,
+    group_records: Counter,
+    groups_load: Gauge,
 }
 
 impl Handles {
@@ -79,6 +88,21 @@ impl Handles {
             sync_failures: counter!("highwater_sync_failures_total"),
             partitions: gauge!("highwater_partitions"),
             topics: gauge!("highwater_topics"),
+            groups: [
+                GroupState::Empty,
+                GroupState::PreparingRebalance,
+                GroupState::CompletingRebalance,
+                GroupState::Stable,
+            ]
+            .map(|state| (state, gauge!("highwater_groups", "state" => state.name()))),
+            group_members: gauge!("highwater_group_members"),
+            group_offsets: gauge!("highwater_group_offsets"),
+            group_rebalances: Reason::ALL
+                .map(|reason| counter!("highwater_group_rebalances_total", "reason" => reason.name())),
+            group_sessions_expired: counter!("highwater_group_sessions_expired_total"),
+            group_offsets_expired: counter!("highwater_group_offsets_expired_total"),
+            group_records: counter!("highwater_group_records_total"),
+            groups_load: gauge!("highwater_groups_load_seconds"),
         }
     }
 
@@ -124,6 +148,24 @@ fn describe_all() {
     );
     describe_gauge!("highwater_partitions", "Partitions of all topics.");
     describe_gauge!("highwater_topics", "Topics.");
+    describe_groups();
+}
+
+fn describe_groups() {
+    describe_gauge!("highwater_groups", "Consumer groups, by state.");
+    describe_gauge!("highwater_group_members", "Members of all consumer groups.");
+    describe_gauge!("highwater_group_offsets", "Committed offsets, one per group and partition.");
+    describe_counter!("highwater_group_rebalances_total", "Rebalances begun, by reason.");
+    describe_counter!(
+        "highwater_group_sessions_expired_total",
+        "Members dropped because they were silent for their session timeout."
+    );
+    describe_counter!("highwater_group_offsets_expired_total", "Committed offsets that expired.");
+    describe_counter!(
+        "highwater_group_records_total",
+        "Records appended for groups: commits, tombstones and the groups themselves."
+    );
+    describe_gauge!("highwater_groups_load_seconds", "How long the groups took to load at the start.");
 }
 
 /// Installs the recorder and registers every metric, so that `/metrics` shows zeros instead of nothing.
@@ -238,4 +280,40 @@ pub(crate) fn count_sync_failure() {
 pub(crate) fn set_topics(topics: usize, partitions: usize) {
     HANDLES.topics.set(topics as f64);
     HANDLES.partitions.set(partitions as f64);
+}
+
+/// What the groups of one partition are now, and what they were when this was told last.
+pub(crate) fn count_groups(before: &Counts, after: &Counts) {
+    let rebalances = after.rebalances.iter().zip(before.rebalances);
+    for (counter, (after, before)) in HANDLES.group_rebalances.iter().zip(rebalances) {
+        counter.increment(after.saturating_sub(before));
+    }
+    HANDLES.group_sessions_expired.increment(after.sessions_expired.saturating_sub(before.sessions_expired));
+    HANDLES.group_offsets_expired.increment(after.offsets_expired.saturating_sub(before.offsets_expired));
+}
+
+/// What the groups of all partitions are now.
+pub(crate) fn set_groups(partitions: &[Counts]) {
+    let sum = |field: fn(&Counts) -> usize| partitions.iter().map(field).sum::<usize>() as f64;
+    for (state, gauge) in &HANDLES.groups {
+        gauge.set(match state {
+            GroupState::Empty => sum(|counts| counts.empty),
+            GroupState::PreparingRebalance => sum(|counts| counts.preparing_rebalance),
+            GroupState::CompletingRebalance => sum(|counts| counts.completing_rebalance),
+            GroupState::Stable => sum(|counts| counts.stable),
+            GroupState::Dead => 0.0,
+        });
+    }
+    HANDLES.group_members.set(sum(|counts| counts.members));
+    HANDLES.group_offsets.set(sum(|counts| counts.offsets));
+}
+
+/// Records of groups were appended.
+pub(crate) fn count_group_records(records: usize) {
+    HANDLES.group_records.increment(records as u64);
+}
+
+/// The groups of all partitions were loaded in `elapsed`.
+pub(crate) fn observe_groups_load(elapsed: Duration) {
+    HANDLES.groups_load.set(elapsed.as_secs_f64());
 }

@@ -16,13 +16,15 @@ use crate::meta::MetadataError;
 use crate::partition::Partition;
 use crate::topic_admin;
 use crate::topic_config::TopicConfig;
-use crate::{checkpointer, clock};
+use crate::{checkpointer, clock, groups};
 
-/// Enters every topic of the metadata, still out of service, and finishes deletions that were cut short.
+/// Enters every topic of the metadata, still out of service, and removes the files of deleted ones.
 pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
     for (id, tombstone) in broker.metadata.tombstones()? {
         match TopicName::new(&tombstone.name) {
-            Ok(name) => topic_admin::bury(broker, id, &name, tombstone.partitions),
+            Ok(name) => {
+                topic_admin::remove_files(broker, id, &name, tombstone.partitions);
+            }
             Err(error) => tracing::error!(name = tombstone.name, %error, "a deleted topic has no legal name"),
         }
     }
@@ -60,8 +62,8 @@ fn name_orphans(broker: &Broker) {
     }
 }
 
-/// Opens every partition's log, makes recovered tails durable, and brings all into service.
-pub(crate) fn recover(broker: &Broker) {
+/// Opens every partition's log, makes recovered tails durable, brings all into service, and then loads the groups.
+pub(crate) fn recover(broker: &Arc<Broker>) {
     let checkpoint = checkpointer::load(broker);
     if broker.previous_epoch.is_some() && checkpoint.clean_stop != broker.previous_epoch {
         tracing::warn!(
@@ -83,7 +85,22 @@ pub(crate) fn recover(broker: &Broker) {
             }
         }
     }
+    groups::load_all(broker);
     broker.recovery.done.store(true, Ordering::Release);
+}
+
+/// Finishes the deletions that were cut short: groups that were not in service then may still remember the topics.
+pub(crate) async fn finish_deletions(broker: &Arc<Broker>) {
+    let tombstones = broker.metadata.tombstones().unwrap_or_else(|error| {
+        tracing::error!(%error, "cannot read which topics were deleted");
+        Vec::new()
+    });
+    for (id, tombstone) in tombstones {
+        // A name that is not legal was named when the broker started.
+        if let Ok(name) = TopicName::new(&tombstone.name) {
+            topic_admin::finish_deletion(broker, id, name, tombstone.partitions).await;
+        }
+    }
 }
 
 /// Opens every log, on as many threads as there are cores.

@@ -1,6 +1,7 @@
 //! The life of a broker: bind, open, recover, serve, stop.
 //!
-//! The port opens before the partitions have recovered; until then they answer NOT_LEADER_OR_FOLLOWER. Neither start
+//! The port opens before the partitions have recovered; until then they answer NOT_LEADER_OR_FOLLOWER, and groups
+//! COORDINATOR_LOAD_IN_PROGRESS until they are loaded, which comes after it. Neither start
 //! nor stop syncs partition by partition: one `syncfs` makes all recovered tails, or all that is left, durable.
 
 use std::future::Future;
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::broker::{AppendPace, Broker, RecoveryProgress};
 use crate::buffers::BufferPool;
 use crate::config::Config;
+use crate::groups::{self, Groups};
 use crate::listener::{self, ListenError};
 use crate::meta::{Metadata, MetadataError, ProducerIds};
 use crate::shutdown::Shutdown;
@@ -95,13 +97,16 @@ pub async fn run(
     }
     let recovering = Arc::clone(&broker);
     tokio::task::spawn_blocking(move || recovery::recover(&recovering)).await?;
+    recovery::finish_deletions(&broker).await;
     let checkpoints = tokio::spawn(checkpointer::run(Arc::clone(&broker)));
+    let timers = tokio::spawn(groups::run_timers(Arc::clone(&broker)));
     ready(&Ready { addresses, data: broker.data.path().to_owned(), took: began.elapsed() });
 
     stop.await;
     tracing::info!("stopping");
     broker.shutdown.stop();
     checkpoints.await?;
+    timers.await?;
     let drained =
         tokio::time::timeout(DRAIN_DEADLINE, async { while serving.join_next().await.is_some() {} }).await;
     if drained.is_err() {
@@ -157,6 +162,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         buffers: Arc::new(BufferPool::default()),
         shutdown: Shutdown::new(),
         recovery: RecoveryProgress::default(),
+        groups: Groups::new(),
         config,
     });
     recovery::register(&broker)?;

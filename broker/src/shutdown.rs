@@ -27,6 +27,11 @@ impl Shutdown {
 }
 
 impl Stopping {
+    /// Whether the broker stops already.
+    pub(crate) fn is_stopped(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Completes when the broker stops.
     pub(crate) async fn stopped(&mut self) {
         // An error means that the broker is gone already, which is a stop as well.

@@ -10,11 +10,15 @@ use highwater_storage::Log;
 use thiserror::Error;
 
 use crate::broker::Broker;
-use crate::clock;
+use crate::config::Durability;
 use crate::meta::{MetadataError, TopicRecord, new_topic_id, partition_ids};
 use crate::partition::{Partition, Settings};
 use crate::topic_config::TopicConfig;
 use crate::topics::Topic;
+use crate::{clock, groups};
+
+/// Size of the segments of the broker's own topics (`offsets.topic.segment.bytes`).
+const INTERNAL_SEGMENT_BYTES: u32 = 100 << 20;
 
 /// A topic to create.
 #[derive(Clone, Debug)]
@@ -121,22 +125,49 @@ pub(crate) async fn create(broker: &Arc<Broker>, new: NewTopic) -> Result<Arc<To
         let _one_at_a_time = broker.topic_changes.lock();
         // Checked under the lock: of racing creators one creates, the others find its topic.
         let (partitions, config) = check(&broker, &new)?;
-        let id = new_topic_id();
-        let record = TopicRecord { id: id.to_string(), partitions, configs: new.configs };
-        let topic = Arc::new(assemble(&broker, new.name, id, record, config));
-        for partition in &topic.partitions {
-            let log = open_log(&broker, &topic, partition, None, clock::now())?;
-            partition.open(log, broker.epoch);
-        }
-        broker.metadata.create_topic(&topic.name, &topic.record)?;
-        broker.topics.insert(Arc::clone(&topic));
-        tracing::info!(topic = %topic.name, id = %topic.id, partitions, "created a topic");
-        Ok(topic)
+        store(&broker, new.name, partitions, new.configs, config)
     });
     created.await.unwrap_or_else(|error| {
         tracing::error!(%error, "creating a topic panicked");
         Err(CreateError::Panicked)
     })
+}
+
+/// Finds one of the broker's own topics, or creates it. It does not count against the limit of partitions. Blocks on
+/// the disk.
+pub(crate) fn create_internal(
+    broker: &Broker,
+    name: TopicName,
+    partitions: u32,
+) -> Result<Arc<Topic>, CreateError> {
+    let _one_at_a_time = broker.topic_changes.lock();
+    if let Some(topic) = broker.topics.by_name(&name) {
+        return Ok(topic);
+    }
+    let configs = BTreeMap::from([("segment.bytes".to_owned(), INTERNAL_SEGMENT_BYTES.to_string())]);
+    let config = TopicConfig::parse(&configs, broker.config()).map_err(CreateError::Config)?;
+    store(broker, name, partitions, configs, config)
+}
+
+/// Opens the logs of a new topic, makes it durable and brings it into service. Its changes are the caller's alone.
+fn store(
+    broker: &Broker,
+    name: TopicName,
+    partitions: u32,
+    configs: BTreeMap<String, String>,
+    config: TopicConfig,
+) -> Result<Arc<Topic>, CreateError> {
+    let id = new_topic_id();
+    let record = TopicRecord { id: id.to_string(), partitions, configs };
+    let topic = Arc::new(assemble(broker, name, id, record, config));
+    for partition in &topic.partitions {
+        let log = open_log(broker, &topic, partition, None, clock::now())?;
+        partition.open(log, broker.epoch);
+    }
+    broker.metadata.create_topic(&topic.name, &topic.record)?;
+    broker.topics.insert(Arc::clone(&topic));
+    tracing::info!(topic = %topic.name, id = %topic.id, partitions, "created a topic");
+    Ok(topic)
 }
 
 /// A topic whose partitions have not recovered.
@@ -145,8 +176,12 @@ pub(crate) fn assemble(
     name: TopicName,
     id: TopicId,
     record: TopicRecord,
-    config: TopicConfig,
+    mut config: TopicConfig,
 ) -> Topic {
+    if name.is_internal() && broker.config().durability != Durability::Os {
+        // What the broker itself remembers is durable before anyone is told, unless everything is left to the system.
+        config.durability = Some(Durability::Fsync);
+    }
     let settings = Settings { durability: config.durability(broker.config().durability), topic: config };
     let partition = |partition| {
         let id = TopicPartition { topic: name.clone(), partition };
@@ -179,47 +214,72 @@ pub(crate) fn open_log(
     Ok(log)
 }
 
-/// Deletes the topic of that name and id: out of the metadata, out of service, and its files out of the way. A topic
-/// that took the name meanwhile is another one.
+/// Deletes the topic of that name and id: out of the metadata, out of service, its files out of the way, and what
+/// groups committed for it forgotten. A topic that took the name meanwhile is another one.
 pub(crate) async fn delete(broker: &Arc<Broker>, name: TopicName, id: TopicId) -> Result<(), DeleteError> {
-    let broker = Arc::clone(broker);
-    let deleted = tokio::task::spawn_blocking(move || {
-        let _one_at_a_time = broker.topic_changes.lock();
-        if name.is_internal() {
-            return Err(DeleteError::Internal);
-        }
-        let topic =
-            broker.topics.by_name(&name).filter(|topic| topic.id == id).ok_or(DeleteError::Unknown)?;
-        broker.metadata.delete_topic(&topic.name, &topic.record)?;
-        broker.topics.remove(&name);
-        for partition in &topic.partitions {
-            // Dropped, not closed: its files are about to go, readers keep theirs until they are done.
-            drop(partition.close());
-        }
-        tracing::info!(topic = %topic.name, id = %topic.id, "deleted a topic");
-        bury(&broker, topic.id, &topic.name, topic.record.partitions);
-        Ok(())
-    });
-    deleted.await.unwrap_or_else(|error| {
+    let shared = Arc::clone(broker);
+    let deleted = tokio::task::spawn_blocking(move || withdraw(&shared, &name, id));
+    let topic = deleted.await.unwrap_or_else(|error| {
         tracing::error!(%error, "deleting a topic panicked");
         Err(DeleteError::Panicked)
-    })
+    })?;
+    finish_deletion(broker, topic.id, topic.name.clone(), topic.record.partitions).await;
+    Ok(())
 }
 
-/// Removes what is left of a deleted topic. Whatever fails is tried again at the next start: the tombstone stays.
-pub(crate) fn bury(broker: &Broker, id: TopicId, name: &TopicName, partitions: u32) {
+/// Takes a topic out of the metadata and out of service, and its files out of the way.
+fn withdraw(broker: &Broker, name: &TopicName, id: TopicId) -> Result<Arc<Topic>, DeleteError> {
+    let _one_at_a_time = broker.topic_changes.lock();
+    if name.is_internal() {
+        return Err(DeleteError::Internal);
+    }
+    let topic = broker.topics.by_name(name).filter(|topic| topic.id == id).ok_or(DeleteError::Unknown)?;
+    broker.metadata.delete_topic(&topic.name, &topic.record)?;
+    broker.topics.remove(name);
+    for partition in &topic.partitions {
+        // Dropped, not closed: its files are about to go, readers keep theirs until they are done.
+        drop(partition.close());
+    }
+    tracing::info!(topic = %topic.name, id = %topic.id, "deleted a topic");
+    remove_files(broker, topic.id, &topic.name, topic.record.partitions);
+    Ok(topic)
+}
+
+/// Has the groups forget a deleted topic, and then forgets its tombstone. What fails is tried again when the groups
+/// are loaded the next time: the tombstone stays. Until then the topic's id, which every committed offset carries,
+/// keeps the offsets from a new topic of the same name.
+pub(crate) async fn finish_deletion(broker: &Arc<Broker>, id: TopicId, name: TopicName, partitions: u32) {
+    if !groups::forget_topic(broker, &name, id).await {
+        tracing::warn!(topic = %name, "not every group has forgotten a deleted topic; it is tried again later");
+        return;
+    }
+    let broker = Arc::clone(broker);
+    let buried = tokio::task::spawn_blocking(move || {
+        let _one_at_a_time = broker.topic_changes.lock();
+        if !remove_files(&broker, id, &name, partitions) {
+            return;
+        }
+        if let Err(error) = broker.metadata.bury(id) {
+            tracing::error!(topic = %name, %error, "cannot forget a deleted topic; it is tried again at the next start");
+        }
+    });
+    if let Err(error) = buried.await {
+        tracing::error!(%error, "forgetting a deleted topic panicked");
+    }
+}
+
+/// Removes the files of a deleted topic. False if some are left; they are tried again at the next start.
+pub(crate) fn remove_files(broker: &Broker, id: TopicId, name: &TopicName, partitions: u32) -> bool {
     for partition in partition_ids(partitions) {
         let partition = TopicPartition { topic: name.clone(), partition };
         if let Err(error) = broker.data.delete_partition(&partition, id) {
             tracing::error!(%partition, %error, "cannot remove a deleted partition; it is tried again at the next start");
-            return;
+            return false;
         }
     }
     if let Err(error) = broker.data.purge() {
         tracing::error!(topic = %name, %error, "cannot remove the files of a deleted topic; it is tried again later");
-        return;
+        return false;
     }
-    if let Err(error) = broker.metadata.bury(id) {
-        tracing::error!(topic = %name, %error, "cannot forget a deleted topic; it is tried again at the next start");
-    }
+    true
 }

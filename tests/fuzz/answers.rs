@@ -1,5 +1,7 @@
 //! What came back: whether it is a whole answer to what was sent, and which handlers said what.
 
+mod groups;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -145,6 +147,16 @@ fn codes_of(key: ApiKey, version: i16, header: &RequestHeader, frame: Bytes) -> 
             body.decode::<DeleteTopicsResponse>()?.responses.iter().map(|topic| topic.error_code).collect()
         }
         ApiKey::InitProducerId => vec![body.decode::<InitProducerIdResponse>()?.error_code],
+        ApiKey::OffsetCommit
+        | ApiKey::OffsetFetch
+        | ApiKey::JoinGroup
+        | ApiKey::Heartbeat
+        | ApiKey::LeaveGroup
+        | ApiKey::SyncGroup
+        | ApiKey::DescribeGroups
+        | ApiKey::ListGroups
+        | ApiKey::DeleteGroups
+        | ApiKey::OffsetDelete => groups::codes_of(key, body)?,
         ApiKey::OffsetForLeaderEpoch => {
             let response = body.decode::<OffsetForLeaderEpochResponse>()?;
             let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);

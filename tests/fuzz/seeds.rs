@@ -4,6 +4,8 @@
 //! batches of every codec. A field that a version cannot carry is left at its default there. With them come the
 //! requests that real clients sent (`tests/golden/wire`).
 
+mod groups;
+
 use std::ops::Range;
 
 use anyhow::{Context as _, ensure};
@@ -122,6 +124,7 @@ fn frames(topic_id: Uuid) -> Vec<Frame> {
         });
     }
     every_version(&mut frames, |_| offset_for_leader_epoch());
+    groups::add(&mut frames);
     frames
 }
 

@@ -215,7 +215,7 @@ fn compile_java() -> Result<PathBuf, Unavailable> {
     let _lock = lock("classes")?;
     let mut compile = Command::new(program("javac")?);
     compile.arg("-d").arg(&classes).arg("-cp").arg(&class_path).arg("-Xlint:none");
-    for program in ["InteropClient.java", "Driver.java", "DriverAdmin.java"] {
+    for program in ["InteropClient.java", "Driver.java", "DriverAdmin.java", "Tools.java"] {
         compile.arg(sources.join(program));
     }
     checked(&mut compile)?;

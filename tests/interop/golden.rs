@@ -14,9 +14,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use highwater_protocol::api::{
-    ApiVersionsResponse, CreateTopicsResponse, DeleteTopicsResponse, FetchResponse, FindCoordinatorResponse,
-    InitProducerIdResponse, ListOffsetsResponse, MetadataResponse, OffsetForLeaderEpochResponse,
-    ProduceResponse,
+    ApiVersionsResponse, CreateTopicsResponse, DeleteGroupsResponse, DeleteTopicsResponse,
+    DescribeGroupsResponse, FetchResponse, FindCoordinatorResponse, HeartbeatResponse,
+    InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse, ListGroupsResponse, ListOffsetsResponse,
+    MetadataResponse, OffsetCommitResponse, OffsetDeleteResponse, OffsetFetchResponse,
+    OffsetForLeaderEpochResponse, ProduceResponse, SyncGroupResponse,
 };
 use highwater_protocol::{
     ApiKey, ApiResponse, Request, SIZE_PREFIX_BYTES, decode_response, encode_request, encode_response,
@@ -117,12 +119,22 @@ fn request_again(frame: Bytes) -> anyhow::Result<Bytes> {
         Request::Fetch(body) => encode_request(id, client, version, body),
         Request::ListOffsets(body) => encode_request(id, client, version, body),
         Request::Metadata(body) => encode_request(id, client, version, body),
+        Request::OffsetCommit(body) => encode_request(id, client, version, body),
+        Request::OffsetFetch(body) => encode_request(id, client, version, body),
         Request::FindCoordinator(body) => encode_request(id, client, version, body),
+        Request::JoinGroup(body) => encode_request(id, client, version, body),
+        Request::Heartbeat(body) => encode_request(id, client, version, body),
+        Request::LeaveGroup(body) => encode_request(id, client, version, body),
+        Request::SyncGroup(body) => encode_request(id, client, version, body),
+        Request::DescribeGroups(body) => encode_request(id, client, version, body),
+        Request::ListGroups(body) => encode_request(id, client, version, body),
         Request::ApiVersions(body) => encode_request(id, client, version, body),
         Request::CreateTopics(body) => encode_request(id, client, version, body),
         Request::DeleteTopics(body) => encode_request(id, client, version, body),
         Request::InitProducerId(body) => encode_request(id, client, version, body),
         Request::OffsetForLeaderEpoch(body) => encode_request(id, client, version, body),
+        Request::DeleteGroups(body) => encode_request(id, client, version, body),
+        Request::OffsetDelete(body) => encode_request(id, client, version, body),
     };
     Ok(encoded?)
 }
@@ -133,12 +145,22 @@ fn response_again(key: ApiKey, frame: Bytes, version: i16) -> anyhow::Result<Byt
         ApiKey::Fetch => response_as::<FetchResponse>(frame, version),
         ApiKey::ListOffsets => response_as::<ListOffsetsResponse>(frame, version),
         ApiKey::Metadata => response_as::<MetadataResponse>(frame, version),
+        ApiKey::OffsetCommit => response_as::<OffsetCommitResponse>(frame, version),
+        ApiKey::OffsetFetch => response_as::<OffsetFetchResponse>(frame, version),
         ApiKey::FindCoordinator => response_as::<FindCoordinatorResponse>(frame, version),
+        ApiKey::JoinGroup => response_as::<JoinGroupResponse>(frame, version),
+        ApiKey::Heartbeat => response_as::<HeartbeatResponse>(frame, version),
+        ApiKey::LeaveGroup => response_as::<LeaveGroupResponse>(frame, version),
+        ApiKey::SyncGroup => response_as::<SyncGroupResponse>(frame, version),
+        ApiKey::DescribeGroups => response_as::<DescribeGroupsResponse>(frame, version),
+        ApiKey::ListGroups => response_as::<ListGroupsResponse>(frame, version),
         ApiKey::ApiVersions => response_as::<ApiVersionsResponse>(frame, version),
         ApiKey::CreateTopics => response_as::<CreateTopicsResponse>(frame, version),
         ApiKey::DeleteTopics => response_as::<DeleteTopicsResponse>(frame, version),
         ApiKey::InitProducerId => response_as::<InitProducerIdResponse>(frame, version),
         ApiKey::OffsetForLeaderEpoch => response_as::<OffsetForLeaderEpochResponse>(frame, version),
+        ApiKey::DeleteGroups => response_as::<DeleteGroupsResponse>(frame, version),
+        ApiKey::OffsetDelete => response_as::<OffsetDeleteResponse>(frame, version),
     }
 }
 

@@ -12,7 +12,7 @@ mod records;
 mod round_trip;
 mod table;
 mod takeover;
-mod target;
+pub(super) mod target;
 
 use std::path::Path;
 

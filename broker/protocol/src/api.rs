@@ -9,25 +9,45 @@ use crate::{ApiKey, ApiRequest, ApiResponse};
 
 pub mod api_versions;
 pub mod create_topics;
+pub mod delete_groups;
 pub mod delete_topics;
+pub mod describe_groups;
 pub mod fetch;
 pub mod find_coordinator;
+pub mod heartbeat;
 pub mod init_producer_id;
+pub mod join_group;
+pub mod leave_group;
+pub mod list_groups;
 pub mod list_offsets;
 pub mod metadata;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod sync_group;
 
 pub use api_versions::{ApiVersionsRequest, ApiVersionsResponse};
 pub use create_topics::{CreateTopicsRequest, CreateTopicsResponse};
+pub use delete_groups::{DeleteGroupsRequest, DeleteGroupsResponse};
 pub use delete_topics::{DeleteTopicsRequest, DeleteTopicsResponse};
+pub use describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
 pub use fetch::{FetchRequest, FetchResponse};
 pub use find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
+pub use heartbeat::{HeartbeatRequest, HeartbeatResponse};
 pub use init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
+pub use join_group::{JoinGroupRequest, JoinGroupResponse};
+pub use leave_group::{LeaveGroupRequest, LeaveGroupResponse};
+pub use list_groups::{ListGroupsRequest, ListGroupsResponse};
 pub use list_offsets::{ListOffsetsRequest, ListOffsetsResponse};
 pub use metadata::{MetadataRequest, MetadataResponse};
+pub use offset_commit::{OffsetCommitRequest, OffsetCommitResponse};
+pub use offset_delete::{OffsetDeleteRequest, OffsetDeleteResponse};
+pub use offset_fetch::{OffsetFetchRequest, OffsetFetchResponse};
 pub use offset_for_leader_epoch::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 pub use produce::{ProduceRequest, ProduceResponse};
+pub use sync_group::{SyncGroupRequest, SyncGroupResponse};
 
 /// The table of one message, to be compared with Kafka's definition of the same name.
 #[derive(Clone, Copy, Debug)]
@@ -57,12 +77,22 @@ pub const TABLES: &[[Table; 2]] = &[
     tables::<FetchRequest>(),
     tables::<ListOffsetsRequest>(),
     tables::<MetadataRequest>(),
+    tables::<OffsetCommitRequest>(),
+    tables::<OffsetFetchRequest>(),
     tables::<FindCoordinatorRequest>(),
+    tables::<JoinGroupRequest>(),
+    tables::<HeartbeatRequest>(),
+    tables::<LeaveGroupRequest>(),
+    tables::<SyncGroupRequest>(),
+    tables::<DescribeGroupsRequest>(),
+    tables::<ListGroupsRequest>(),
     tables::<ApiVersionsRequest>(),
     tables::<CreateTopicsRequest>(),
     tables::<DeleteTopicsRequest>(),
     tables::<InitProducerIdRequest>(),
     tables::<OffsetForLeaderEpochRequest>(),
+    tables::<DeleteGroupsRequest>(),
+    tables::<OffsetDeleteRequest>(),
 ];
 
 #[cfg(test)]

@@ -7,8 +7,10 @@ use std::fmt;
 use highwater_wire::{Message, Versions};
 
 use crate::api::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FindCoordinatorRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    ApiVersionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeGroupsRequest,
+    FetchRequest, FindCoordinatorRequest, HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest,
+    LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
 };
 
 /// An API that the broker serves.
@@ -23,8 +25,24 @@ pub enum ApiKey {
     ListOffsets = 2,
     /// Describe brokers and topics.
     Metadata = 3,
+    /// Store how far a group has read.
+    OffsetCommit = 8,
+    /// Say how far a group has read.
+    OffsetFetch = 9,
     /// Find the coordinator of a group or transaction.
     FindCoordinator = 10,
+    /// Make a client a member of a group.
+    JoinGroup = 11,
+    /// Keep a member of a group alive.
+    Heartbeat = 12,
+    /// Take members out of a group.
+    LeaveGroup = 13,
+    /// Hand out the assignment of a group.
+    SyncGroup = 14,
+    /// Tell the state and members of groups.
+    DescribeGroups = 15,
+    /// List the groups.
+    ListGroups = 16,
     /// Describe the APIs.
     ApiVersions = 18,
     /// Create topics.
@@ -35,6 +53,10 @@ pub enum ApiKey {
     InitProducerId = 22,
     /// Find where a leader epoch ended.
     OffsetForLeaderEpoch = 23,
+    /// Delete groups.
+    DeleteGroups = 42,
+    /// Delete offsets of a group.
+    OffsetDelete = 47,
 }
 
 impl ApiKey {
@@ -44,12 +66,22 @@ impl ApiKey {
         Self::Fetch,
         Self::ListOffsets,
         Self::Metadata,
+        Self::OffsetCommit,
+        Self::OffsetFetch,
         Self::FindCoordinator,
+        Self::JoinGroup,
+        Self::Heartbeat,
+        Self::LeaveGroup,
+        Self::SyncGroup,
+        Self::DescribeGroups,
+        Self::ListGroups,
         Self::ApiVersions,
         Self::CreateTopics,
         Self::DeleteTopics,
         Self::InitProducerId,
         Self::OffsetForLeaderEpoch,
+        Self::DeleteGroups,
+        Self::OffsetDelete,
     ];
 
     /// The API with this number, if the broker knows it.
@@ -69,12 +101,22 @@ impl ApiKey {
             Self::Fetch => FetchRequest::VERSIONS,
             Self::ListOffsets => ListOffsetsRequest::VERSIONS,
             Self::Metadata => MetadataRequest::VERSIONS,
+            Self::OffsetCommit => OffsetCommitRequest::VERSIONS,
+            Self::OffsetFetch => OffsetFetchRequest::VERSIONS,
             Self::FindCoordinator => FindCoordinatorRequest::VERSIONS,
+            Self::JoinGroup => JoinGroupRequest::VERSIONS,
+            Self::Heartbeat => HeartbeatRequest::VERSIONS,
+            Self::LeaveGroup => LeaveGroupRequest::VERSIONS,
+            Self::SyncGroup => SyncGroupRequest::VERSIONS,
+            Self::DescribeGroups => DescribeGroupsRequest::VERSIONS,
+            Self::ListGroups => ListGroupsRequest::VERSIONS,
             Self::ApiVersions => ApiVersionsRequest::VERSIONS,
             Self::CreateTopics => CreateTopicsRequest::VERSIONS,
             Self::DeleteTopics => DeleteTopicsRequest::VERSIONS,
             Self::InitProducerId => InitProducerIdRequest::VERSIONS,
             Self::OffsetForLeaderEpoch => OffsetForLeaderEpochRequest::VERSIONS,
+            Self::DeleteGroups => DeleteGroupsRequest::VERSIONS,
+            Self::OffsetDelete => OffsetDeleteRequest::VERSIONS,
         }
     }
 
@@ -96,12 +138,22 @@ impl ApiKey {
             Self::Fetch => FetchRequest::FLEXIBLE,
             Self::ListOffsets => ListOffsetsRequest::FLEXIBLE,
             Self::Metadata => MetadataRequest::FLEXIBLE,
+            Self::OffsetCommit => OffsetCommitRequest::FLEXIBLE,
+            Self::OffsetFetch => OffsetFetchRequest::FLEXIBLE,
             Self::FindCoordinator => FindCoordinatorRequest::FLEXIBLE,
+            Self::JoinGroup => JoinGroupRequest::FLEXIBLE,
+            Self::Heartbeat => HeartbeatRequest::FLEXIBLE,
+            Self::LeaveGroup => LeaveGroupRequest::FLEXIBLE,
+            Self::SyncGroup => SyncGroupRequest::FLEXIBLE,
+            Self::DescribeGroups => DescribeGroupsRequest::FLEXIBLE,
+            Self::ListGroups => ListGroupsRequest::FLEXIBLE,
             Self::ApiVersions => ApiVersionsRequest::FLEXIBLE,
             Self::CreateTopics => CreateTopicsRequest::FLEXIBLE,
             Self::DeleteTopics => DeleteTopicsRequest::FLEXIBLE,
             Self::InitProducerId => InitProducerIdRequest::FLEXIBLE,
             Self::OffsetForLeaderEpoch => OffsetForLeaderEpochRequest::FLEXIBLE,
+            Self::DeleteGroups => DeleteGroupsRequest::FLEXIBLE,
+            Self::OffsetDelete => OffsetDeleteRequest::FLEXIBLE,
         }
     }
 }

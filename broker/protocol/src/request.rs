@@ -5,8 +5,10 @@ use highwater_wire::{DecodeError, Message, Reader};
 use thiserror::Error;
 
 use crate::api::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, FindCoordinatorRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    ApiVersionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeGroupsRequest,
+    FetchRequest, FindCoordinatorRequest, HeartbeatRequest, InitProducerIdRequest, JoinGroupRequest,
+    LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
 };
 use crate::{ApiKey, RequestHeader};
 
@@ -27,8 +29,24 @@ pub enum Request {
     ListOffsets(ListOffsetsRequest),
     /// Describe brokers and topics.
     Metadata(MetadataRequest),
+    /// Store how far a group has read.
+    OffsetCommit(OffsetCommitRequest),
+    /// Say how far a group has read.
+    OffsetFetch(OffsetFetchRequest),
     /// Find the coordinator of a group or transaction.
     FindCoordinator(FindCoordinatorRequest),
+    /// Make a client a member of a group.
+    JoinGroup(JoinGroupRequest),
+    /// Keep a member of a group alive.
+    Heartbeat(HeartbeatRequest),
+    /// Take members out of a group.
+    LeaveGroup(LeaveGroupRequest),
+    /// Hand out the assignment of a group.
+    SyncGroup(SyncGroupRequest),
+    /// Tell the state and members of groups.
+    DescribeGroups(DescribeGroupsRequest),
+    /// List the groups.
+    ListGroups(ListGroupsRequest),
     /// Describe the APIs.
     ApiVersions(ApiVersionsRequest),
     /// Create topics.
@@ -39,6 +57,10 @@ pub enum Request {
     InitProducerId(InitProducerIdRequest),
     /// Find where a leader epoch ended.
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest),
+    /// Delete groups.
+    DeleteGroups(DeleteGroupsRequest),
+    /// Delete offsets of a group.
+    OffsetDelete(OffsetDeleteRequest),
 }
 
 /// Why a request with a readable header is not decoded.
@@ -92,12 +114,22 @@ impl Request {
             ApiKey::Fetch => Message::read(reader, version).map(Self::Fetch),
             ApiKey::ListOffsets => Message::read(reader, version).map(Self::ListOffsets),
             ApiKey::Metadata => Message::read(reader, version).map(Self::Metadata),
+            ApiKey::OffsetCommit => Message::read(reader, version).map(Self::OffsetCommit),
+            ApiKey::OffsetFetch => Message::read(reader, version).map(Self::OffsetFetch),
             ApiKey::FindCoordinator => Message::read(reader, version).map(Self::FindCoordinator),
+            ApiKey::JoinGroup => Message::read(reader, version).map(Self::JoinGroup),
+            ApiKey::Heartbeat => Message::read(reader, version).map(Self::Heartbeat),
+            ApiKey::LeaveGroup => Message::read(reader, version).map(Self::LeaveGroup),
+            ApiKey::SyncGroup => Message::read(reader, version).map(Self::SyncGroup),
+            ApiKey::DescribeGroups => Message::read(reader, version).map(Self::DescribeGroups),
+            ApiKey::ListGroups => Message::read(reader, version).map(Self::ListGroups),
             ApiKey::ApiVersions => Message::read(reader, version).map(Self::ApiVersions),
             ApiKey::CreateTopics => Message::read(reader, version).map(Self::CreateTopics),
             ApiKey::DeleteTopics => Message::read(reader, version).map(Self::DeleteTopics),
             ApiKey::InitProducerId => Message::read(reader, version).map(Self::InitProducerId),
             ApiKey::OffsetForLeaderEpoch => Message::read(reader, version).map(Self::OffsetForLeaderEpoch),
+            ApiKey::DeleteGroups => Message::read(reader, version).map(Self::DeleteGroups),
+            ApiKey::OffsetDelete => Message::read(reader, version).map(Self::OffsetDelete),
         };
         decoded.map_err(|source| RequestError::Malformed { key, version, source })
     }
@@ -109,12 +141,22 @@ impl Request {
             Self::Fetch(_) => ApiKey::Fetch,
             Self::ListOffsets(_) => ApiKey::ListOffsets,
             Self::Metadata(_) => ApiKey::Metadata,
+            Self::OffsetCommit(_) => ApiKey::OffsetCommit,
+            Self::OffsetFetch(_) => ApiKey::OffsetFetch,
             Self::FindCoordinator(_) => ApiKey::FindCoordinator,
+            Self::JoinGroup(_) => ApiKey::JoinGroup,
+            Self::Heartbeat(_) => ApiKey::Heartbeat,
+            Self::LeaveGroup(_) => ApiKey::LeaveGroup,
+            Self::SyncGroup(_) => ApiKey::SyncGroup,
+            Self::DescribeGroups(_) => ApiKey::DescribeGroups,
+            Self::ListGroups(_) => ApiKey::ListGroups,
             Self::ApiVersions(_) => ApiKey::ApiVersions,
             Self::CreateTopics(_) => ApiKey::CreateTopics,
             Self::DeleteTopics(_) => ApiKey::DeleteTopics,
             Self::InitProducerId(_) => ApiKey::InitProducerId,
             Self::OffsetForLeaderEpoch(_) => ApiKey::OffsetForLeaderEpoch,
+            Self::DeleteGroups(_) => ApiKey::DeleteGroups,
+            Self::OffsetDelete(_) => ApiKey::OffsetDelete,
         }
     }
 }
@@ -191,6 +233,12 @@ mod tests {
             size_of::<crate::api::fetch::FetchPartition>(),
             size_of::<crate::api::produce::PartitionProduceData>(),
             size_of::<crate::api::metadata::MetadataRequestTopic>(),
+            size_of::<crate::api::offset_commit::OffsetCommitRequestTopic>(),
+            size_of::<crate::api::offset_commit::OffsetCommitRequestPartition>(),
+            size_of::<crate::api::offset_fetch::OffsetFetchRequestGroup>(),
+            size_of::<crate::api::join_group::JoinGroupRequestProtocol>(),
+            size_of::<crate::api::leave_group::MemberIdentity>(),
+            size_of::<crate::api::sync_group::SyncGroupRequestAssignment>(),
         ];
 
         assert!(sizes.iter().all(|size| *size <= 112), "{sizes:?}");

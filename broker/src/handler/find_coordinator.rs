@@ -1,7 +1,7 @@
 //! FindCoordinator (10): who coordinates a group or a transactional id.
 //!
-//! Versions: 0-6. The answer is always this broker. The group APIs themselves are not advertised yet; librdkafka
-//! takes this API as the sign that LZ4 may be used. Share groups (key type 2) do not exist here.
+//! Versions: 0-6. The answer is always this broker, also while its groups are loading: that they say themselves.
+//! Share groups (key type 2) do not exist here.
 
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::find_coordinator::Coordinator;

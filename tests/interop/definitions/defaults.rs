@@ -42,8 +42,35 @@ pub(super) fn of(key: ApiKey) -> Defaults {
             MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
             MetadataResponseTopic, MetadataResponsePartition,
         ],
+        ApiKey::OffsetCommit => defaults![offset_commit:
+            OffsetCommitRequest, OffsetCommitRequestTopic, OffsetCommitRequestPartition, OffsetCommitResponse,
+            OffsetCommitResponseTopic, OffsetCommitResponsePartition,
+        ],
+        ApiKey::OffsetFetch => defaults![offset_fetch:
+            OffsetFetchRequest, OffsetFetchRequestTopic, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+            OffsetFetchResponse, OffsetFetchResponseTopic, OffsetFetchResponsePartition,
+            OffsetFetchResponseGroup, OffsetFetchResponseTopics, OffsetFetchResponsePartitions,
+        ],
         ApiKey::FindCoordinator => defaults![find_coordinator:
             FindCoordinatorRequest, FindCoordinatorResponse, Coordinator,
+        ],
+        ApiKey::JoinGroup => defaults![join_group:
+            JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse, JoinGroupResponseMember,
+        ],
+        ApiKey::Heartbeat => defaults![heartbeat:
+            HeartbeatRequest, HeartbeatResponse,
+        ],
+        ApiKey::LeaveGroup => defaults![leave_group:
+            LeaveGroupRequest, MemberIdentity, LeaveGroupResponse, MemberResponse,
+        ],
+        ApiKey::SyncGroup => defaults![sync_group:
+            SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse,
+        ],
+        ApiKey::DescribeGroups => defaults![describe_groups:
+            DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember,
+        ],
+        ApiKey::ListGroups => defaults![list_groups:
+            ListGroupsRequest, ListGroupsResponse, ListedGroup,
         ],
         ApiKey::ApiVersions => defaults![api_versions:
             ApiVersionsRequest, ApiVersionsResponse, ApiVersion, SupportedFeatureKey, FinalizedFeatureKey,
@@ -61,6 +88,13 @@ pub(super) fn of(key: ApiKey) -> Defaults {
         ApiKey::OffsetForLeaderEpoch => defaults![offset_for_leader_epoch:
             OffsetForLeaderEpochRequest, OffsetForLeaderTopic, OffsetForLeaderPartition,
             OffsetForLeaderEpochResponse, OffsetForLeaderTopicResult, EpochEndOffset,
+        ],
+        ApiKey::DeleteGroups => defaults![delete_groups:
+            DeleteGroupsRequest, DeleteGroupsResponse, DeletableGroupResult,
+        ],
+        ApiKey::OffsetDelete => defaults![offset_delete:
+            OffsetDeleteRequest, OffsetDeleteRequestTopic, OffsetDeleteRequestPartition, OffsetDeleteResponse,
+            OffsetDeleteResponseTopic, OffsetDeleteResponsePartition,
         ],
     }
 }
@@ -89,6 +123,8 @@ fn without_option(printed: &str) -> String {
     match value.strip_prefix("Some(").and_then(|rest| rest.strip_suffix(')')) {
         Some(inner) => inner.trim_end_matches(',').to_owned(),
         None if matches!(value, "None" | "Null") => NULL.to_owned(),
+        // No bytes are written like no elements.
+        None if value == "b\"\"" => "[]".to_owned(),
         None => value.to_owned(),
     }
 }

@@ -25,7 +25,7 @@ const AGAINST: &str = "HIGHWATER_MATRIX_AGAINST";
 const LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 10_000 };
 
 /// The broker of one row.
-pub(super) enum Target {
+pub(crate) enum Target {
     /// Ours.
     Ours(Broker),
     /// Another one, and what makes names unused on it.
@@ -34,7 +34,7 @@ pub(super) enum Target {
 
 impl Target {
     /// Starts ours with its data in `directory`, unless another one is named.
-    pub(super) fn start(directory: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(directory: &Path) -> anyhow::Result<Self> {
         let Ok(other) = std::env::var(AGAINST) else {
             return Ok(Self::Ours(Broker::start(Options::new(&directory.join("data")))?));
         };
@@ -44,7 +44,7 @@ impl Target {
     }
 
     /// Whether the row says something about our broker.
-    pub(super) const fn is_ours(&self) -> bool {
+    pub(crate) const fn is_ours(&self) -> bool {
         matches!(self, Self::Ours(_))
     }
 
@@ -57,12 +57,12 @@ impl Target {
     }
 
     /// `HOST:PORT` for clients.
-    pub(super) fn bootstrap(&self) -> String {
+    pub(crate) fn bootstrap(&self) -> String {
         self.address().to_string()
     }
 
     /// A name for a topic or a group that nobody used before.
-    pub(super) fn name(&self, what: &str) -> String {
+    pub(crate) fn name(&self, what: &str) -> String {
         match self {
             Self::Ours(_) => what.to_owned(),
             Self::Other(_, suffix) => format!("{what}{suffix}"),
@@ -70,7 +70,7 @@ impl Target {
     }
 
     /// Creates a topic for records of up to 4 MiB.
-    pub(super) fn create_topic(&self, name: &str, partitions: usize) -> anyhow::Result<()> {
+    pub(crate) fn create_topic(&self, name: &str, partitions: usize) -> anyhow::Result<()> {
         create_topic_with(self.address(), name, partitions, &[("max.message.bytes", "4194304")])
     }
 

@@ -30,6 +30,7 @@ const RECORD: &str = "highwater-record";
 const WIRE: &str = "highwater-wire";
 const PROTOCOL: &str = "highwater-protocol";
 const STORAGE: &str = "highwater-storage";
+const GROUP: &str = "highwater-group";
 const BROKER: &str = "highwater-broker";
 const CLIENT: &str = "highwater-client";
 const TESTS: &str = "highwater-tests";
@@ -58,7 +59,8 @@ const LAYERS: &[Layer] = &[
             "tracing",
         ]),
     },
-    Layer { name: BROKER, ours: &[RECORD, WIRE, PROTOCOL, STORAGE], others: Others::Open },
+    Layer { name: GROUP, ours: &[RECORD, WIRE], others: Others::Closed(&["bytes", "thiserror"]) },
+    Layer { name: BROKER, ours: &[RECORD, WIRE, PROTOCOL, STORAGE, GROUP], others: Others::Open },
     Layer { name: CLIENT, ours: &[RECORD, WIRE, PROTOCOL], others: Others::Open },
     Layer { name: "highwater", ours: &[RECORD, PROTOCOL, STORAGE, BROKER, CLIENT], others: Others::Open },
     Layer { name: TESTS, ours: &[RECORD, WIRE, PROTOCOL, STORAGE, BROKER, CLIENT], others: Others::Open },
@@ -196,6 +198,11 @@ mod tests {
             &["highwater-storage must not depend on highwater-protocol: it is not below it."],
         );
         check_with(
+            GROUP,
+            &[STORAGE],
+            &["highwater-group must not depend on highwater-storage: it is not below it."],
+        );
+        check_with(
             CLIENT,
             &[STORAGE, BROKER],
             &[
@@ -212,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_bottom_crates_have_closed_lists() {
-        for name in [RECORD, WIRE, PROTOCOL, STORAGE] {
+        for name in [RECORD, WIRE, PROTOCOL, STORAGE, GROUP] {
             let sentence =
                 format!("{name} must not depend on serde_json: its list of outside crates is closed.");
             check_with(name, &["serde_json"], &[&sentence]);

@@ -1,0 +1,68 @@
+//! LeaveGroup: members leave, alone or removed by an administrator.
+
+use highwater_wire::Str;
+
+use crate::coordinator::check_group_name;
+use crate::group::Group;
+use crate::turn::{Cause, Turn};
+use crate::{Answered, Coordinator, Effects, GroupError, LeaveRequest, Leaving, Left, Now, Reason};
+
+impl Coordinator {
+    /// Members leave. The answer has one entry per member, in their order.
+    pub fn leave(&mut self, request: LeaveRequest, now: Now) -> Answered<Result<Vec<Left>, GroupError>> {
+        if let Err(error) = check_group_name(&request.group) {
+            return Answered { answer: Err(error), effects: Effects::default() };
+        }
+        let mut answer = Err(GroupError::UnknownMemberId);
+        let effects = self.with_group(&request.group, now, |turn, group| {
+            answer = Ok(turn.leave(group, &request.members));
+        });
+        Answered { answer, effects: effects.unwrap_or_default() }
+    }
+}
+
+impl Turn<'_> {
+    fn leave(&mut self, group: &mut Group, leaving: &[Leaving]) -> Vec<Left> {
+        let mut cause = None;
+        let mut all_left = Vec::with_capacity(leaving.len());
+        for member in leaving {
+            let outcome = self.leave_one(group, member, &mut cause);
+            all_left.push(Left {
+                member_id: member.member_id.clone(),
+                instance_id: member.instance_id.clone(),
+                outcome,
+            });
+        }
+        match cause {
+            Some(cause) => self.rebalance_or_complete(group, cause),
+            // Somebody less may be on the way.
+            None => self.complete_join_if_all_joined(group),
+        }
+        all_left
+    }
+
+    fn leave_one(
+        &mut self,
+        group: &mut Group,
+        leaving: &Leaving,
+        cause: &mut Option<Cause>,
+    ) -> Result<(), GroupError> {
+        if !leaving.member_id.is_empty() && self.remove_pending(group, &leaving.member_id) {
+            return Ok(());
+        }
+        let id = member_id(group, leaving)?;
+        self.remove(group, &id);
+        cause.get_or_insert_with(|| Cause::by(Reason::MemberLeft, &id, leaving.reason.as_ref()));
+        Ok(())
+    }
+}
+
+/// The member that is meant. An administrator names it by its instance id alone.
+fn member_id(group: &Group, leaving: &Leaving) -> Result<Str, GroupError> {
+    if leaving.member_id.is_empty() {
+        let named = leaving.instance_id.as_ref().and_then(|instance_id| group.statics.get(instance_id));
+        return named.cloned().ok_or(GroupError::UnknownMemberId);
+    }
+    group.check_member(&leaving.member_id, leaving.instance_id.as_ref())?;
+    Ok(leaving.member_id.clone())
+}

@@ -1,0 +1,189 @@
+//! Loading: the whole log of a partition is replayed into a new machine, a chunk at a time.
+//!
+//! At a start all partitions are loaded, a few at once, after their logs have recovered; a partition whose append was
+//! lost is loaded again when its log has been mended. Until compaction exists this reads everything that was ever
+//! committed. A log that cannot be read or understood keeps its groups out of service: an empty answer would make
+//! them start over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use highwater_group::{Coordinator, ReplayError};
+use highwater_record::{
+    Batch, BatchError, BatchHeader, CodecError, DecodeLimits, HeaderError, Offset, RecordError,
+};
+use highwater_storage::{FirstBatch, ReadError};
+use thiserror::Error;
+
+use super::{settings, shard, topic_name};
+use crate::broker::Broker;
+use crate::metrics;
+use crate::partition::{NotLeader, Partition};
+use crate::waiters::Lost;
+
+/// How much of a log is in memory at once; a larger batch is read whole.
+const CHUNK_BYTES: u32 = 1 << 20;
+/// How far a compressed batch is decompressed. We write none; Kafka may have.
+const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 1000 };
+/// How many partitions are loaded at once.
+const THREADS_MAX: usize = 4;
+/// The pause before a partition that lost an append is looked at again, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Why a log is not replayed.
+#[derive(Debug, Error)]
+enum LoadError {
+    #[error("the partition is not in service")]
+    NotInService(NotLeader),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("cannot read the log: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("no batch at offset {at}: {source}")]
+    Header { at: Offset, source: HeaderError },
+    #[error("the batch at offset {at} is damaged: {source}")]
+    Batch { at: Offset, source: BatchError },
+    #[error("the batch at offset {at} cannot be decompressed: {source}")]
+    Codec { at: Offset, source: CodecError },
+    #[error("the batch at offset {at} has a malformed record: {source}")]
+    Record { at: Offset, source: RecordError },
+    #[error("the record at offset {at} is malformed: {source}")]
+    Replay { at: Offset, source: ReplayError },
+    #[error("the log ends at offset {at}, {end} was expected")]
+    Short { at: Offset, end: Offset },
+}
+
+/// Loads every partition. Blocks on the disk; called once, when the logs have recovered.
+pub(crate) fn load_all(broker: &Arc<Broker>) {
+    let began = Instant::now();
+    let partitions = broker.topics.by_name(&topic_name()).map(|topic| topic.partitions.clone());
+    let partitions = partitions.unwrap_or_default();
+    let next = AtomicUsize::new(0);
+    let runtime = tokio::runtime::Handle::current();
+    let work = || {
+        let _runtime = runtime.enter();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= broker.groups.shards.len() {
+                return;
+            }
+            load(broker, index, partitions.get(index));
+        }
+    };
+    // Empty logs are no work: most brokers start without a thread more.
+    let busy = partitions.iter().filter(|partition| !is_empty(partition)).count();
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(THREADS_MAX).min(busy) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    metrics::observe_groups_load(began.elapsed());
+}
+
+fn is_empty(partition: &Partition) -> bool {
+    partition.view().is_ok_and(|view| view.end().offset == view.log_start())
+}
+
+/// Loads one partition; without a topic there is nothing to load.
+fn load(broker: &Arc<Broker>, index: usize, partition: Option<&Arc<Partition>>) {
+    let mut machine = Coordinator::new(settings());
+    let replayed = partition.map_or(Ok(()), |partition| replay(partition, &mut machine));
+    match replayed {
+        Ok(()) => shard::activate(broker, index, machine),
+        Err(error) => {
+            tracing::error!(
+                partition = index, %error,
+                "cannot load the groups of a partition of {}; they stay out of service", super::TOPIC
+            );
+            broker.groups.shard(index).fail();
+        }
+    }
+}
+
+/// Loads a partition again that lost an append, when it is clear how its log ends.
+pub(super) async fn reload(broker: Arc<Broker>, index: usize) {
+    let mut pause = RETRY.0;
+    let partition = loop {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY.1);
+        if broker.stopping().is_stopped() {
+            return;
+        }
+        let topic = broker.topics.by_name(&topic_name());
+        let Some(partition) = topic.and_then(|topic| topic.partitions.get(index).cloned()) else {
+            break None;
+        };
+        match settled(&partition).await {
+            Ok(()) => break Some(partition),
+            Err(lost) => tracing::warn!(partition = index, ?lost, "the log is not mended yet"),
+        }
+    };
+    let loading = Arc::clone(&broker);
+    let loaded = tokio::task::spawn_blocking(move || load(&loading, index, partition.as_ref()));
+    if loaded.await.is_err() {
+        tracing::error!(partition = index, "loading groups panicked; they stay out of service");
+        broker.groups.shard(index).fail();
+    }
+    // A topic may have been deleted meanwhile.
+    crate::recovery::finish_deletions(&broker).await;
+}
+
+/// Waits until everything that is appended is below the high watermark. Nobody appends meanwhile.
+async fn settled(partition: &Arc<Partition>) -> Result<(), Lost> {
+    let Ok(view) = partition.view() else { return Err(Lost::Closed) };
+    let end = view.end().offset;
+    let ack = partition.acks.wait(end, || partition.high_watermark() >= end);
+    ack.await.unwrap_or(Err(Lost::Closed))
+}
+
+/// Replays a whole log.
+fn replay(partition: &Partition, machine: &mut Coordinator) -> Result<(), LoadError> {
+    let view = partition.view().map_err(LoadError::NotInService)?;
+    let (mut at, end) = (view.log_start(), view.end().offset);
+    while at < end {
+        let chunk = view.read(at, CHUNK_BYTES, end, FirstBatch::Whole)?;
+        if chunk.ranges.is_empty() {
+            return Err(LoadError::Short { at, end });
+        }
+        for range in &chunk.ranges {
+            let mut bytes = Vec::with_capacity(range.len() as usize);
+            range.copy_to(&mut bytes)?;
+            replay_batches(bytes.into(), at, machine)?;
+        }
+        at = chunk.next_offset;
+    }
+    Ok(())
+}
+
+/// Replays consecutive batches; `at` is for what errors say.
+fn replay_batches(mut bytes: Bytes, mut at: Offset, machine: &mut Coordinator) -> Result<(), LoadError> {
+    while !bytes.is_empty() {
+        let header = BatchHeader::parse(&bytes).map_err(|source| LoadError::Header { at, source })?;
+        at = header.base_offset;
+        let size = bytes.len().min(header.size_bytes as usize);
+        let batch = Batch::new(bytes.split_to(size)).map_err(|source| LoadError::Batch { at, source })?;
+        // Markers of transactions say nothing about groups.
+        if !header.attributes.is_control() {
+            replay_batch(&batch, machine)?;
+        }
+    }
+    Ok(())
+}
+
+fn replay_batch(batch: &Batch, machine: &mut Coordinator) -> Result<(), LoadError> {
+    let at = batch.header().base_offset;
+    let records = batch.decompress(DECODE_LIMITS).map_err(|source| LoadError::Codec { at, source })?;
+    for record in records.records() {
+        let record = record.map_err(|source| LoadError::Record { at, source })?;
+        // A record without a key says nothing.
+        let Some(key) = record.key else { continue };
+        let value = record.value.map(Bytes::copy_from_slice);
+        let replayed = machine.replay(Bytes::copy_from_slice(key), value);
+        replayed.map_err(|source| LoadError::Replay { at: record.offset, source })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,311 @@
+//! One partition's coordinator: the machine behind its lock, the queue towards the log, and those who wait.
+//!
+//! An event changes the machine at once. Its records and answers go as one entry into the queue; one task at a time
+//! takes all entries, appends them, waits until they are durable and lets the answers go. So the disk is on nobody's
+//! way to the machine, and one append and one sync carry whatever came meanwhile. An answer that rests on nothing
+//! that is under way leaves at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use highwater_group::{Answered, Call, Coordinator, Counts, Effects, Now, Record, Reply};
+use highwater_record::TimestampMs;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{DURABLE_DEADLINE, Unavailable, append, load};
+use crate::broker::Broker;
+use crate::metrics;
+
+/// Nothing is due.
+const NEVER_MS: u64 = u64::MAX;
+
+/// The coordinator of one partition.
+pub(super) struct Shard {
+    inner: Mutex<Inner>,
+    /// When the machine wants to look at its timers, on the monotonic clock.
+    due_ms: AtomicU64,
+    /// How many groups the machine has.
+    groups: AtomicUsize,
+    /// The next call's number. Never starts over, so that a call of a machine that was lost is not taken for one of
+    /// the next machine.
+    next_call: AtomicU64,
+}
+
+struct Inner {
+    state: State,
+    queue: Vec<Entry>,
+    /// Whether a task appends what is in the queue.
+    driven: bool,
+}
+
+enum State {
+    Loading,
+    Active(Box<Active>),
+    Failed,
+}
+
+struct Active {
+    machine: Coordinator,
+    /// Those who wait for a reply that the machine owes.
+    parked: HashMap<Call, oneshot::Sender<Reply>>,
+    /// What the metrics were told last.
+    told: Counts,
+}
+
+/// What one event did: records to append, and answers that wait for them.
+pub(super) struct Entry {
+    pub(super) at: TimestampMs,
+    pub(super) records: Vec<Record>,
+    releases: Vec<Release>,
+}
+
+enum Release {
+    Durable(oneshot::Sender<()>),
+    Reply(oneshot::Sender<Reply>, Reply),
+}
+
+impl Release {
+    fn send(self) {
+        // Whoever is gone need not be told.
+        match self {
+            Self::Durable(sender) => drop(sender.send(())),
+            Self::Reply(sender, reply) => drop(sender.send(reply)),
+        }
+    }
+}
+
+impl Shard {
+    /// A coordinator that is not loaded yet.
+    pub(super) fn loading() -> Self {
+        Self {
+            inner: Mutex::new(Inner { state: State::Loading, queue: Vec::new(), driven: false }),
+            due_ms: AtomicU64::new(NEVER_MS),
+            groups: AtomicUsize::new(0),
+            next_call: AtomicU64::new(0),
+        }
+    }
+
+    /// How many groups it has.
+    pub(super) fn groups(&self) -> usize {
+        self.groups.load(Ordering::Relaxed)
+    }
+
+    /// When its timers want to be looked at; `None` if nothing is due.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        Some(self.due_ms.load(Ordering::Acquire)).filter(|due| *due != NEVER_MS)
+    }
+
+    /// The machine's numbers, if it is in service. Looks at every group.
+    pub(super) fn observe(&self) -> Option<Counts> {
+        match &mut self.inner.lock().state {
+            State::Active(active) => Some(active.observe()),
+            State::Loading | State::Failed => None,
+        }
+    }
+
+    /// Says that the partition cannot be loaded.
+    pub(super) fn fail(&self) {
+        self.inner.lock().state = State::Failed;
+    }
+
+    /// Everything that is queued, for the task that appends; `None` ends that task.
+    fn take_round(&self) -> Option<Vec<Entry>> {
+        let mut inner = self.inner.lock();
+        inner.driven = !inner.queue.is_empty();
+        inner.driven.then(|| std::mem::take(&mut inner.queue))
+    }
+
+    /// Throws the machine away with everyone who waits for it. Until it is loaded again nothing is answered.
+    fn lose(&self) {
+        let mut inner = self.inner.lock();
+        let mut lost = std::mem::replace(&mut inner.state, State::Loading);
+        if let State::Active(active) = &mut lost {
+            active.observe();
+        }
+        let queued = std::mem::take(&mut inner.queue);
+        inner.driven = false;
+        self.due_ms.store(NEVER_MS, Ordering::Release);
+        self.groups.store(0, Ordering::Relaxed);
+        drop(inner);
+        // Dropping the senders tells the receivers.
+        drop((lost, queued));
+    }
+
+    /// The call's reply is not wanted any more.
+    fn abandon(&self, broker: &Arc<Broker>, index: usize, call: Call) {
+        let mut inner = self.inner.lock();
+        let State::Active(active) = &mut inner.state else { return };
+        // Gone from the map means that the reply is on its way: the machine has nothing to forget.
+        if active.parked.remove(&call).is_none() {
+            return;
+        }
+        let now = broker.groups.now();
+        let effects = active.machine.abandon(call, now);
+        self.settle(broker, index, &mut inner, effects, None, now);
+    }
+
+    /// Queues what an event did, or lets its answers go if they rest on nothing that is under way.
+    fn settle(
+        &self,
+        broker: &Arc<Broker>,
+        index: usize,
+        inner: &mut Inner,
+        effects: Effects,
+        waiting: Option<oneshot::Sender<()>>,
+        now: Now,
+    ) {
+        let State::Active(active) = &mut inner.state else { return };
+        let mut releases: Vec<Release> = waiting.map(Release::Durable).into_iter().collect();
+        for (call, reply) in effects.replies {
+            if let Some(sender) = active.parked.remove(&call) {
+                releases.push(Release::Reply(sender, reply));
+            }
+        }
+        self.take_note(broker, &active.machine);
+        if effects.records.is_empty() && !inner.driven {
+            releases.into_iter().for_each(Release::send);
+            return;
+        }
+        if effects.records.is_empty() && releases.is_empty() {
+            return;
+        }
+        inner.queue.push(Entry { at: now.wall, records: effects.records, releases });
+        if !inner.driven {
+            inner.driven = true;
+            tokio::spawn(drive(Arc::clone(broker), index));
+        }
+    }
+
+    /// After an event: how many groups there are, and when something is due.
+    fn take_note(&self, broker: &Broker, machine: &Coordinator) {
+        self.groups.store(machine.group_count(), Ordering::Relaxed);
+        let due = machine.next_deadline().unwrap_or(NEVER_MS);
+        self.due_ms.store(due, Ordering::Release);
+        if due < broker.groups.looks_at_ms.load(Ordering::Acquire) {
+            broker.groups.sooner.notify_one();
+        }
+    }
+}
+
+impl Active {
+    /// Tells the metrics what has happened since they were told last.
+    fn observe(&mut self) -> Counts {
+        let counts = self.machine.counts();
+        metrics::count_groups(&self.told, &counts);
+        self.told = counts;
+        counts
+    }
+}
+
+/// Brings a loaded machine into service.
+pub(super) fn activate(broker: &Arc<Broker>, index: usize, mut machine: Coordinator) {
+    let shard = broker.groups.shard(index);
+    let mut inner = shard.inner.lock();
+    let now = broker.groups.now();
+    let effects = machine.loaded(now);
+    let told = machine.counts();
+    inner.state = State::Active(Box::new(Active { machine, parked: HashMap::new(), told }));
+    shard.settle(broker, index, &mut inner, effects, None, now);
+}
+
+/// Runs an event whose answer waits for nobody.
+pub(super) fn tell<T>(
+    broker: &Arc<Broker>,
+    index: usize,
+    event: impl FnOnce(&mut Coordinator, Now) -> (T, Effects),
+) -> Result<T, Unavailable> {
+    run(broker, index, None, |active, now| event(&mut active.machine, now))
+}
+
+/// Runs an event and waits until its answer may be given.
+pub(super) async fn ask<T>(
+    broker: &Arc<Broker>,
+    index: usize,
+    event: impl FnOnce(&mut Coordinator, Now) -> Answered<T>,
+) -> Result<T, Unavailable> {
+    let (sender, durable) = oneshot::channel();
+    let answer = run(broker, index, Some(sender), |active, now| {
+        let Answered { answer, effects } = event(&mut active.machine, now);
+        (answer, effects)
+    })?;
+    match tokio::time::timeout(DURABLE_DEADLINE, durable).await {
+        Ok(Ok(())) => Ok(answer),
+        Ok(Err(_)) => Err(Unavailable::Lost),
+        Err(_) => Err(Unavailable::TimedOut),
+    }
+}
+
+fn run<T>(
+    broker: &Arc<Broker>,
+    index: usize,
+    waiting: Option<oneshot::Sender<()>>,
+    event: impl FnOnce(&mut Active, Now) -> (T, Effects),
+) -> Result<T, Unavailable> {
+    let shard = broker.groups.shard(index);
+    let mut inner = shard.inner.lock();
+    let active = match &mut inner.state {
+        State::Active(active) => active,
+        State::Loading => return Err(Unavailable::Loading),
+        State::Failed => return Err(Unavailable::Lost),
+    };
+    // Read under the lock, so that time does not run backwards for the machine.
+    let now = broker.groups.now();
+    let (answer, effects) = event(active, now);
+    shard.settle(broker, index, &mut inner, effects, waiting, now);
+    Ok(answer)
+}
+
+/// A reply that is awaited. Dropped before it came, it tells the machine.
+struct Parked<'a> {
+    broker: &'a Arc<Broker>,
+    index: usize,
+    call: Call,
+    reply: oneshot::Receiver<Reply>,
+}
+
+impl Drop for Parked<'_> {
+    fn drop(&mut self) {
+        self.broker.groups.shard(self.index).abandon(self.broker, self.index, self.call);
+    }
+}
+
+/// Runs an event whose reply comes later, and waits for it.
+pub(super) async fn park(
+    broker: &Arc<Broker>,
+    index: usize,
+    event: impl FnOnce(&mut Coordinator, Call, Now) -> Effects,
+) -> Result<Reply, Unavailable> {
+    let (sender, reply) = oneshot::channel();
+    let call = Call(broker.groups.shard(index).next_call.fetch_add(1, Ordering::Relaxed));
+    run(broker, index, None, |active, now| {
+        active.parked.insert(call, sender);
+        ((), event(&mut active.machine, call, now))
+    })?;
+    let mut parked = Parked { broker, index, call, reply };
+    let mut stopping = broker.stopping();
+    tokio::select! {
+        reply = &mut parked.reply => reply.map_err(|_| Unavailable::Lost),
+        () = stopping.stopped() => Err(Unavailable::Stopping),
+    }
+}
+
+/// Appends rounds of entries until the queue is empty.
+async fn drive(broker: Arc<Broker>, index: usize) {
+    let shard = broker.groups.shard(index);
+    while let Some(round) = shard.take_round() {
+        match append::durably(&broker, index, round).await {
+            Ok(round) => round.into_iter().flat_map(|entry| entry.releases).for_each(Release::send),
+            Err(error) => {
+                tracing::error!(
+                    partition = index, %error,
+                    "the state of groups could not be stored; its partition is loaded again"
+                );
+                shard.lose();
+                tokio::spawn(load::reload(Arc::clone(&broker), index));
+                return;
+            }
+        }
+    }
+}

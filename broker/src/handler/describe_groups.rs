@@ -1,0 +1,67 @@
+//! DescribeGroups (15): tells the state and the members of groups.
+//!
+//! Versions: 0-6. A group that is not there is `Dead`, from version 6 on with GROUP_ID_NOT_FOUND (KIP-1043).
+//! Authorized operations are not reported; there is no authorization.
+
+use highwater_group::{Description, GroupState};
+use highwater_protocol::ErrorCode;
+use highwater_protocol::api::describe_groups::{DescribedGroup, DescribedGroupMember};
+use highwater_protocol::api::{DescribeGroupsRequest, DescribeGroupsResponse};
+use highwater_protocol::wire::Str;
+
+use crate::context::Context;
+use crate::groups;
+
+/// From here on a group that is not there is an error.
+const NOT_FOUND_VERSION_MIN: i16 = 6;
+
+pub(crate) async fn handle(context: &Context<'_>, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+    let mut described = Vec::with_capacity(request.groups.len());
+    for group in request.groups {
+        let found = groups::look(context.broker, &group, |machine| machine.describe(&group)).await;
+        described.push(match found {
+            Ok(Some(description)) => describe(group, description),
+            Ok(None) => dead(context.version, group),
+            Err(unavailable) => DescribedGroup {
+                error_code: unavailable.code().code(),
+                group_id: group,
+                ..DescribedGroup::default()
+            },
+        });
+    }
+    DescribeGroupsResponse { groups: described, ..DescribeGroupsResponse::default() }
+}
+
+fn describe(group_id: Str, description: Description) -> DescribedGroup {
+    let members = description.members.into_iter().map(|member| DescribedGroupMember {
+        member_id: member.member_id,
+        group_instance_id: member.instance_id,
+        client_id: member.client_id,
+        client_host: member.client_host,
+        member_metadata: member.metadata,
+        member_assignment: member.assignment,
+    });
+    DescribedGroup {
+        group_id,
+        group_state: Str::from_static(description.state.name()),
+        protocol_type: description.protocol_type,
+        protocol_data: description.protocol,
+        members: members.collect(),
+        ..DescribedGroup::default()
+    }
+}
+
+fn dead(version: i16, group_id: Str) -> DescribedGroup {
+    let group_state = Str::from_static(GroupState::Dead.name());
+    if version < NOT_FOUND_VERSION_MIN {
+        return DescribedGroup { group_id, group_state, ..DescribedGroup::default() };
+    }
+    let message = format!("Group {} not found.", group_id.as_str());
+    DescribedGroup {
+        error_code: ErrorCode::GroupIdNotFound.code(),
+        error_message: Some(Str::from(message)),
+        group_id,
+        group_state,
+        ..DescribedGroup::default()
+    }
+}

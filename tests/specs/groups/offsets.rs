@@ -1,0 +1,120 @@
+//! Committed offsets: who may commit, what is refused, and what survives.
+
+use anyhow::ensure;
+use highwater_protocol::api::offset_delete::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
+use highwater_protocol::api::{DeleteGroupsRequest, OffsetDeleteRequest};
+
+use super::member::{Member, code, delete_topic};
+use super::{TOPIC, served};
+use crate::harness::metrics::metric;
+use crate::harness::wire::create_topic;
+
+#[test]
+fn a_client_outside_of_any_group_commits_to_one_without_members() -> anyhow::Result<()> {
+    let (_directory, broker) = served()?;
+    let mut simple = Member::connect(broker.address(), "group")?;
+    assert_eq!(simple.commit(TOPIC, 0, 3)?, "NONE");
+    assert_eq!(simple.committed(TOPIC, 0)?.0, 3);
+
+    Member::connect(broker.address(), "group")?.settle_alone()?;
+
+    assert_eq!(simple.commit(TOPIC, 0, 4)?, "UNKNOWN_MEMBER_ID");
+    assert_eq!(simple.committed(TOPIC, 0)?.0, 3);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_committed_is_refused_partition_by_partition() -> anyhow::Result<()> {
+    let (_directory, broker) = served()?;
+    let mut simple = Member::connect(broker.address(), "group")?;
+
+    assert_eq!(simple.commit("no-such-topic", 0, 1)?, "UNKNOWN_TOPIC_OR_PARTITION");
+    assert_eq!(simple.commit(TOPIC, 3, 1)?, "UNKNOWN_TOPIC_OR_PARTITION");
+    let note = "x".repeat(4_097);
+    assert_eq!(simple.commit_with(9, TOPIC, 0, 1, Some(&note))?, "OFFSET_METADATA_TOO_LARGE");
+    assert_eq!(simple.commit_with(9, TOPIC, 0, 1, Some(&note[1..]))?, "NONE");
+    simple.generation = 5;
+    assert_eq!(simple.commit(TOPIC, 0, 2)?, "UNKNOWN_MEMBER_ID");
+
+    assert_eq!(simple.committed(TOPIC, 0)?.0, 1);
+    assert_eq!(simple.all_committed()?.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn commits_survive_a_kill_and_a_restart() -> anyhow::Result<()> {
+    let (_directory, mut broker) = served()?;
+    for offset in 0..100 {
+        let mut simple = Member::connect(broker.address(), &format!("group-{}", offset % 10))?;
+        ensure!(simple.commit(TOPIC, (offset % 3) as i32, offset)? == "NONE");
+    }
+
+    broker.kill()?;
+    broker.restart()?;
+    let check = |broker: &crate::harness::broker::Broker| -> anyhow::Result<()> {
+        for group in 0..10 {
+            let mut simple = Member::connect(broker.address(), &format!("group-{group}"))?;
+            for partition in 0..3 {
+                let last = (0..100).rev().find(|offset| offset % 10 == group && offset % 3 == partition);
+                assert_eq!(simple.committed(TOPIC, partition as i32)?.0, last.expect("each has one"));
+            }
+        }
+        Ok(())
+    };
+    check(&broker)?;
+    broker.terminate()?;
+    broker.restart()?;
+
+    check(&broker)
+}
+
+#[test]
+fn a_topic_made_again_has_none_of_the_old_commits() -> anyhow::Result<()> {
+    let (_directory, mut broker) = served()?;
+    create_topic(broker.address(), "kept", 1)?;
+    for group in ["one", "two", "three"] {
+        let mut simple = Member::connect(broker.address(), group)?;
+        ensure!(simple.commit(TOPIC, 0, 7)? == "NONE" && simple.commit("kept", 0, 8)? == "NONE");
+    }
+    assert_eq!(metric(broker.address(), "highwater_group_offsets")?, 6);
+
+    delete_topic(broker.address(), TOPIC)?;
+
+    assert_eq!(metric(broker.address(), "highwater_group_offsets")?, 3);
+    let mut simple = Member::connect(broker.address(), "one")?;
+    assert_eq!(simple.committed(TOPIC, 0)?.0, -1);
+    create_topic(broker.address(), TOPIC, 3)?;
+    assert_eq!(simple.committed(TOPIC, 0)?.0, -1);
+    broker.kill()?;
+    broker.restart()?;
+    let mut simple = Member::connect(broker.address(), "one")?;
+    assert_eq!((simple.committed(TOPIC, 0)?.0, simple.committed("kept", 0)?.0), (-1, 8));
+    assert_eq!(simple.all_committed()?.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn deleted_offsets_and_deleted_groups_stay_deleted() -> anyhow::Result<()> {
+    let (_directory, mut broker) = served()?;
+    let mut simple = Member::connect(broker.address(), "group")?;
+    ensure!(simple.commit(TOPIC, 0, 7)? == "NONE" && simple.commit(TOPIC, 1, 8)? == "NONE");
+    let mut other = Member::connect(broker.address(), "other")?;
+    ensure!(other.commit(TOPIC, 0, 9)? == "NONE");
+
+    let partitions = [0, 9].map(|partition_index| OffsetDeleteRequestPartition { partition_index }).to_vec();
+    let topics = vec![OffsetDeleteRequestTopic { name: TOPIC.into(), partitions }];
+    let response = simple.connection.call(0, &OffsetDeleteRequest { group_id: "group".into(), topics })?;
+    let codes: Vec<_> = response.topics[0].partitions.iter().map(|one| code(one.error_code)).collect();
+    assert_eq!(codes, ["NONE", "UNKNOWN_TOPIC_OR_PARTITION"]);
+    let groups_names = vec!["other".into(), "no-such-group".into()];
+    let response = simple.connection.call(2, &DeleteGroupsRequest { groups_names })?;
+    let codes: Vec<_> = response.results.iter().map(|one| code(one.error_code)).collect();
+    assert_eq!(codes, ["NONE", "GROUP_ID_NOT_FOUND"]);
+
+    broker.kill()?;
+    broker.restart()?;
+    let mut simple = Member::connect(broker.address(), "group")?;
+    assert_eq!((simple.committed(TOPIC, 0)?.0, simple.committed(TOPIC, 1)?.0), (-1, 8));
+    assert!(Member::connect(broker.address(), "other")?.all_committed()?.is_empty());
+    Ok(())
+}
