@@ -121,10 +121,12 @@ impl Resource {
         }
     }
 
-    /// The name of the topic whose settings can be changed, or why nothing can be changed.
-    pub(crate) fn changeable(self) -> Result<TopicName, Refusal> {
+    /// The topic whose settings are to be changed. Where nothing can be set there is nothing to do if nothing is; else
+    /// it is refused.
+    pub(crate) fn to_change(self, sets_something: bool) -> Result<Option<TopicName>, Refusal> {
         let why = match self {
-            Self::Topic(name) => return Ok(name),
+            Self::Topic(name) => return Ok(Some(name)),
+            _ if !sets_something => return Ok(None),
             Self::Broker | Self::EveryBroker => {
                 "settings of the broker are given by the flags of `highwater serve` and change with a restart; topics \
                  have settings of their own that change at once"
