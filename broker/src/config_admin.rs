@@ -66,9 +66,14 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
 }
 
-/// Refuses with a code and a sentence.
+/// Most bytes of a sentence: what it quotes may be as long as a string can be, and then could not be sent.
+const SENTENCE_BYTES_MAX: usize = 1000;
+
+/// Refuses with a code and a sentence, which is cut if it is too long.
 pub(crate) fn refuse(code: ErrorCode, message: impl ToString) -> Refusal {
-    Refusal { code, message: message.to_string() }
+    let mut message = message.to_string();
+    message.truncate(message.floor_char_boundary(SENTENCE_BYTES_MAX));
+    Refusal { code, message }
 }
 
 /// A setting as it is described.

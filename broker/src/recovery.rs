@@ -30,7 +30,7 @@ pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
         let unreadable = |cause: String| MetadataError::Value { key: name.to_string(), cause };
         let id = record.id.parse().map_err(|error| unreadable(format!("{error}")))?;
         let config = TopicConfig::parse(&record.configs, broker.config()).map_err(unreadable)?;
-        let topic = topic_admin::assemble(broker, name, id, record, &config);
+        let topic = topic_admin::assemble(broker, name, id, record, config);
         broker.recovery.total.fetch_add(topic.partitions.len(), Ordering::Relaxed);
         broker.topics.insert(Arc::new(topic));
     }

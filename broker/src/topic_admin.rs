@@ -123,7 +123,7 @@ pub(crate) async fn create(broker: &Arc<Broker>, new: NewTopic) -> Result<Arc<To
         let (partitions, config) = check(&broker, &new)?;
         let id = new_topic_id();
         let record = TopicRecord { id: id.to_string(), partitions, configs: new.configs };
-        let topic = Arc::new(assemble(&broker, new.name, id, record, &config));
+        let topic = Arc::new(assemble(&broker, new.name, id, record, config));
         for partition in &topic.partitions {
             let log = open_log(&broker, &topic, partition, None, clock::now())?;
             partition.open(log, broker.epoch);
@@ -145,9 +145,9 @@ pub(crate) fn assemble(
     name: TopicName,
     id: TopicId,
     record: TopicRecord,
-    config: &TopicConfig,
+    config: TopicConfig,
 ) -> Topic {
-    let settings = Arc::new(Settings::new(config, broker.config().durability, id));
+    let settings = Arc::new(Settings::new(&config, broker.config().durability, id));
     let partition = |partition| {
         let id = TopicPartition { topic: name.clone(), partition };
         Arc::new(Partition::recovering(id, Arc::clone(&settings)))

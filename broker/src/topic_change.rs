@@ -155,7 +155,7 @@ pub(crate) async fn add_partitions(
         let config =
             TopicConfig::parse(&topic.record.configs, broker.config()).map_err(ChangeError::Config)?;
         let record = TopicRecord { partitions: wanted, ..topic.record.clone() };
-        let mut grown = topic_admin::assemble(broker, topic.name.clone(), topic.id, record, &config);
+        let mut grown = topic_admin::assemble(broker, topic.name.clone(), topic.id, record, config);
         let existing = topic.partitions.len();
         for partition in &grown.partitions[existing..] {
             let log = topic_admin::open_log(broker, &grown, partition, None, clock::now())?;
