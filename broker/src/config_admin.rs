@@ -128,7 +128,7 @@ impl Resource {
 
     /// The topic whose settings are to be changed. Where nothing can be set there is nothing to do if nothing is; else
     /// it is refused.
-    pub(crate) fn to_change(self, sets_something: bool) -> Result<Option<TopicName>, Refusal> {
+    pub(crate) fn topic_to_change(self, sets_something: bool) -> Result<Option<TopicName>, Refusal> {
         let why = match self {
             Self::Topic(name) => return Ok(Some(name)),
             _ if !sets_something => return Ok(None),

@@ -47,7 +47,7 @@ async fn alter(context: &Context<'_>, asked: AlterConfigsResource, mode: Mode) -
     let edits: Vec<_> = asked.configs.into_iter().map(edit).collect::<Result<_, _>>()?;
     let sets_something = edits.iter().any(|(_, edit)| *edit != Edit::Delete);
     let resource = Resource::parse(asked.resource_type, &asked.resource_name)?;
-    let Some(topic) = resource.to_change(sets_something)? else { return Ok(()) };
+    let Some(topic) = resource.topic_to_change(sets_something)? else { return Ok(()) };
     let altered = topic_change::alter_configs(context.broker, topic, ConfigChange::Edit(edits), mode).await;
     altered.map_err(|error| refuse(error.code(), error))
 }

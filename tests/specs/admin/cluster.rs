@@ -143,8 +143,11 @@ fn page(
     Ok(served.connection.call(0, &request)?)
 }
 
-/// The partitions of a page by topic and number, and where the next page begins.
-fn contents(page: &DescribeTopicPartitionsResponse) -> (Vec<(String, i32)>, Option<(String, i32)>) {
+/// A topic and the number of a partition.
+type Place = (String, i32);
+
+/// The partitions of a page, and where the next page begins.
+fn contents(page: &DescribeTopicPartitionsResponse) -> (Vec<Place>, Option<Place>) {
     let partitions = page.topics.iter().flat_map(|topic| {
         assert_eq!(topic.error_code, 0, "{topic:?}");
         let name = topic.name.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -169,7 +172,7 @@ fn pages_of_partitions_join_without_a_gap() -> anyhow::Result<()> {
     for limit in 1..=7 {
         let (mut found, mut cursor) = (Vec::new(), None);
         loop {
-            let at = cursor.as_ref().map(|(name, partition): &(String, i32)| (name.as_str(), *partition));
+            let at = cursor.as_ref().map(|(name, partition): &Place| (name.as_str(), *partition));
             let (partitions, next) = contents(&page(&mut served, &[], limit, at)?);
             assert!(partitions.len() <= usize::try_from(limit)?);
             found.extend(partitions);
