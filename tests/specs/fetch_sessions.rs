@@ -389,15 +389,18 @@ fn a_deleted_topic_is_unknown_to_its_sessions_and_wakes_them() -> anyhow::Result
 
     served.delete()?;
 
-    let gone = |code| [(0, code, 0, -1), (1, code, 0, -1)];
+    let gone = [(0, "UNKNOWN_TOPIC_OR_PARTITION", 0, -1), (1, "UNKNOWN_TOPIC_OR_PARTITION", 0, -1)];
+    // The first partition that goes wakes the fetch; the others may be told of by the next one.
     let (_, answer) = named.receive::<FetchResponse>(BY_NAME)?;
-    assert_eq!(said(&answer), gone("UNKNOWN_TOPIC_OR_PARTITION"));
+    assert!(gone.starts_with(&said(&answer)) && !said(&answer).is_empty(), "{answer:?}");
     let (_, answer) = identified.receive::<FetchResponse>(BY_ID)?;
-    assert_eq!(said(&answer), gone("UNKNOWN_TOPIC_OR_PARTITION"));
+    assert!(gone.starts_with(&said(&answer)) && !said(&answer).is_empty(), "{answer:?}");
+    assert_eq!(said(&served.poll(Poll::of((by_name, 2)))?), gone);
+    assert_eq!(said(&served.poll(Poll::of((by_id, 2)).version(BY_ID))?), gone);
     let answer = served.poll(Poll::of((of_nothing, 1)).version(BY_ID))?;
     assert_eq!(said(&answer), [(0, "UNKNOWN_TOPIC_ID", 0, -1)]);
     // The client forgets them, as clients do, and hears no more of them.
-    assert_eq!(error(&served.poll(Poll::of((by_name, 2)).without([0, 1]))?), ("NONE", 0, 0));
+    assert_eq!(error(&served.poll(Poll::of((by_name, 3)).without([0, 1]))?), ("NONE", 0, 0));
     Ok(())
 }
 
