@@ -69,11 +69,16 @@ pub(crate) struct Refusal {
 /// Most bytes of a sentence: what it quotes may be as long as a string can be, and then could not be sent.
 const SENTENCE_BYTES_MAX: usize = 1000;
 
-/// Refuses with a code and a sentence, which is cut if it is too long.
-pub(crate) fn refuse(code: ErrorCode, message: impl ToString) -> Refusal {
+/// A sentence for the client, cut if it is too long.
+pub(crate) fn sentence(message: impl ToString) -> String {
     let mut message = message.to_string();
     message.truncate(message.floor_char_boundary(SENTENCE_BYTES_MAX));
-    Refusal { code, message }
+    message
+}
+
+/// Refuses with a code and a sentence.
+pub(crate) fn refuse(code: ErrorCode, message: impl ToString) -> Refusal {
+    Refusal { code, message: sentence(message) }
 }
 
 /// A setting as it is described.
@@ -248,6 +253,13 @@ mod tests {
             );
         }
         assert_eq!(Resource::parse(2, "a/b").unwrap_err().code, ErrorCode::InvalidTopicException);
+    }
+
+    #[test]
+    fn a_sentence_is_cut_between_characters() {
+        assert_eq!(sentence("語".repeat(333)).len(), 999);
+        assert_eq!(sentence("語".repeat(334)).len(), 999);
+        assert_eq!(sentence("short"), "short");
     }
 
     #[test]

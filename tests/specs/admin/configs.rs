@@ -302,6 +302,13 @@ fn names_and_values_of_any_length_are_refused_with_a_sentence() -> anyhow::Resul
     assert_eq!(served.alter(&[(SET, &long, None)])?.0, ErrorCode::InvalidRequest);
     assert_eq!(named(served.describe(TOPIC, &long)?.error_code), ErrorCode::InvalidTopicException);
     assert_eq!(named(served.describe(BROKER, &long)?.error_code), ErrorCode::InvalidRequest);
+    for (name, setting, value) in
+        [(long.as_str(), "segment.ms", "1"), ("u", &long, "1"), ("u", "segment.ms", &long)]
+    {
+        let refused = served.connection.create_topic(name, 1, &[(setting, value)]);
+        let refused = format!("{:#}", refused.expect_err("the topic cannot be created"));
+        assert!(refused.contains("was refused"), "the connection was closed: {}", &refused[..100]);
+    }
     Ok(())
 }
 
