@@ -127,9 +127,10 @@ fn load(broker: &Arc<Broker>, index: usize, partition: Option<&Arc<Partition>>) 
     }
 }
 
-/// Loads a partition again that lost an append, when it is clear how its log ends.
-pub(super) async fn reload(broker: Arc<Broker>, index: usize) {
-    let mut pause = RETRY.0;
+/// Loads a partition again that lost an append, when it is clear how its log ends. One that loses one append after
+/// another (a full disk) is loaded less and less often.
+pub(super) async fn reload(broker: Arc<Broker>, index: usize, lost_before: u32) {
+    let mut pause = (RETRY.0 * 2_u32.saturating_pow(lost_before.min(10))).min(RETRY.1);
     let partition = loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY.1);

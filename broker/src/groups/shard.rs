@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use highwater_group::{Answered, Call, Coordinator, Counts, Effects, Now, Record, Reply};
 use highwater_record::TimestampMs;
@@ -32,6 +32,8 @@ pub(super) struct Shard {
     /// The next call's number. Never starts over, so that a call of a machine that was lost is not taken for one of
     /// the next machine.
     next_call: AtomicU64,
+    /// How often in a row the machine was lost.
+    losses: AtomicU32,
 }
 
 struct Inner {
@@ -92,6 +94,7 @@ impl Shard {
             due_ms: AtomicU64::new(NEVER_MS),
             groups: AtomicUsize::new(0),
             next_call: AtomicU64::new(0),
+            losses: AtomicU32::new(0),
         }
     }
 
@@ -140,8 +143,9 @@ impl Shard {
         inner.driven.then(|| std::mem::take(&mut inner.queue))
     }
 
-    /// Throws the machine away with everyone who waits for it. Until it is loaded again nothing is answered.
-    fn lose(&self) {
+    /// Throws the machine away with everyone who waits for it. Until it is loaded again nothing is answered. Returns
+    /// how often in a row this has happened before.
+    fn lose(&self) -> u32 {
         let mut inner = self.inner.lock();
         let mut lost = std::mem::replace(&mut inner.state, State::Loading);
         if let State::Active(active) = &mut lost {
@@ -154,6 +158,7 @@ impl Shard {
         drop(inner);
         // Dropping the senders tells the receivers.
         drop((lost, queued));
+        self.losses.fetch_add(1, Ordering::Relaxed)
     }
 
     /// After an event: how many groups there are, and when something is due.
@@ -326,14 +331,17 @@ async fn drive(broker: Arc<Broker>, index: usize) {
     let shard = broker.groups.shard(index);
     while let Some(round) = shard.take_round() {
         match append::durably(&broker, index, round).await {
-            Ok(round) => round.into_iter().flat_map(|entry| entry.releases).for_each(Release::send),
+            Ok(round) => {
+                shard.losses.store(0, Ordering::Relaxed);
+                round.into_iter().flat_map(|entry| entry.releases).for_each(Release::send);
+            }
             Err(error) => {
                 tracing::error!(
                     partition = index, %error,
                     "the state of groups could not be stored; its partition is loaded again"
                 );
-                shard.lose();
-                tokio::spawn(load::reload(Arc::clone(&broker), index));
+                let lost_before = shard.lose();
+                tokio::spawn(load::reload(Arc::clone(&broker), index, lost_before));
                 return;
             }
         }
