@@ -8,6 +8,7 @@ mod bombs;
 mod campaign;
 pub(crate) mod client;
 mod connections;
+mod crowds;
 mod failed_sync;
 mod full_disk;
 mod gate;

@@ -32,6 +32,7 @@ use tokio::sync::Notify;
 
 use crate::broker::Broker;
 use crate::clock;
+use crate::log_limit::note;
 use shard::{Pending, Place, Shard};
 
 pub(crate) use load::load_all;
@@ -86,7 +87,9 @@ pub(crate) fn code_of(error: &GroupError) -> ErrorCode {
         GroupError::MemberMetadataTooLarge { .. } => ErrorCode::InvalidRequest,
         GroupError::GroupTooLarge { .. } => ErrorCode::UnknownServerError,
         GroupError::TooManyGroups => {
-            tracing::warn!("refused a group: this broker has the {GROUPS_MAX} that it may have");
+            note(|dropped| {
+                tracing::warn!(dropped, "refused a group: this broker has the {GROUPS_MAX} that it may have");
+            });
             ErrorCode::CoordinatorNotAvailable
         }
         GroupError::NonEmptyGroup => ErrorCode::NonEmptyGroup,
