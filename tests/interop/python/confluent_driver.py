@@ -216,6 +216,7 @@ def idempotent(bootstrap, topic, count):
         "bootstrap.servers": bootstrap,
         "enable.idempotence": True,
         "delivery.timeout.ms": driver.RETRY_MS,
+        "queue.buffering.max.messages": driver.QUEUED_MAX,
     })
     for i in range(int(count)):
         sender.send(topic, lambda _, i=i: driver.emit(acked=i), partition=0, value=b"%d" % i)

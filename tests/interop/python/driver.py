@@ -20,6 +20,9 @@ Record = collections.namedtuple("Record", "partition key value headers timestamp
 LARGE = 4 << 20
 # Milliseconds for which an idempotent producer goes on trying: a broker that was killed is back long before.
 RETRY_MS = 170_000
+# Most values of an idempotent producer that librdkafka holds, whose default takes in all at once: it shall still have
+# some to send when the broker dies.
+QUEUED_MAX = 1000
 # Seconds in which what a broker said it did is visible to whoever asks.
 SETTLED = 30
 

@@ -210,7 +210,11 @@ def output(stream, said):
 
 
 def idempotent(bootstrap, topic, count):
-    settings = {"enable_idempotence": "true", "message_timeout_ms": driver.RETRY_MS}
+    settings = {
+        "enable_idempotence": "true",
+        "message_timeout_ms": driver.RETRY_MS,
+        "queue_buffering_max_messages": driver.QUEUED_MAX,
+    }
     command = [*kcat(bootstrap, "-P", "-E", "-vv", "-t", topic, "-p", "0", **settings)]
     with tempfile.TemporaryFile() as values:
         values.writelines(b"%d\n" % i for i in range(int(count)))
