@@ -49,6 +49,11 @@ impl Connection {
         Ok(Self { stream, correlation_id: 0 })
     }
 
+    /// The socket, for somebody who wants to close it while another waits on it.
+    pub(crate) fn socket(&self) -> io::Result<TcpStream> {
+        self.stream.try_clone()
+    }
+
     /// Sends a request and waits for its answer.
     pub(crate) fn call<R: ApiRequest>(&mut self, version: i16, request: &R) -> io::Result<R::Response> {
         let sent = self.send(version, request)?;

@@ -22,6 +22,7 @@ pub(crate) enum Order {
 struct State {
     incarnation: u32,
     acked: u64,
+    room: u64,
     order: Order,
     failed: bool,
     dark: bool,
@@ -36,7 +37,14 @@ pub(crate) struct Gate {
 impl Gate {
     /// A broker is up, nothing is acknowledged.
     pub(crate) fn new() -> Self {
-        let state = State { incarnation: 0, acked: 0, order: Order::Produce, failed: false, dark: false };
+        let state = State {
+            incarnation: 0,
+            acked: 0,
+            room: u64::MAX,
+            order: Order::Produce,
+            failed: false,
+            dark: false,
+        };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -68,6 +76,22 @@ impl Gate {
     /// A session reports that it cannot go on.
     pub(crate) fn fail(&self) {
         self.change(|state| state.failed = true);
+    }
+
+    /// Lets sessions produce until this many records are acknowledged, and hold still then. Unbounded until it is said.
+    pub(crate) fn allow(&self, records: u64) {
+        self.change(|state| state.room = records);
+    }
+
+    /// Whether sessions should produce something new.
+    pub(crate) fn wants_more(&self) -> bool {
+        let state = self.state();
+        state.order == Order::Produce && state.acked < state.room
+    }
+
+    /// Waits while everything that is allowed is acknowledged; returns at once if the order is not to produce.
+    pub(crate) fn wait_for_room(&self) {
+        self.wait(STUCK, |state| state.order != Order::Produce || state.acked < state.room);
     }
 
     /// The campaign has started the broker again.

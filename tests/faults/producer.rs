@@ -157,9 +157,14 @@ impl Session {
         while self.gate.order() != Order::Abandon {
             if self.in_flight.is_empty() {
                 self.take_back();
+                self.gate.wait_for_room();
             }
             self.fill_window(&mut connection)?;
             if self.in_flight.is_empty() {
+                if self.gate.order() == Order::Produce {
+                    // Another session took the room.
+                    continue;
+                }
                 break;
             }
             let (correlation_id, response) = connection.receive::<ProduceResponse>(PRODUCE_VERSION)?;
@@ -182,7 +187,7 @@ impl Session {
         while self.failed.is_empty() && self.in_flight.len() < window {
             let batches = match self.again.pop_front() {
                 Some(batch) => vec![batch],
-                None if self.gate.order() == Order::Produce => self.next_batches(),
+                None if self.gate.wants_more() => self.next_batches(),
                 None => break,
             };
             let request = produce_request(
