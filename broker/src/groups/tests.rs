@@ -110,7 +110,14 @@ async fn nothing_is_answered_from_a_group_that_is_not_loaded() {
 
     let broker = open(&directory).await;
     let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 9092));
-    let context = |version| Context { broker: &broker, local: here, peer: here, version, client_id: None };
+    let context = |version| Context {
+        broker: &broker,
+        local: here,
+        peer: here,
+        version,
+        client_id: None,
+        request_bytes: 100,
+    };
     let loading = ErrorCode::CoordinatorLoadInProgress.code();
     let asked = offset_fetch::OffsetFetchRequestGroup { group_id: GROUP.into(), ..Default::default() };
     let fetch = OffsetFetchRequest { groups: vec![asked], ..Default::default() };
