@@ -154,7 +154,7 @@ fn a_group_that_is_not_there_is_a_sentence_with_the_near_names() -> anyhow::Resu
     session.fails("highwater group describe order-job", 4, &[sentence])?;
     session.fails("highwater group rm order-job --yes", 4, &[sentence])?;
     session.fails("highwater group seek new-job --to end --yes", 4, &["committed nothing", "--topic"])?;
-    session.fails("highwater group seek new-job --to-group order-job --yes", 4, &["nothing to set"])?;
+    session.fails("highwater group seek new-job --to-group order-job --yes", 4, &[sentence])?;
 
     assert_eq!(session.rows("highwater group ls --output json")?.len(), 1);
     Ok(())
