@@ -14,7 +14,7 @@ mod failed_sync;
 mod full_disk;
 mod gate;
 mod greed;
-mod group_calls;
+pub(crate) mod group_calls;
 mod group_campaign;
 mod group_history;
 mod group_journal;

@@ -10,7 +10,7 @@ use highwater_client::{Client, CommittedOffset, GroupInfo};
 use highwater_record::{Offset, PartitionId, TopicName, TopicPartition};
 use serde_json::json;
 
-use super::{explain, lag, refuse_if_in_use};
+use super::{explain, find, lag, refuse_if_in_use};
 use crate::bootstrap::{Bootstrap, BootstrapArgs};
 use crate::confirm::confirm;
 use crate::failure::Failure;
@@ -99,7 +99,10 @@ async fn target(
     let selection = parse_selection(&args.topics)?;
     let mut after = match (&args.to, &args.to_group, &args.to_file) {
         (Some(to), _, _) => return by_spec(client, bootstrap, to, &selection, before).await,
-        (_, Some(other), _) => committed(client, bootstrap, other).await?,
+        (_, Some(other), _) => {
+            find(client, bootstrap, other).await?;
+            committed(client, bootstrap, other).await?
+        }
         (_, _, Some(file)) => {
             let text = fs::read_to_string(file)
                 .map_err(|error| Failure::failed(format!("cannot read {}: {error}", file.display())))?;
