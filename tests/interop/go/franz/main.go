@@ -217,8 +217,8 @@ func idempotent(arguments contract.Arguments) error {
 			contract.Print(map[string]int64{"acked": i})
 		})
 	}
-	if err := cl.Flush(ctx); err != nil {
-		return context.Cause(ctx)
+	if err := cl.Flush(ctx); ctx.Err() == nil {
+		return err
 	}
 	return context.Cause(ctx)
 }
