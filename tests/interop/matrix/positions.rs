@@ -1,7 +1,6 @@
 //! A client reads from an offset, from a time, and as the only member of a group.
 
 use anyhow::{Context, ensure};
-use highwater_record::Codec;
 use serde_json::Value;
 
 use super::records::{self, Line, ORDINARY};
@@ -13,14 +12,13 @@ use crate::harness::drivers::Answer;
 const FIRST: usize = 100;
 const SECOND: usize = 20;
 
-/// Reads the topic of the round trip without a codec from an offset in its middle.
-pub(super) fn by_offset(subject: &Subject<'_>) -> anyhow::Result<Cell> {
-    let topic = subject.target.name(&Codec::None.to_string());
-    let stored = subject.target.stored(&topic, PARTITIONS)?;
+/// Reads a topic of ordinary records from an offset in its middle.
+pub(super) fn by_offset(subject: &Subject<'_>, topic: &str) -> anyhow::Result<Cell> {
+    let stored = subject.target.stored(topic, PARTITIONS)?;
     let start = i64::try_from(ORDINARY * 3 / 4)?;
     let expected: Vec<_> = stored.into_iter().filter(|line| line.offset >= Some(start)).collect();
 
-    read_from(subject, &topic, &format!("offset:{start}"), &expected)
+    read_from(subject, topic, &format!("offset:{start}"), &expected)
 }
 
 /// Reads from the time of the first record that was sent after others.
