@@ -32,12 +32,32 @@ use highwater_protocol::{
 
 use crate::harness::broker::{Broker, Options};
 use crate::harness::clients::Client;
+use crate::harness::drivers::Driver;
 use crate::harness::recorder::{Exchange, Recorder};
 use crate::harness::skip::or_skip;
 use crate::harness::toolbox::tests_dir;
+use crate::harness::wire::create_topic;
 
 /// Longer frames are not kept.
 const KEPT_BYTES_MAX: usize = 2_048;
+
+/// APIs that none of the tours uses: Kafka's command line tools do (`kafka_tools`), and their tables are held against
+/// Kafka's definitions and against another codec.
+const OF_TOOLS_ALONE: [ApiKey; 13] = [
+    ApiKey::AlterConfigs,
+    ApiKey::DescribeLogDirs,
+    ApiKey::ElectLeaders,
+    ApiKey::AlterPartitionReassignments,
+    ApiKey::ListPartitionReassignments,
+    ApiKey::OffsetDelete,
+    ApiKey::DescribeClientQuotas,
+    ApiKey::AlterClientQuotas,
+    ApiKey::DescribeQuorum,
+    ApiKey::UpdateFeatures,
+    ApiKey::DescribeCluster,
+    ApiKey::ListConfigResources,
+    ApiKey::DescribeTopicPartitions,
+];
 
 /// Digits in a line of a golden file.
 const LINE_DIGITS: usize = 100;
@@ -55,7 +75,8 @@ fn golden_frames_are_encoded_to_the_bytes_that_they_were_decoded_from() -> anyho
             seen.insert(key);
         }
     }
-    assert!(ApiKey::ALL.iter().all(|key| seen.contains(key)), "only {seen:?} have golden frames");
+    let missing: Vec<_> = ApiKey::ALL.iter().filter(|key| !seen.contains(key)).collect();
+    assert!(missing.iter().all(|key| OF_TOOLS_ALONE.contains(key)), "{missing:?} have no golden frames");
     Ok(())
 }
 
@@ -86,6 +107,19 @@ fn tour(client: Client) -> anyhow::Result<()> {
     recorder.forward_to(broker.address());
 
     client.tour(&proxy, "tour")?;
+    let driver = match client {
+        Client::Kcat => Driver::Kcat,
+        Client::Confluent => Driver::Confluent,
+        Client::Java => Driver::Java,
+    };
+    if or_skip(driver.install())?.is_some() {
+        driver.run("admin", &proxy, &["topic=tour-admin"])?;
+        let line = dir.path().join("line");
+        fs::write(&line, "tour\n")?;
+        create_topic(broker.address(), "tour-group", 1)?;
+        client.produce(&proxy, "none", "tour-group", &[line])?;
+        driver.run("group", &proxy, &["topic=tour-group", "group=tour", "until=1"])?;
+    }
 
     let exchanges = recorder.take();
     let directory = tests_dir().join("golden/wire").join(client.name());
