@@ -66,9 +66,19 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
 }
 
+/// Most bytes of a sentence: what it quotes may be as long as a string can be, and then could not be sent.
+const SENTENCE_BYTES_MAX: usize = 1000;
+
+/// A sentence for the client, cut if it is too long.
+pub(crate) fn sentence(message: impl ToString) -> String {
+    let mut message = message.to_string();
+    message.truncate(message.floor_char_boundary(SENTENCE_BYTES_MAX));
+    message
+}
+
 /// Refuses with a code and a sentence.
 pub(crate) fn refuse(code: ErrorCode, message: impl ToString) -> Refusal {
-    Refusal { code, message: message.to_string() }
+    Refusal { code, message: sentence(message) }
 }
 
 /// A setting as it is described.
@@ -121,10 +131,12 @@ impl Resource {
         }
     }
 
-    /// The name of the topic whose settings can be changed, or why nothing can be changed.
-    pub(crate) fn changeable(self) -> Result<TopicName, Refusal> {
+    /// The topic whose settings are to be changed. Where nothing can be set there is nothing to do if nothing is; else
+    /// it is refused.
+    pub(crate) fn topic_to_change(self, sets_something: bool) -> Result<Option<TopicName>, Refusal> {
         let why = match self {
-            Self::Topic(name) => return Ok(name),
+            Self::Topic(name) => return Ok(Some(name)),
+            _ if !sets_something => return Ok(None),
             Self::Broker | Self::EveryBroker => {
                 "settings of the broker are given by the flags of `highwater serve` and change with a restart; topics \
                  have settings of their own that change at once"
@@ -241,6 +253,13 @@ mod tests {
             );
         }
         assert_eq!(Resource::parse(2, "a/b").unwrap_err().code, ErrorCode::InvalidTopicException);
+    }
+
+    #[test]
+    fn a_sentence_is_cut_between_characters() {
+        assert_eq!(sentence("語".repeat(333)).len(), 999);
+        assert_eq!(sentence("語".repeat(334)).len(), 999);
+        assert_eq!(sentence("short"), "short");
     }
 
     #[test]

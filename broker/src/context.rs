@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::config::Endpoint;
-use crate::quotas::{Allowance, Direction};
+use crate::quotas::{Allowance, Direction, Quotas};
 
 /// Who asks, and in which version.
 pub(crate) struct Context<'a> {
@@ -30,18 +30,25 @@ impl Context<'_> {
         self.broker.config().advertise.clone().unwrap_or_else(reached)
     }
 
+    /// The quotas, if there are any: without them not even the clock is looked at.
+    fn quotas(&self) -> Option<&Quotas> {
+        Some(&self.broker.quotas).filter(|quotas| quotas.is_active())
+    }
+
     fn client_id(&self) -> &str {
         self.client_id.as_ref().map_or("", Str::as_str)
     }
 
     /// Takes bytes from this client's quota; how long it has to wait if that was more than it had.
     pub(crate) fn charge(&self, direction: Direction, bytes: u64) -> Option<Duration> {
-        self.broker.quotas.charge(self.client_id(), direction, bytes, Instant::now())
+        self.quotas()?.charge(self.client_id(), direction, bytes, Instant::now())
     }
 
     /// What this client may fetch now, of `bytes_max` at most.
     pub(crate) fn fetch_allowance(&self, bytes_max: u32) -> Allowance {
-        self.broker.quotas.allowance(self.client_id(), bytes_max, Instant::now())
+        let unlimited = Allowance::Bytes(bytes_max);
+        self.quotas()
+            .map_or(unlimited, |quotas| quotas.allowance(self.client_id(), bytes_max, Instant::now()))
     }
 }
 

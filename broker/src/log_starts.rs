@@ -125,15 +125,16 @@ fn find(broker: &Broker, wanted: &Move) -> Result<(TopicId, Arc<Partition>, Offs
 
 /// Moves the start of a log that is not beyond `start`, and removes what lies below.
 fn begin_at(partition: &Partition, start: Offset) -> Moved {
-    let moved = partition.with_log(|log| (log.delete_before(start), log.view().log_start()));
-    let (removal, log_start) = moved.ok_or(MoveError::NotLeader)?;
-    match removal.map(|removal| removal.run()) {
-        Ok(Ok(removed)) => {
-            tracing::info!(partition = %partition.id(), %log_start, removed, "deleted records");
-            Ok(log_start)
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(partition = %partition.id(), %error, "segments below the log's start stay for now");
+    match partition.delete_before(start).ok_or(MoveError::NotLeader)? {
+        Ok((removal, log_start)) => {
+            match removal.run() {
+                Ok(removed) => {
+                    tracing::info!(partition = %partition.id(), %log_start, removed, "deleted records");
+                }
+                Err(error) => {
+                    tracing::warn!(partition = %partition.id(), %error, "segments below the log's start stay for now");
+                }
+            }
             Ok(log_start)
         }
         Err(error) => {

@@ -3,8 +3,8 @@
 //! The high watermark is the durable end under `fsync` and the appended end otherwise (design D4). Reads go through
 //! the log's view and never take the owner's lock. Knows no protocol and no connection.
 //!
-//! Invariants: (1) the high watermark never passes the durable end while the durability is `fsync`, and then never
-//! moves back; (2) an acknowledgement is released only by the watermark, and is queued before the lock under which
+//! Invariants: (1) the high watermark is never moved past the durable end while the durability is `fsync`, and never
+//! back but where the log is cut; (2) an acknowledgement is released only by the watermark, and is queued before the lock under which
 //! its batch was appended is given back. Locks are taken in the order log, acknowledgements, watermark.
 
 use std::io;
@@ -15,7 +15,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use highwater_record::{Batch, LeaderEpoch, Offset, TimestampMs, TopicId, TopicPartition};
 use highwater_storage::{
-    AppendError, Appended, Log, LogCheckpoint, LogConfig, LogPoint, LogView, SyncJob, SyncOutcome,
+    AppendError, Appended, CutError, Log, LogCheckpoint, LogConfig, LogPoint, LogView, RemovalJob, SyncJob,
+    SyncOutcome,
 };
 use parking_lot::{Mutex, MutexGuard};
 
@@ -415,6 +416,14 @@ impl Partition {
             Slot::Open(log) => Some(change(log)),
             Slot::Recovering | Slot::Closed => None,
         }
+    }
+
+    /// Moves the log's start forward, as far as the log reaches; who waits for the partition hears of it. `None` if it
+    /// is not in service. The job removes the files below; the start is where the log begins now.
+    pub(crate) fn delete_before(&self, start: Offset) -> Option<Result<(RemovalJob, Offset), CutError>> {
+        let moved = self.with_log(|log| log.delete_before(start).map(|job| (job, log.view().log_start())));
+        self.fetches.disturb();
+        moved
     }
 
     /// Takes the partition out of service; waits for a running append. The log is handed back for closing.

@@ -72,6 +72,11 @@ impl Quotas {
         self.active.store(active, Ordering::Relaxed);
     }
 
+    /// Whether there is any quota.
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
+    }
+
     /// Every entity that has a quota.
     pub(crate) fn all(&self) -> BTreeMap<Entity, Limits> {
         self.limits.read().clone()
@@ -110,9 +115,6 @@ impl Quotas {
 
     /// The quota that holds for this client, in bytes a second, and whom it shares it with.
     fn limit(&self, client_id: &str, direction: Direction) -> Option<(Scope, u64)> {
-        if !self.active.load(Ordering::Relaxed) {
-            return None;
-        }
         resolve(&self.limits.read(), ANONYMOUS, client_id, direction)
     }
 }
@@ -234,6 +236,7 @@ mod tests {
         let now = Instant::now();
         let quotas = Quotas::default();
         assert_eq!(quotas.charge("web", Direction::Produced, u64::MAX, now), None);
+        assert!(!quotas.is_active());
 
         let limits = BTreeMap::from([(entity(None, Some(Part::Default)), produced(10))]);
         quotas.replace(limits.clone());
@@ -241,7 +244,9 @@ mod tests {
         quotas.replace(limits);
 
         assert_eq!(quotas.charge("web", Direction::Produced, 10, now), None);
+        assert!(quotas.is_active());
         quotas.replace(BTreeMap::new());
         assert_eq!(quotas.charge("web", Direction::Produced, 1000, now), None);
+        assert!(!quotas.is_active());
     }
 }

@@ -41,9 +41,11 @@ enum Manner {
     SmallFrame,
     /// Claims a large frame and sends its bytes one by one.
     LargeFrame,
+    /// Sends the head of an HTTP request byte by byte.
+    Http,
 }
 
-const MANNERS: [Manner; 3] = [Manner::Silent, Manner::SmallFrame, Manner::LargeFrame];
+const MANNERS: [Manner; 4] = [Manner::Silent, Manner::SmallFrame, Manner::LargeFrame, Manner::Http];
 
 struct SlowClient {
     manner: Manner,
@@ -63,6 +65,7 @@ impl SlowClient {
             Manner::Silent => Vec::new(),
             Manner::SmallFrame => b"\x00\x00\x10\x00\x00\x03\x00\x09".to_vec(),
             Manner::LargeFrame => b"\x01\x00\x00\x00\x00\x03\x00\x09".to_vec(),
+            Manner::Http => b"GET /livez HTTP/1.1\r\nX: y".to_vec(),
         };
         Ok(Self { manner, stream, script, sent: 0, closed: false })
     }

@@ -94,7 +94,7 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
         }
         5 if bytes.len() >= 4 => {
             // Another API or version in front of the same body.
-            bytes[1] = random.below(24) as u8;
+            bytes[1] = random.below(80) as u8;
             bytes[3] = random.below(20) as u8;
         }
         _ => overwrite(random, bytes),

@@ -101,7 +101,10 @@ fn frames(topic_id: Uuid) -> Vec<Frame> {
         }
     }
     every_version(&mut frames, |version| fetch(version, topic_id));
-    every_version(&mut frames, list_offsets);
+    // Each partition may be asked for once.
+    for timestamp in -5..=1 {
+        every_version(&mut frames, |_| list_offsets(timestamp));
+    }
     for create in [false, true] {
         every_version(&mut frames, |version| metadata(version, topic_id, create));
     }
@@ -212,16 +215,10 @@ fn fetch(version: i16, topic_id: Uuid) -> FetchRequest {
     }
 }
 
-fn list_offsets(version: i16) -> ListOffsetsRequest {
-    let lowest = match version {
-        ..7 => -2,
-        7 => -3,
-        8 => -4,
-        9.. => -5,
-    };
-    let partitions = (lowest..=1)
-        .map(|timestamp| ListOffsetsPartition {
-            partition_index: 1,
+fn list_offsets(timestamp: i64) -> ListOffsetsRequest {
+    let partitions = (0..PARTITIONS)
+        .map(|partition_index| ListOffsetsPartition {
+            partition_index,
             timestamp,
             ..ListOffsetsPartition::default()
         })

@@ -142,12 +142,13 @@ fn fill_row(driver: Driver) -> anyhow::Result<()> {
     let mut subject = Subject { driver, target, directory: directory.path() };
     let mut row = Row::new(driver, &subject.target.bootstrap())?;
 
-    let abilities = round_trip::abilities(&subject)?;
+    let (abilities, uncompressed) = round_trip::uncompressed(&subject)?;
+    row.fill(Column::Codec(Codec::None), uncompressed);
     fill_kinds(&mut row, &abilities);
-    for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
-        row.fill(Column::Codec(codec), round_trip::round_trip(&subject, codec, &abilities.kinds));
+    for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        row.fill(Column::Codec(codec), round_trip::in_codec(&subject, codec, &abilities.kinds));
     }
-    row.fill(Column::Offset, positions::by_offset(&subject));
+    row.fill(Column::Offset, positions::by_offset(&subject, &abilities.topic));
     row.fill(Column::Time, positions::by_time(&subject));
     row.fill(Column::Group, positions::by_group(&subject));
     row.fill(Column::Takeover, takeover::takeover(&subject));

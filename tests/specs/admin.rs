@@ -1,7 +1,9 @@
 //! What administrators ask for: settings, partitions, where logs begin, and what the broker says of itself.
 
+mod cluster;
 mod configs;
 mod partitions;
+mod records;
 
 use std::collections::BTreeMap;
 

@@ -26,6 +26,8 @@ const TOPIC: &str = "records";
 const CRC_AT: usize = CRC_START - 4;
 /// Where the header of a batch has its count of records.
 const RECORD_COUNT_AT: usize = 57;
+/// Where the records of a batch begin.
+const RECORDS_AT: usize = 61;
 /// The largest batch that the topic takes, in bytes.
 const BATCH_BYTES_MAX: &str = "2000";
 
@@ -167,11 +169,34 @@ fn a_batch_whose_count_of_records_lies_is_refused() -> anyhow::Result<()> {
 #[test]
 fn a_record_whose_length_lies_is_refused() -> anyhow::Result<()> {
     let mut served = Served::start()?;
-    let batch = damaged(|batch| batch[61] = 0x7e);
+    let batch = damaged(|batch| batch[RECORDS_AT] = 0x7e);
 
     let sentence = served.refused(batch, ErrorCode::InvalidRecord)?;
 
     assert_says(&sentence, &["record 0 of 1"]);
+    Ok(())
+}
+
+#[test]
+fn what_is_wrong_inside_a_record_is_refused_though_the_checksum_holds() -> anyhow::Result<()> {
+    let mut served = Served::start()?;
+    let batch_bytes = plain_batch(99, 100).len();
+    // A record begins with its size in two bytes, its attributes, its timestamp and its offset; it ends with a count
+    // of headers.
+    let (offset_at, headers_at) = (RECORDS_AT + 4, batch_bytes - 1);
+    for (what, at, bytes, words) in [
+        ("-1 headers", headers_at, &[0x01][..], "cannot be negative"),
+        ("a header without a byte", headers_at, &[0x02], "claims 1 headers"),
+        ("the offset of the next record", offset_at, &[0x02], "record 0 of 1"),
+        ("an offset before the first", offset_at, &[0x01], "record 0 of 1"),
+        ("a size of more than 32 bits", RECORDS_AT, &[0xff; 10], "over-long varint"),
+    ] {
+        let batch = damaged(|batch| batch[at..at + bytes.len()].copy_from_slice(bytes));
+
+        let sentence = served.refused(batch, ErrorCode::InvalidRecord).with_context(|| what)?;
+
+        assert_says(&sentence, &[words]);
+    }
     Ok(())
 }
 

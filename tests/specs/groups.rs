@@ -53,7 +53,7 @@ fn a_member_joins_syncs_commits_and_leaves() -> anyhow::Result<()> {
         (1, &member.id, vec![member.id.clone()])
     );
     assert_eq!(joined.protocol_name.as_deref(), Some("range"));
-    member.ask_to_sync(SYNC, &[member.id.clone()])?;
+    member.ask_to_sync(SYNC, &ids(&joined))?;
     assert_eq!(member.synced(SYNC)?.assignment, member.id.as_bytes());
     assert_eq!(member.beat(HEARTBEAT)?, "NONE");
     assert_eq!(member.commit(TOPIC, 1, 42)?, "NONE");
@@ -77,10 +77,10 @@ fn the_lowest_versions_do_what_the_highest_do() -> anyhow::Result<()> {
     member.ask_to_join(0)?;
     let joined = member.joined(0)?;
     assert_eq!((code(joined.error_code), joined.generation_id), ("NONE", 1));
-    member.ask_to_sync(0, &[member.id.clone()])?;
+    member.ask_to_sync(0, &ids(&joined))?;
     assert_eq!(member.synced(0)?.assignment, member.id.as_bytes());
     assert_eq!(member.beat(0)?, "NONE");
-    assert_eq!(member.commit_with(2, TOPIC, 0, 7, None)?, "NONE");
+    assert_eq!(member.commit_with(2, (TOPIC, 0), 7, None)?, "NONE");
 
     for version in 1..8 {
         assert_eq!(member.committed_in(version, TOPIC, 0)?, 7, "version {version}");

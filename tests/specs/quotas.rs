@@ -76,6 +76,39 @@ fn wait_for(bytes: u64, rate: u64) -> Duration {
     Duration::from_millis((bytes * 1000).div_ceil(rate) - 1000)
 }
 
+/// The session id and epoch of a fetch that has no session.
+const SESSIONLESS: (i32, i32) = (0, -1);
+
+/// Fetches from an offset, or from where the session stands; the answer, and how many bytes of records it has.
+fn fetch(
+    client: &mut Client,
+    (session_id, session_epoch): (i32, i32),
+    from: Option<i64>,
+) -> anyhow::Result<(FetchResponse, usize)> {
+    let partition = |fetch_offset| FetchPartition {
+        fetch_offset,
+        partition_max_bytes: 50_000,
+        ..FetchPartition::default()
+    };
+    let topic = |offset| FetchTopic {
+        topic: Str::from(TOPIC),
+        partitions: vec![partition(offset)],
+        ..FetchTopic::default()
+    };
+    let request = FetchRequest {
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        session_id,
+        session_epoch,
+        topics: from.map(topic).into_iter().collect(),
+        ..FetchRequest::default()
+    };
+    let response = client.call(FETCH_VERSION, &request)?;
+    let data = response.responses.iter().flat_map(|topic| &topic.partitions);
+    let bytes = data.filter_map(|data| data.records.bytes()).map(|bytes| bytes.len()).sum();
+    Ok((response, bytes))
+}
+
 fn component(entity_type: &str, match_type: i8, name: Option<&str>) -> ComponentData {
     ComponentData { entity_type: entity_type.into(), match_type, match_: name.map(Str::from) }
 }
@@ -207,31 +240,46 @@ fn a_fetch_above_its_quota_gets_an_empty_answer_and_later_its_records() -> anyho
         produce(&mut producer)?;
     }
     let mut loud = served.client("loud")?;
-    let fetch = |client: &mut Client| -> anyhow::Result<(FetchResponse, usize)> {
-        let partition = FetchPartition { partition_max_bytes: 50_000, ..FetchPartition::default() };
-        let topic =
-            FetchTopic { topic: Str::from(TOPIC), partitions: vec![partition], ..FetchTopic::default() };
-        let request =
-            FetchRequest { min_bytes: 1, max_bytes: 1 << 20, topics: vec![topic], ..FetchRequest::default() };
-        let response = client.call(FETCH_VERSION, &request)?;
-        let data = response.responses.iter().flat_map(|topic| &topic.partitions);
-        let bytes = data.filter_map(|data| data.records.bytes()).map(|bytes| bytes.len()).sum();
-        Ok((response, bytes))
-    };
-
-    let (first, bytes) = fetch(&mut loud)?;
+    let (first, bytes) = fetch(&mut loud, SESSIONLESS, Some(0))?;
     ensure!(first.throttle_time_ms == 0 && bytes > VALUE_BYTES, "the first fetch got {bytes} bytes");
     let began = Instant::now();
-    let (second, bytes) = fetch(&mut loud)?;
+    let (second, bytes) = fetch(&mut loud, SESSIONLESS, Some(0))?;
     ensure!(bytes == 0 && second.responses.is_empty(), "a throttled fetch got {bytes} bytes: {second:?}");
     ensure!((second.error_code, second.session_id) == (0, 0), "a throttled fetch ended with {second:?}");
     let throttle = Duration::from_millis(second.throttle_time_ms.try_into()?);
-    let (third, bytes) = fetch(&mut loud)?;
+    let (third, bytes) = fetch(&mut loud, SESSIONLESS, Some(0))?;
     let held = began.elapsed();
 
     ensure!(!throttle.is_zero() && held >= throttle, "told to wait {throttle:?}, read after {held:?}");
     ensure!(third.throttle_time_ms == 0 && bytes > VALUE_BYTES, "after its wait a fetch got {bytes} bytes");
-    ensure!(fetch(&mut served.client("other")?)?.1 > VALUE_BYTES, "another client is held back");
+    ensure!(
+        fetch(&mut served.client("other")?, SESSIONLESS, Some(0))?.1 > VALUE_BYTES,
+        "another client is held back"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_throttled_fetch_session_goes_on() -> anyhow::Result<()> {
+    let served = Served::start()?;
+    served.set(LOUD, CONSUMED, 20_000)?;
+    let mut producer = served.client("other")?;
+    for _ in 0..3 {
+        produce(&mut producer)?;
+    }
+    let mut loud = served.client("loud")?;
+
+    let (opened, bytes) = fetch(&mut loud, (0, 0), Some(0))?;
+    let session = opened.session_id;
+    ensure!(session != 0 && bytes > VALUE_BYTES, "no session was opened, or it got {bytes} bytes");
+    // The wait is told in the session, which takes note of where the client stands now.
+    let (throttled, bytes) = fetch(&mut loud, (session, 1), Some(2))?;
+    ensure!(throttled.throttle_time_ms > 0 && bytes == 0, "a fetch above its quota got {bytes} bytes");
+    assert_eq!((throttled.error_code, throttled.session_id), (0, session));
+    let (after, bytes) = fetch(&mut loud, (session, 2), None)?;
+
+    assert_eq!((after.error_code, after.session_id, after.throttle_time_ms), (0, session, 0));
+    ensure!((VALUE_BYTES..2 * VALUE_BYTES).contains(&bytes), "from offset 2 on {bytes} bytes came");
     Ok(())
 }
 

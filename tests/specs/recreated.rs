@@ -25,6 +25,7 @@ fn a_tombstone_that_outlives_its_topic_spares_the_next_topic_of_that_name() -> a
     // Something that is not ours keeps the files from being removed, and so keeps the tombstone.
     std::fs::create_dir(broker.data().join("t-0/not ours"))?;
     highwater(&broker, &["topic", "rm", "t", "--yes"], "")?;
+    highwater(&broker, &["topic", "create", "t"], "")?;
     highwater(&broker, &["produce", "t"], "new\n")?;
 
     broker.kill()?;

@@ -166,8 +166,35 @@ async fn prepare_topic(
         .is_some_and(|topic| matches!(topic, Err(error) if error.is_unknown_topic()))
     {
         note(format_args!("topic {topic} does not exist; the broker is asked to create it"));
+        ask_for(client, bootstrap, topic).await?;
     }
     Ok(())
+}
+
+/// How long a broker may take to create a topic that it is asked for.
+const CREATION_MAX: Duration = Duration::from_secs(5);
+/// How often it is asked.
+const CREATION_ASKED_EVERY: Duration = Duration::from_millis(100);
+
+/// Asks for a topic until the broker has created it. One that does not is no reason to wait until records time out.
+async fn ask_for(client: &Client, bootstrap: &Bootstrap, topic: &TopicName) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let described = client.describe_or_create(std::slice::from_ref(topic)).await;
+        let described = described.map_err(|error| bootstrap.explain(&error))?;
+        match described.topics.get(topic) {
+            Some(Err(error)) if error.is_unknown_topic() && begun.elapsed() >= CREATION_MAX => {
+                return Err(Failure::not_found(format!(
+                    "the broker does not create topic {topic}: it may be told not to create topics that are asked for, \
+                     or the topic was deleted a short while ago; create it with: highwater topic create {topic}"
+                ))
+                .into());
+            }
+            Some(Err(error)) if error.is_unknown_topic() => tokio::time::sleep(CREATION_ASKED_EVERY).await,
+            // Whatever else is wrong is said when the records are sent.
+            _ => return Ok(()),
+        }
+    }
 }
 
 async fn send_all(

@@ -82,7 +82,7 @@ impl Turn<'_> {
             self.timers.clear(&mut alarm);
         }
         group.drop_offsets(|_, _| true, &mut self.effects.records);
-        if std::mem::take(&mut group.is_durable) {
+        if std::mem::take(&mut group.is_durable) | std::mem::take(&mut group.held_offsets) {
             self.effects.records.push(group_record(&group.name, None));
         }
         Ok(())

@@ -136,7 +136,9 @@ impl Coordinator {
     }
 
     fn schedule_retention(&mut self, now: Now) {
-        let at_ms = now.monotonic_ms.saturating_add(self.settings.retention_check_interval_ms);
+        // Never at once again, or `expire` would not come to an end.
+        let interval_ms = self.settings.retention_check_interval_ms.max(1);
+        let at_ms = now.monotonic_ms.saturating_add(interval_ms);
         self.timers.set(&mut self.retention, at_ms, || Event::Retention);
     }
 
@@ -223,4 +225,23 @@ pub(crate) fn check_group_name(name: &str) -> Result<(), GroupError> {
         return Err(GroupError::InvalidGroupId);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_record::TimestampMs;
+
+    use super::*;
+
+    #[test]
+    fn a_search_for_old_offsets_without_a_pause_comes_to_an_end() {
+        let mut coordinator =
+            Coordinator::new(Settings { retention_check_interval_ms: 0, ..Settings::default() });
+        let now = |monotonic_ms| Now { wall: TimestampMs(0), monotonic_ms };
+        let _ = coordinator.loaded(now(0));
+
+        let _ = coordinator.expire(now(5));
+
+        assert_eq!(coordinator.next_deadline(), Some(6));
+    }
 }

@@ -97,6 +97,9 @@ pub(crate) struct Group {
     /// `None` if that is not known.
     pub(crate) subscribed: Option<BTreeSet<Str>>,
     pub(crate) offsets: Offsets,
+    /// Whether offsets were ever committed: such a group stays without them until the next search for expired ones, or
+    /// until it is deleted (`GroupMetadataManager.maybeDeleteGroup`).
+    pub(crate) held_offsets: bool,
     /// Whether the log has a record of the group itself.
     pub(crate) is_durable: bool,
     pub(crate) history: VecDeque<Rebalance>,
@@ -123,6 +126,7 @@ impl Group {
             sync_alarm: Alarm::default(),
             subscribed: None,
             offsets: Offsets::new(),
+            held_offsets: false,
             is_durable: false,
             history: VecDeque::new(),
         }
@@ -132,7 +136,7 @@ impl Group {
     pub(crate) fn is_idle(&self) -> bool {
         self.members.is_empty()
             && self.pending_joins.is_empty()
-            && self.offsets.is_empty()
+            && !self.held_offsets
             && !self.is_durable
             && self.state == GroupState::Empty
     }

@@ -114,7 +114,7 @@ impl Coordinator {
             let is_over = group.state == GroupState::Empty
                 && group.pending_joins.is_empty()
                 && group.offsets.is_empty();
-            if is_over && group.is_durable {
+            if is_over && (group.is_durable || group.held_offsets) {
                 turn.effects.records.push(group_record(name, None));
             }
             !is_over
@@ -249,6 +249,7 @@ impl Group {
     }
 
     pub(crate) fn set_offset(&mut self, topic: &Str, partition: PartitionId, committed: Committed) {
+        self.held_offsets = true;
         match self.offsets.get_mut(topic) {
             Some(partitions) => drop(partitions.insert(partition, committed)),
             None => drop(self.offsets.insert(topic.detach(), BTreeMap::from([(partition, committed)]))),

@@ -54,9 +54,6 @@ impl Coordinator {
             None => {
                 if let Some(group) = self.groups.get_mut(&key.group) {
                     group.remove_offset(&key.topic, partition);
-                    if group.is_idle() {
-                        self.groups.remove(&key.group);
-                    }
                 }
             }
         }
@@ -88,6 +85,7 @@ impl Coordinator {
         group.is_durable = true;
         if let Some(earlier) = self.groups.remove(name) {
             group.offsets = earlier.offsets;
+            group.held_offsets = earlier.held_offsets;
         }
         self.groups.insert(group.name.clone(), group);
         Ok(())
@@ -98,7 +96,8 @@ impl Coordinator {
         if let Some(earlier) = self.groups.remove(name)
             && !earlier.offsets.is_empty()
         {
-            let group = Group { offsets: earlier.offsets, ..Group::new(earlier.name, None) };
+            let group =
+                Group { offsets: earlier.offsets, held_offsets: true, ..Group::new(earlier.name, None) };
             self.groups.insert(group.name.clone(), group);
         }
     }

@@ -153,6 +153,8 @@ struct World {
     /// By group: the highest generation handed out since the last restart or deletion.
     handed_out: BTreeMap<Str, i32>,
     offsets: BTreeMap<(Str, Str, i32), i64>,
+    /// Groups that committed and were not deleted since.
+    held_offsets: BTreeSet<Str>,
 }
 
 impl World {
@@ -176,6 +178,7 @@ impl World {
             generations: BTreeMap::new(),
             handed_out: BTreeMap::new(),
             offsets: BTreeMap::new(),
+            held_offsets: BTreeSet::new(),
         }
     }
 
@@ -430,6 +433,7 @@ impl World {
             Decoded::Offset { key, value: Some(value) } => {
                 let key = (key.group, key.topic, key.partition);
                 assert_eq!(committed, Some(&(key.clone(), value.offset)), "only commits write offsets");
+                self.held_offsets.insert(key.0.clone());
                 self.offsets.insert(key, value.offset);
             }
             Decoded::Offset { key, value: None } => {
@@ -444,7 +448,9 @@ impl World {
                 );
             }
             Decoded::Group { key, value: None } => {
-                assert!(self.generations.remove(&key.group).is_some(), "a tombstone is for something");
+                let had_generation = self.generations.remove(&key.group).is_some();
+                let had_offsets = self.held_offsets.remove(&key.group);
+                assert!(had_generation || had_offsets, "a tombstone is for something");
                 self.handed_out.remove(&key.group);
             }
             Decoded::Unknown { kind, .. } => panic!("type {kind} is not ours"),
@@ -528,8 +534,7 @@ impl World {
         assert_eq!(Self::fetched(&self.coordinator), self.offsets);
         assert_eq!(Self::fetched(&replayed), self.offsets);
 
-        let in_log: BTreeSet<Str> =
-            self.generations.keys().chain(self.offsets.keys().map(|(group, ..)| group)).cloned().collect();
+        let in_log: BTreeSet<Str> = self.generations.keys().chain(&self.held_offsets).cloned().collect();
         assert_eq!(Self::names(&replayed), in_log);
         for name in Self::names(&self.coordinator).union(&in_log) {
             let live = self.coordinator.describe(name).expect("what is in the log is in memory");

@@ -15,6 +15,7 @@ use highwater_group::{
 };
 use highwater_record::{LeaderEpoch, PartitionId, TimestampMs, TopicId};
 use highwater_wire::{DecodeError, Str, Uuid};
+use proptest::prelude::*;
 
 const OFFSET_KEY: &str = "00010002673100066f726465727300000007";
 const LEGACY_OFFSET_KEY: &str = "00000002673100066f726465727300000007";
@@ -321,4 +322,46 @@ fn a_member_of_a_version_0_record_has_its_session_timeout_for_rebalances_too() {
     assert_eq!(state(&coordinator), Some(GroupState::PreparingRebalance));
     let _ = coordinator.expire(after(45_000));
     assert_eq!(state(&coordinator), Some(GroupState::Empty));
+}
+
+/// Kafka's records with bytes changed and the end cut off.
+fn damaged() -> impl Strategy<Value = (Bytes, Bytes)> {
+    let goldens = vec![
+        (OFFSET_KEY, OFFSET_V1),
+        (OFFSET_KEY, OFFSET_V4),
+        (GROUP_KEY, GROUP_V0),
+        (GROUP_KEY, GROUP_V3),
+        (GROUP_KEY, GROUP_V4),
+    ];
+    let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+    (prop::sample::select(goldens), changes, proptest::option::weighted(0.3, any::<prop::sample::Index>()))
+        .prop_map(|((key, value), changes, cut)| {
+            let mut damaged = bytes(value).to_vec();
+            for (index, byte) in changes {
+                let position = index.index(damaged.len());
+                damaged[position] = byte;
+            }
+            if let Some(cut) = cut {
+                damaged.truncate(cut.index(damaged.len()));
+            }
+            (bytes(key), Bytes::from(damaged))
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+
+    #[test]
+    fn a_damaged_log_is_an_error_or_a_group_that_works(records in proptest::collection::vec(damaged(), 1..6)) {
+        let mut coordinator = Coordinator::new(Settings::default());
+        for (key, value) in records {
+            let _ = coordinator.replay(key, Some(value));
+        }
+        let _ = coordinator.loaded(at(0));
+        // Its members, whatever they are, fall silent, and what it writes about itself can be read.
+        for record in coordinator.expire(Now { wall: TimestampMs(i64::MAX), monotonic_ms: 1 << 40 }).records {
+            prop_assert!(decode(record.key, record.value).is_ok());
+        }
+        prop_assert_eq!(coordinator.counts().members, 0);
+    }
 }

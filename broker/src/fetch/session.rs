@@ -214,6 +214,40 @@ mod tests {
         assert_eq!(wanted.iter().map(|wanted| wanted.index).collect::<Vec<_>>(), [1, 2, 7]);
     }
 
+    /// Whether a fetch that is parked in `turn` would go on.
+    fn wakes(session: &Session, turn: Turn) -> bool {
+        let woken = std::pin::pin!(session.woken(turn));
+        woken.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn bytes_that_are_credited_and_counted_both_are_a_reason_to_count_again_and_no_more() {
+        let (session, topics) = (session(), Topics::default());
+        let counted = Reading { readable_bytes: 600, ..Reading::default() };
+        session.keep();
+        let (turn, _) = session.begin(1, &topics, 1000).unwrap();
+
+        // 600 bytes arrive after the partitions are watched and before they are counted.
+        session.state.lock().partitions.watch().credit(600);
+        assert_eq!(session.settle(1, &counted), Ok(Settled::Wait));
+        assert!(wakes(&session, turn));
+        let (turn, _) = session.begin(1, &topics, 1000).unwrap();
+        assert_eq!(session.settle(1, &counted), Ok(Settled::Wait));
+
+        assert!(!wakes(&session, turn));
+    }
+
+    #[test]
+    fn partitions_that_were_not_watched_are_counted_again() {
+        let (session, topics) = (session(), Topics::default());
+        session.begin(1, &topics, 1000).unwrap();
+
+        assert_eq!(session.settle(1, &Reading::default()), Ok(Settled::Again));
+
+        assert_eq!(session.begin(1, &topics, 1000).unwrap().1.len(), 3);
+        assert_eq!(session.settle(1, &Reading::default()), Ok(Settled::Wait));
+    }
+
     #[test]
     fn a_request_finds_that_a_later_one_took_over() {
         let session = session();

@@ -49,7 +49,8 @@ async fn alter(context: &Context<'_>, asked: AlterConfigsResource, mode: Mode) -
         };
         configs.insert(config.name.to_string(), value.to_string());
     }
-    let topic = Resource::parse(asked.resource_type, &asked.resource_name)?.changeable()?;
+    let resource = Resource::parse(asked.resource_type, &asked.resource_name)?;
+    let Some(topic) = resource.topic_to_change(!configs.is_empty())? else { return Ok(()) };
     let change = ConfigChange::Replace(configs);
     let altered = topic_change::alter_configs(context.broker, topic, change, mode).await;
     altered.map_err(|error| refuse(error.code(), error))

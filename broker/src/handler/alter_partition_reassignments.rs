@@ -55,8 +55,10 @@ fn reassign(
             Err(refuse(ErrorCode::InvalidReplicationFactor, message))
         }
         Some(replicas) => {
-            let message =
-                format!("replicas cannot be on brokers {replicas:?}: broker {NODE_ID} is the only one");
+            let message = format!(
+                "{} replicas cannot be placed like that: broker {NODE_ID} is the only one and holds one",
+                replicas.len()
+            );
             Err(refuse(ErrorCode::InvalidReplicaAssignment, message))
         }
     }

@@ -14,6 +14,7 @@ use highwater_record::TopicName;
 
 use crate::broker::NODE_ID;
 use crate::config::Config;
+use crate::config_admin::sentence;
 use crate::context::Context;
 use crate::topic_admin::{self, NewTopic};
 
@@ -29,7 +30,7 @@ struct Refusal {
 }
 
 fn refuse(code: ErrorCode, message: impl ToString) -> Refusal {
-    Refusal { code, message: message.to_string() }
+    Refusal { code, message: sentence(message) }
 }
 
 pub(crate) async fn handle(context: &Context<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {

@@ -65,21 +65,21 @@ pub(crate) async fn handle(
 ) -> (FetchResponse, Vec<Vec<FileRange>>) {
     let bytes_max =
         u32::try_from(request.max_bytes).unwrap_or(0).min(context.broker.config().fetch_bytes_max);
-    let isolation_level = request.isolation_level;
-    let (min_bytes, max_wait_ms) = (request.min_bytes, request.max_wait_ms);
+    let allowance = context.fetch_allowance(bytes_max);
+    let bytes_max = if let Allowance::Bytes(bytes_max) = allowance { bytes_max } else { 0 };
+    let form =
+        AnswerForm { version: context.version, bytes_max, read_committed: request.isolation_level == 1 };
+    let patience = Patience {
+        bytes_min: u64::try_from(request.min_bytes).unwrap_or(0).min(bytes_max.into()),
+        wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(PARKED_MAX),
+    };
     let opened = match open(context, request) {
         Ok(opened) => opened,
         Err(code) => return (refusal(NO_SESSION, code), Vec::new()),
     };
-    let bytes_max = match context.fetch_allowance(bytes_max) {
-        Allowance::Bytes(bytes_max) => bytes_max,
-        Allowance::Wait(wait) => return (throttled(opened.kind, wait), Vec::new()),
-    };
-    let form = AnswerForm { version: context.version, bytes_max, read_committed: isolation_level == 1 };
-    let patience = Patience {
-        bytes_min: u64::try_from(min_bytes).unwrap_or(0).min(bytes_max.into()),
-        wait: Duration::from_millis(u64::try_from(max_wait_ms).unwrap_or(0)).min(PARKED_MAX),
-    };
+    if let Allowance::Wait(wait) = allowance {
+        return (throttled(opened.kind, wait), Vec::new());
+    }
     let answered = match run(context, &opened, form, patience).await {
         Ok(reading) => {
             let bytes = reading.bytes;
@@ -111,13 +111,10 @@ fn refusal(session_id: i32, code: ErrorCode) -> FetchResponse {
     FetchResponse { session_id, error_code: code.code(), ..FetchResponse::default() }
 }
 
-/// An empty answer without an error; a session goes on, a new one is not opened (Kafka:
-/// `FetchContext.getThrottledResponse`).
+/// Nothing, and no error: a client above its quota asks again (Kafka: `FetchContext.getThrottledResponse`). No session is
+/// opened, and one that goes on has taken note of what the request changed.
 fn throttled(kind: Kind, wait: Duration) -> FetchResponse {
-    let session_id = match kind {
-        Kind::Incremental(id) => id,
-        Kind::Sessionless | Kind::Opening(_) => NO_SESSION,
-    };
+    let session_id = if let Kind::Incremental(id) = kind { id } else { NO_SESSION };
     FetchResponse { session_id, throttle_time_ms: throttle_time_ms(wait), ..FetchResponse::default() }
 }
 

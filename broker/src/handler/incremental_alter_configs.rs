@@ -1,7 +1,8 @@
 //! IncrementalAlterConfigs (44): changes single settings of topics, each resource on its own.
 //!
 //! Versions: 0-1. When the answer leaves, the change is durable and in force on the partitions. Settings of the broker
-//! are given at its start: a change is refused with a sentence.
+//! are given at its start: a change is refused with a sentence. Deleting there is nothing to do, since nothing is set;
+//! Kafka's tools clear throttles that way.
 
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::incremental_alter_configs::{
@@ -44,7 +45,9 @@ pub(crate) async fn handle(
 async fn alter(context: &Context<'_>, asked: AlterConfigsResource, mode: Mode) -> Result<(), Refusal> {
     no_duplicates(asked.configs.iter().map(|config| &config.name))?;
     let edits: Vec<_> = asked.configs.into_iter().map(edit).collect::<Result<_, _>>()?;
-    let topic = Resource::parse(asked.resource_type, &asked.resource_name)?.changeable()?;
+    let sets_something = edits.iter().any(|(_, edit)| *edit != Edit::Delete);
+    let resource = Resource::parse(asked.resource_type, &asked.resource_name)?;
+    let Some(topic) = resource.topic_to_change(sets_something)? else { return Ok(()) };
     let altered = topic_change::alter_configs(context.broker, topic, ConfigChange::Edit(edits), mode).await;
     altered.map_err(|error| refuse(error.code(), error))
 }

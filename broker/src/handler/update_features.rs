@@ -9,6 +9,7 @@ use highwater_protocol::api::update_features::{
 };
 use highwater_protocol::wire::Str;
 
+use crate::config_admin::refuse;
 use crate::context::Context;
 
 /// The last version that answers feature by feature.
@@ -21,10 +22,11 @@ pub(crate) fn handle(context: &Context<'_>, request: UpdateFeaturesRequest) -> U
             update.feature.as_str(),
             update.max_version_level
         );
+        let refusal = refuse(ErrorCode::InvalidUpdateVersion, message);
         UpdatableFeatureResult {
             feature: update.feature,
-            error_code: ErrorCode::InvalidUpdateVersion.code(),
-            error_message: Some(Str::from(message)),
+            error_code: refusal.code.code(),
+            error_message: Some(Str::from(refusal.message)),
         }
     });
     let mut results: Vec<_> = refusals.collect();

@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn a_rate_is_a_whole_positive_number() {
         let mut limits = Limits::default();
-        assert_eq!(limits.set(PRODUCER_BYTE_RATE, Some(1024.000_000_1)), Ok(()));
+        assert_eq!(limits.set(PRODUCER_BYTE_RATE, Some(1_024.000_000_1)), Ok(()));
         assert_eq!(limits, Limits { produced: Some(1024), consumed: None });
 
         for value in [0.0, -1.0, 0.5, f64::NAN, f64::INFINITY, 1e300] {

@@ -20,18 +20,18 @@ fn kafka_configs_shows_and_changes_a_topic() -> anyhow::Result<()> {
         has(&all, default)?;
     }
 
-    let add = "--add-config retention.ms=3600000,segment.bytes=1048576";
+    let add = "--add-config segment.ms=3600000,segment.bytes=1048576";
     let done = format!("Completed updating config for topic {name}.");
     has_line(&session.run(Configs, &format!("--alter {of_topic} {add}"))?, &done)?;
     session.until(Configs, &describe, |printed| {
-        ["max.message.bytes=4194304 ", "retention.ms=3600000 ", "segment.bytes=1048576 "]
+        ["max.message.bytes=4194304 ", "segment.ms=3600000 ", "segment.bytes=1048576 "]
             .iter()
             .all(|set| printed.contains(set))
     })?;
-    has_line(&session.run(Configs, &format!("--alter {of_topic} --delete-config retention.ms"))?, &done)?;
-    session.until(Configs, &describe, |printed| !printed.contains("retention.ms=3600000"))?;
+    has_line(&session.run(Configs, &format!("--alter {of_topic} --delete-config segment.ms"))?, &done)?;
+    session.until(Configs, &describe, |printed| !printed.contains("segment.ms=3600000"))?;
 
-    for nonsense in ["retention.ms=nonsense", "segment.bytes=-5", "no.such.config=1"] {
+    for nonsense in ["segment.ms=nonsense", "segment.bytes=-5", "no.such.config=1"] {
         let refusal = session.refused(Configs, &format!("--alter {of_topic} --add-config {nonsense}"))?;
         has(&refusal, nonsense.split('=').next().unwrap_or_default())?;
     }

@@ -8,11 +8,11 @@ use super::{Cell, Subject, target};
 use crate::harness::clients::Running;
 use crate::harness::drivers::unsupported;
 
-/// How many values are sent.
-const COUNT: usize = 20_000;
+/// How many values are sent: more than any client has under way at once, which is librdkafka with 100,000.
+const COUNT: usize = 150_000;
 
 /// So many are acknowledged when the broker is killed for the first time, and for the second.
-const KILLS_AT: [usize; 2] = [500, 6_000];
+const KILLS_AT: [usize; 2] = [500, 30_000];
 
 /// Kills the broker under a producer, and reads what is there in the end.
 pub(super) fn idempotence(subject: &mut Subject<'_>) -> anyhow::Result<Cell> {

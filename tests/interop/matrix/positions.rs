@@ -1,7 +1,6 @@
 //! A client reads from an offset, from a time, and as the only member of a group.
 
 use anyhow::{Context, ensure};
-use highwater_record::Codec;
 use serde_json::Value;
 
 use super::records::{self, Line, ORDINARY};
@@ -9,32 +8,31 @@ use super::round_trip::PARTITIONS;
 use super::{Cell, Subject};
 use crate::harness::drivers::Answer;
 
-/// Records in each partition before the group comes for the first time, and for the second.
+/// Records in each partition that come first, and those that come later.
 const FIRST: usize = 100;
 const SECOND: usize = 20;
 
-/// Reads the topic of the round trip without a codec from an offset in its middle.
-pub(super) fn by_offset(subject: &Subject<'_>) -> anyhow::Result<Cell> {
-    let topic = subject.target.name(&Codec::None.to_string());
-    let stored = subject.target.stored(&topic, PARTITIONS)?;
+/// Reads a topic of ordinary records from an offset in its middle.
+pub(super) fn by_offset(subject: &Subject<'_>, topic: &str) -> anyhow::Result<Cell> {
+    let stored = subject.target.stored(topic, PARTITIONS)?;
     let start = i64::try_from(ORDINARY * 3 / 4)?;
     let expected: Vec<_> = stored.into_iter().filter(|line| line.offset >= Some(start)).collect();
 
-    read_from(subject, &topic, &format!("offset:{start}"), &expected)
+    read_from(subject, topic, &format!("offset:{start}"), &expected)
 }
 
-/// Reads the same topic from the time of a record in its middle.
+/// Reads from the time of the first record that was sent after others.
 pub(super) fn by_time(subject: &Subject<'_>) -> anyhow::Result<Cell> {
-    let topic = subject.target.name(&Codec::None.to_string());
+    let topic = subject.topic("by-time", PARTITIONS)?;
+    subject.must_produce(&topic, &records::numbered(PARTITIONS, 0, FIRST))?;
+    subject.must_produce(&topic, &records::numbered(PARTITIONS, FIRST, SECOND))?;
     let stored = subject.target.stored(&topic, PARTITIONS)?;
-    let middle = stored.get(ORDINARY / 2).context("the round trip left records")?;
-    let start = middle.timestamp.context("records have times")?;
-    let mut expected = Vec::new();
-    for partition in 0..PARTITIONS {
-        let lines = stored.iter().filter(|line| line.partition == partition);
-        expected.extend(lines.skip_while(|line| line.timestamp < Some(start)).cloned());
-    }
-    ensure!(expected.len() < stored.len(), "every record is as late as {start}");
+    let later = |line: &&Line| line.offset >= Some(FIRST as i64);
+    let start = stored.iter().filter(later).filter_map(|line| line.timestamp).min();
+    let start = start.context("the second half is there")?;
+    let earlier = stored.iter().filter(|line| !later(line)).filter_map(|line| line.timestamp).max();
+    ensure!(earlier < Some(start), "there are records as late as {start} in the first half");
+    let expected: Vec<_> = stored.iter().filter(later).cloned().collect();
 
     read_from(subject, &topic, &format!("time:{start}"), &expected)
 }

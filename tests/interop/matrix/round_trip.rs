@@ -18,28 +18,34 @@ pub(super) struct Abilities {
     pub(super) kinds: Vec<Kind>,
     /// What it cannot.
     pub(super) reasons: Vec<(Kind, String)>,
+    /// A topic that holds what it can, uncompressed.
+    pub(super) topic: String,
 }
 
-/// Finds out which kinds of records the library knows.
-pub(super) fn abilities(subject: &Subject<'_>) -> anyhow::Result<Abilities> {
-    let mut found = Abilities { kinds: Kind::ALL.to_vec(), reasons: Vec::new() };
-    if refusal(subject, "all-kinds", &Kind::ALL)?.is_none() {
-        return Ok(found);
+/// Sends everything uncompressed, and finds out which kinds of records the library knows if it does not know all.
+pub(super) fn uncompressed(subject: &Subject<'_>) -> anyhow::Result<(Abilities, anyhow::Result<Cell>)> {
+    let topic = subject.topic("none", PARTITIONS)?;
+    let cell = round_trip(subject, &topic, Codec::None, &Kind::ALL);
+    let mut found = Abilities { kinds: Kind::ALL.to_vec(), reasons: Vec::new(), topic };
+    if !matches!(cell, Ok(Cell::Unsupported(_))) {
+        return Ok((found, cell));
     }
     for (place, kind) in Kind::ALL.into_iter().enumerate() {
-        if let Some(reason) = refusal(subject, &format!("kind-{place}"), &[kind])? {
+        if let Some(reason) = refusal(subject, &format!("kind-{place}"), kind)? {
             found.kinds.retain(|other| *other != kind);
             found.reasons.push((kind, reason));
         }
     }
     ensure!(!found.reasons.is_empty(), "the library cannot do all kinds at once, but each alone");
-    Ok(found)
+    found.topic = subject.topic("none-of-some", PARTITIONS)?;
+    let cell = round_trip(subject, &found.topic, Codec::None, &found.kinds);
+    Ok((found, cell))
 }
 
-/// Why the library cannot send and read these kinds.
-fn refusal(subject: &Subject<'_>, name: &str, kinds: &[Kind]) -> anyhow::Result<Option<String>> {
+/// Why the library cannot send and read one kind, if it cannot.
+fn refusal(subject: &Subject<'_>, name: &str, kind: Kind) -> anyhow::Result<Option<String>> {
     let topic = subject.topic(name, PARTITIONS)?;
-    let sent = records::assorted(PARTITIONS, kinds)?;
+    let sent = records::assorted(PARTITIONS, &[kind])?;
     match subject.produce(&topic, Codec::None, &sent)? {
         Answer::Unsupported(reason) => return Ok(Some(reason)),
         Answer::Done(_) => {}
@@ -50,21 +56,27 @@ fn refusal(subject: &Subject<'_>, name: &str, kinds: &[Kind]) -> anyhow::Result<
     }
 }
 
-/// Sends these kinds in `codec` and reads them back. The topic is named after the codec.
-pub(super) fn round_trip(subject: &Subject<'_>, codec: Codec, kinds: &[Kind]) -> anyhow::Result<Cell> {
+/// Sends these kinds to a new topic in `codec` and reads them back.
+pub(super) fn in_codec(subject: &Subject<'_>, codec: Codec, kinds: &[Kind]) -> anyhow::Result<Cell> {
     let topic = subject.topic(&codec.to_string(), PARTITIONS)?;
+    round_trip(subject, &topic, codec, kinds)
+}
+
+fn round_trip(subject: &Subject<'_>, topic: &str, codec: Codec, kinds: &[Kind]) -> anyhow::Result<Cell> {
     let sent = records::assorted(PARTITIONS, kinds)?;
-    let acks = match subject.produce(&topic, codec, &sent)? {
+    let acks = match subject.produce(topic, codec, &sent)? {
         Answer::Done(acks) => acks,
         Answer::Unsupported(reason) => return Ok(Cell::Unsupported(vec![reason])),
     };
 
     check_acks(&sent, &acks)?;
-    let stored = subject.target.stored(&topic, PARTITIONS)?;
+    let stored = subject.target.stored(topic, PARTITIONS)?;
     records::check_stored(&sent, &stored)?;
-    subject.target.check_codec(&topic, PARTITIONS, codec)?;
-    let read = subject.consume(&topic, PARTITIONS, "beginning")?;
-    let read = read.map_err(anyhow::Error::msg)?;
+    subject.target.check_codec(topic, PARTITIONS, codec)?;
+    let read = match subject.consume(topic, PARTITIONS, "beginning")? {
+        Ok(read) => read,
+        Err(reason) => return Ok(Cell::Unsupported(vec![reason])),
+    };
     records::check_same(&stored, &read).context("what is read is not what is stored")?;
     Ok(Cell::Done)
 }

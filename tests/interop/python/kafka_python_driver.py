@@ -13,13 +13,7 @@ from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, Ka
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
-from kafka.errors import (
-    CommitFailedError,
-    KafkaTimeoutError,
-    NoError,
-    RebalanceInProgressError,
-    TopicAlreadyExistsError,
-)
+from kafka.errors import CommitFailedError, KafkaError, NoError, RebalanceInProgressError, TopicAlreadyExistsError
 from kafka.structs import OffsetAndMetadata
 
 import driver
@@ -128,7 +122,7 @@ def group(bootstrap, topic, group, **options):
     )
     reader.subscribe([topic], listener=Listener(member))
     while member.goes_on():
-        polled = reader.poll(200, max_records=member.batch())
+        polled = patiently(lambda: reader.poll(200, max_records=member.batch())) or {}
         for at, records in polled.items():
             for record in records:
                 member.got(at.partition, record.offset, record.value)
@@ -147,16 +141,25 @@ def commit(reader, topic, member):
     if not member.pending:
         return
     offsets = dict(member.pending)
+    wanted = {TopicPartition(topic, p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}
     try:
-        reader.commit({TopicPartition(topic, p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()})
-    except (RebalanceInProgressError, KafkaTimeoutError):
-        # What stays with this member is committed after the next poll.
-        pass
+        # What is not taken now, as in a rebalance, and stays with this member is committed after the next poll.
+        if patiently(lambda: reader.commit(wanted) or True):
+            member.committed(offsets)
     except CommitFailedError:
         # The group went on without this member: others read again what is not committed.
         member.pending.clear()
-    else:
-        member.committed(offsets)
+
+
+def patiently(call):
+    """What the call returns, or None if it may be tried again: the library raises what it says is retriable."""
+    try:
+        return call()
+    except KafkaError as problem:
+        if not problem.retriable and not isinstance(problem, RebalanceInProgressError):
+            raise
+        time.sleep(0.1)
+        return None
 
 
 def idempotent(bootstrap, topic, count):

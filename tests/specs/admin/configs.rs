@@ -292,6 +292,41 @@ fn changes_that_cannot_be_are_refused_and_change_nothing() -> anyhow::Result<()>
 }
 
 #[test]
+fn names_and_values_of_any_length_are_refused_with_a_sentence() -> anyhow::Result<()> {
+    let mut served = Served::with_topic(1)?;
+    // Each quoted byte takes several.
+    let long = "\u{1}".repeat(32_767);
+
+    assert_eq!(served.alter(&[(SET, &long, Some("1"))])?.0, ErrorCode::InvalidConfig);
+    assert_eq!(served.alter(&[(SET, "segment.ms", Some(&long))])?.0, ErrorCode::InvalidConfig);
+    assert_eq!(served.alter(&[(SET, &long, None)])?.0, ErrorCode::InvalidRequest);
+    assert_eq!(named(served.describe(TOPIC, &long)?.error_code), ErrorCode::InvalidTopicException);
+    assert_eq!(named(served.describe(BROKER, &long)?.error_code), ErrorCode::InvalidRequest);
+    for (name, setting, value) in
+        [(long.as_str(), "segment.ms", "1"), ("u", &long, "1"), ("u", "segment.ms", &long)]
+    {
+        let refused = served.connection.create_topic(name, 1, &[(setting, value)]);
+        let refused = format!("{:#}", refused.expect_err("the topic cannot be created"));
+        assert!(refused.contains("was refused"), "the connection was closed: {}", &refused[..100]);
+    }
+    Ok(())
+}
+
+#[test]
+fn deleting_what_is_not_set_is_nothing_to_do() -> anyhow::Result<()> {
+    let mut served = Served::with_topic(1)?;
+    let deletions: &[Change<'_>] =
+        &[(DELETE, "leader.replication.throttled.rate", None), (DELETE, "flush.ms", None)];
+
+    for (kind, name) in
+        [(TOPIC, "t"), (BROKER, "1"), (BROKER, ""), (8, "1"), (16, "subscription"), (32, "group")]
+    {
+        assert_eq!(served.alter_with(resource(kind, name, deletions), false)?, done(), "{kind} {name}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_change_that_is_only_checked_changes_nothing() -> anyhow::Result<()> {
     let mut served = Served::with_topic(1)?;
 

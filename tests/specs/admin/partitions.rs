@@ -140,6 +140,7 @@ fn what_cannot_be_is_refused() -> anyhow::Result<()> {
         (topic("t", -1, None), ErrorCode::InvalidPartitions),
         (topic("t", i32::MAX, None), ErrorCode::InvalidPartitions),
         (topic("t", 20_001, None), ErrorCode::InvalidPartitions),
+        (topic("t", 1_003, None), ErrorCode::PolicyViolation),
         (topic("t", 4, Some(&[&[1]])), ErrorCode::InvalidReplicaAssignment),
         (topic("t", 3, Some(&[&[2]])), ErrorCode::InvalidReplicaAssignment),
         (topic("t", 3, Some(&[&[1, 2]])), ErrorCode::InvalidReplicaAssignment),

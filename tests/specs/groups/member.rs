@@ -119,7 +119,8 @@ impl Member {
     pub(super) fn settle_alone(&mut self) -> anyhow::Result<()> {
         self.take_id()?;
         self.join()?;
-        self.ask_to_sync(SYNC, &[self.id.clone()])?;
+        let own = self.id.clone();
+        self.ask_to_sync(SYNC, std::slice::from_ref(&own))?;
         let response = self.synced(SYNC)?;
         ensure!(response.error_code == 0 && response.assignment == self.id.as_bytes(), "{response:?}");
         Ok(())
@@ -158,15 +159,14 @@ impl Member {
         partition: i32,
         offset: i64,
     ) -> anyhow::Result<&'static str> {
-        self.commit_with(COMMIT, topic, partition, offset, Some("note"))
+        self.commit_with(COMMIT, (topic, partition), offset, Some("note"))
     }
 
     /// What committing one offset is answered, with a note in a version.
     pub(super) fn commit_with(
         &mut self,
         version: i16,
-        topic: &str,
-        partition: i32,
+        (topic, partition): (&str, i32),
         offset: i64,
         note: Option<&str>,
     ) -> anyhow::Result<&'static str> {

@@ -31,8 +31,8 @@ fn what_cannot_be_committed_is_refused_partition_by_partition() -> anyhow::Resul
     assert_eq!(simple.commit("no-such-topic", 0, 1)?, "UNKNOWN_TOPIC_OR_PARTITION");
     assert_eq!(simple.commit(TOPIC, 3, 1)?, "UNKNOWN_TOPIC_OR_PARTITION");
     let note = "x".repeat(4_097);
-    assert_eq!(simple.commit_with(9, TOPIC, 0, 1, Some(&note))?, "OFFSET_METADATA_TOO_LARGE");
-    assert_eq!(simple.commit_with(9, TOPIC, 0, 1, Some(&note[1..]))?, "NONE");
+    assert_eq!(simple.commit_with(9, (TOPIC, 0), 1, Some(&note))?, "OFFSET_METADATA_TOO_LARGE");
+    assert_eq!(simple.commit_with(9, (TOPIC, 0), 1, Some(&note[1..]))?, "NONE");
     simple.generation = 5;
     assert_eq!(simple.commit(TOPIC, 0, 2)?, "UNKNOWN_MEMBER_ID");
 

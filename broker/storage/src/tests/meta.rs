@@ -104,6 +104,20 @@ fn the_log_is_compacted_and_versions_stay() {
 }
 
 #[test]
+fn the_end_is_later_than_every_transaction_also_after_opening_again() {
+    let files = files();
+    let store = open(&files);
+    let empty = store.end();
+    let first = store.transact(Transaction::new().put("a", "1"), NOW).unwrap();
+    let second = store.transact(Transaction::new().put("b", "2").delete("a"), NOW).unwrap();
+
+    assert!(empty <= first && first < second && second < store.end());
+    let end = store.end();
+    drop(store);
+    assert_eq!(open(&files).end(), end);
+}
+
+#[test]
 fn a_torn_tail_is_not_damage_and_the_store_goes_on() {
     let files = files();
     let store = open(&files);
