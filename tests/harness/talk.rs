@@ -59,9 +59,10 @@ impl Talk {
         lock(&self.said).get(heard..).unwrap_or_default().to_vec()
     }
 
-    /// Fails if it has ended.
+    /// Fails if it has ended. By then everything that it printed is heard.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
-        if let Some(status) = self.child.try_wait()? {
+        if self.child.try_wait()?.is_some() {
+            let status = self.wait()?;
             let errors = self.errors()?;
             anyhow::bail!("the driver ended early with {status}:\n{errors}");
         }

@@ -63,6 +63,8 @@ impl Members {
 
     /// Looks at what was said since the last time. Fails if a living member has ended for no good reason.
     pub(super) fn listen(&mut self) -> anyhow::Result<()> {
+        let mut living = self.members.iter_mut().filter(|member| member.is_alive);
+        let all_live = living.try_for_each(|member| member.talk.check());
         let mut news = Vec::new();
         for (place, member) in self.members.iter_mut().enumerate() {
             let said = member.talk.said_since(member.heard);
@@ -73,11 +75,8 @@ impl Members {
         for (at, place, line) in news {
             self.hear(at, place, &line).with_context(|| format!("member {place} says {line}"))?;
         }
-        if self.refusal.is_none() {
-            let mut living = self.members.iter_mut().filter(|member| member.is_alive);
-            living.try_for_each(|member| member.talk.check())?;
-        }
-        Ok(())
+        // A driver that says that its library has no groups ends.
+        if self.refusal.is_some() { Ok(()) } else { all_live }
     }
 
     /// Whether every living member has partitions, and all together have all.
@@ -144,6 +143,7 @@ impl Members {
         } else if let Some(revoked) = line.get("revoked") {
             let revoked = numbers(revoked)?;
             self.members[place].assigned.retain(|partition| !revoked.contains(partition));
+            self.note_cover(at);
         } else if let Some(committed) = line.get("committed") {
             for (partition, offset) in committed.as_object().context("commits are an object")? {
                 let offset = offset.as_u64().context("an offset is a number")?;

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -22,6 +23,8 @@ const batch = 500
 type member struct {
 	mutex sync.Mutex
 	owned map[int32]bool
+	// What was printed and is not committed.
+	pending []*kgo.Record
 }
 
 func (member *member) assigned(partitions []int32) {
@@ -41,6 +44,7 @@ func (member *member) revoked(partitions []int32) {
 		delete(member.owned, partition)
 		gone[partition] = true
 	}
+	member.pending = slices.DeleteFunc(member.pending, func(record *kgo.Record) bool { return gone[record.Partition] })
 	if len(gone) > 0 {
 		contract.Print(map[string][]int32{"revoked": keys(gone)})
 	}
@@ -100,7 +104,7 @@ func group(arguments contract.Arguments) error {
 		if err != nil {
 			return err
 		}
-		if err := commit(cl, records); err != nil {
+		if err := member.commit(cl, records); err != nil {
 			return err
 		}
 		cl.AllowRebalance()
@@ -112,9 +116,12 @@ func group(arguments contract.Arguments) error {
 	return nil
 }
 
+// poll waits a little only: what a rebalance kept from being committed is tried again.
 func poll(ctx context.Context, cl *kgo.Client, most int) ([]*kgo.Record, error) {
-	fetches := cl.PollRecords(ctx, most)
-	if ctx.Err() == nil {
+	short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	fetches := cl.PollRecords(short, most)
+	if short.Err() == nil {
 		if err := fetches.Err(); err != nil {
 			return nil, err
 		}
@@ -128,12 +135,15 @@ func poll(ctx context.Context, cl *kgo.Client, most int) ([]*kgo.Record, error) 
 	return records, nil
 }
 
-// commit answers for what it prints: a group that moves on without the member has its records read again.
-func commit(cl *kgo.Client, records []*kgo.Record) error {
-	if len(records) == 0 {
+// commit answers for what it prints: what is refused amid a rebalance stays pending as long as its partition is owned.
+func (member *member) commit(cl *kgo.Client, records []*kgo.Record) error {
+	member.mutex.Lock()
+	defer member.mutex.Unlock()
+	member.pending = append(member.pending, records...)
+	if len(member.pending) == 0 {
 		return nil
 	}
-	err := cl.CommitRecords(context.Background(), records...)
+	err := cl.CommitRecords(context.Background(), member.pending...)
 	moved := []error{kerr.IllegalGeneration, kerr.RebalanceInProgress, kerr.UnknownMemberID}
 	for _, reason := range moved {
 		if errors.Is(err, reason) {
@@ -145,9 +155,10 @@ func commit(cl *kgo.Client, records []*kgo.Record) error {
 		return fmt.Errorf("commit: %w", err)
 	}
 	next := map[string]int64{}
-	for _, record := range records {
+	for _, record := range member.pending {
 		next[strconv.Itoa(int(record.Partition))] = record.Offset + 1
 	}
+	member.pending = nil
 	contract.Print(map[string]any{"committed": next})
 	return nil
 }
