@@ -32,6 +32,7 @@ use tokio::sync::Notify;
 
 use crate::broker::Broker;
 use crate::clock;
+use crate::config::Config;
 use crate::log_limit::note;
 use shard::{Pending, Place, Shard};
 
@@ -141,8 +142,12 @@ fn topic_name() -> TopicName {
     TopicName::new(TOPIC).expect("the name is a legal one")
 }
 
-fn settings() -> Settings {
-    Settings::default()
+fn settings(config: &Config) -> Settings {
+    let delay_ms = config.initial_rebalance_delay.as_millis();
+    Settings {
+        initial_rebalance_delay_ms: u32::try_from(delay_ms).unwrap_or(u32::MAX),
+        ..Settings::default()
+    }
 }
 
 /// Which partition holds a group: Java's `String.hashCode`, made positive as Kafka's `Utils.abs` does it, modulo the

@@ -113,7 +113,7 @@ fn is_empty(partition: &Partition) -> bool {
 
 /// Loads one partition; without a topic there is nothing to load.
 fn load(broker: &Arc<Broker>, index: usize, partition: Option<&Arc<Partition>>) {
-    let mut machine = Coordinator::new(settings());
+    let mut machine = Coordinator::new(settings(broker.config()));
     let replayed = partition.map_or(Ok(()), |partition| replay(partition, &mut machine));
     match replayed {
         Ok(()) => shard::activate(Place { broker, index }, machine),

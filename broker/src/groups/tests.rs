@@ -5,7 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_group::{CommitOffset, CommitRequest, HeartbeatRequest, WantedOffset};
+use bytes::Bytes;
+use highwater_group::{
+    Client, CommitOffset, CommitRequest, HeartbeatRequest, JoinRequest, Protocol, WantedOffset,
+};
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::{
     self, JoinGroupRequest, ListGroupsRequest, OffsetFetchRequest, SyncGroupRequest, offset_fetch,
@@ -24,7 +27,10 @@ const GROUP: &str = "group";
 const TOPIC_READ: &str = "read";
 
 async fn open(directory: &TempDir) -> Arc<Broker> {
-    let config = Config::new(directory.path().join("data"));
+    open_with(Config::new(directory.path().join("data"))).await
+}
+
+async fn open_with(config: Config) -> Arc<Broker> {
     tokio::task::spawn_blocking(move || server::open(config)).await.unwrap().unwrap()
 }
 
@@ -82,6 +88,25 @@ async fn committed(broker: &Arc<Broker>) -> Result<Option<i64>, Unavailable> {
     let wanted = [WantedOffset { topic: TOPIC_READ.into(), topic_id: topic_id(broker), partition }];
     let found = look(broker, GROUP, |machine| machine.fetch_offsets(GROUP, &wanted)).await?;
     Ok(found[0].as_ref().map(|committed| committed.offset))
+}
+
+/// The join of a consumer that is nobody yet and speaks a version that joins at once.
+fn first_join() -> JoinRequest {
+    JoinRequest {
+        group: GROUP.into(),
+        member_id: Str::default(),
+        instance_id: None,
+        protocol_type: "consumer".into(),
+        protocols: vec![Protocol { name: "range".into(), metadata: Bytes::new() }],
+        session_timeout_ms: 45_000,
+        rebalance_timeout_ms: Some(60_000),
+        require_known_member_id: false,
+        supports_skip_assignment: true,
+        client: Client { id: "client".into(), host: Str::default() },
+        reason: None,
+        unique: [7; 16],
+        may_create: true,
+    }
 }
 
 /// Runs a future until it waits for the first time. True if it came to its end.
@@ -219,6 +244,26 @@ async fn a_reply_that_is_parked_is_forgotten_with_its_future() {
     drop(parking);
 
     assert_eq!(shard.parked(), 0);
+    close(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_rebalance_waits_as_long_as_the_configuration_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let delay = Duration::from_secs(20);
+    let data = directory.path().join("data");
+    let broker = open_with(Config { initial_rebalance_delay: delay, ..Config::new(data) }).await;
+    recover(&broker).await;
+    let join = first_join();
+    let earliest = broker.groups.started.elapsed() + delay;
+    let mut joining = Box::pin(park(&broker, GROUP, |machine, call, now| machine.join(call, join, now)));
+    assert!(!ends_at_once(&mut joining).await);
+
+    let due = Duration::from_millis(broker.groups.shard(shard_of(GROUP)).due_ms().unwrap());
+
+    let latest = broker.groups.started.elapsed() + delay;
+    assert!(due.as_millis() >= earliest.as_millis() && due <= latest, "{due:?}");
+    drop(joining);
     close(broker).await;
 }
 
