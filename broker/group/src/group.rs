@@ -215,9 +215,10 @@ impl Group {
         self.supported.get(protocol).is_some_and(|count| *count == self.members.len())
     }
 
-    /// Whether a member with these protocols fits in.
+    /// Whether a member with these protocols fits in. Where nobody is, also while the group prepares a rebalance,
+    /// everybody does who has any.
     pub(crate) fn accepts(&self, protocol_type: &Str, protocols: &[Protocol]) -> bool {
-        if self.state == GroupState::Empty {
+        if self.state == GroupState::Empty || self.members.is_empty() {
             !protocol_type.is_empty() && !protocols.is_empty()
         } else {
             self.protocol_type.as_ref() == Some(protocol_type)

@@ -8,14 +8,15 @@
 //! 4. The generations in a group's records never decrease until the group is deleted.
 //! 5. Only commits write offsets, and exactly what was committed; nothing moves back by itself.
 //! 6. What is in the log is what is in memory: replayed, it yields the same groups and offsets.
-//! 7. A group is forgotten or in the log, unless somebody is in it or on the way.
+//! 7. Nobody is refused for his protocols, since all support the same.
+//! 8. A group is forgotten or in the log, unless somebody is in it or on the way.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use highwater_group::records::{Decoded, decode};
 use highwater_group::{
-    Call, Client, CommitOffset, CommitRequest, Coordinator, Effects, Generation, GroupState,
+    Call, Client, CommitOffset, CommitRequest, Coordinator, Effects, Generation, GroupError, GroupState,
     HeartbeatRequest, JoinRequest, LeaveRequest, Leaving, ListFilter, Now, Protocol, Record, Reply, Settings,
     SyncAssignment, SyncRequest, TopicPartitionRef,
 };
@@ -491,6 +492,7 @@ impl World {
         let Reply::Join(reply) = reply else {
             return;
         };
+        assert_ne!(reply.outcome, Err(GroupError::InconsistentGroupProtocol), "all support the same");
         if reply.member_id.is_empty() {
             return;
         }
