@@ -239,6 +239,10 @@ impl Turn<'_> {
             member.session_timeout_ms = joiner.session_timeout_ms();
         }
         self.park_join(group, id, joiner.call);
+        if group.members.get(id).is_some_and(|member| member.is_new) {
+            // Its connection may have closed since it came, which left it its session timeout alone.
+            self.watch(group, id, self.settings.new_member_timeout_ms);
+        }
     }
 
     /// A static member is back as another process: it gets a new id, and the old one is fenced (KIP-345).

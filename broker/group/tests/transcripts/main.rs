@@ -65,6 +65,7 @@ transcripts! {
     laggards_are_dropped_at_the_rebalance_timeout
     cooperative_members_are_kept_over_two_rebalances
     a_new_member_is_not_kept_for_ever
+    a_new_member_that_asks_again_has_its_time_again
     a_static_member_takes_over_without_a_rebalance
     the_process_that_was_taken_over_from_is_fenced
     a_static_leader_that_takes_over_assigns_nothing
