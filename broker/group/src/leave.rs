@@ -8,15 +8,18 @@ use crate::turn::{Cause, Turn};
 use crate::{Answered, Coordinator, Effects, GroupError, LeaveRequest, Leaving, Left, Now, Reason};
 
 impl Coordinator {
-    /// Members leave. The answer has one entry per member, in their order.
+    /// Members leave. The answer has one entry per member, in their order, also if there is no such group: then it
+    /// has no such member.
     pub fn leave(&mut self, request: LeaveRequest, now: Now) -> Answered<Result<Vec<Left>, GroupError>> {
         if let Err(error) = check_group_name(&request.group) {
             return Answered { answer: Err(error), effects: Effects::default() };
         }
-        let mut answer = Err(GroupError::UnknownMemberId);
+        let mut left = None;
         let effects = self.with_group(&request.group, now, |turn, group| {
-            answer = Ok(turn.leave(group, &request.members));
+            left = Some(turn.leave(group, &request.members));
         });
+        let nobody = || request.members.iter().map(|member| left_as(member, Err(GroupError::UnknownMemberId)));
+        let answer = Ok(left.unwrap_or_else(|| nobody().collect()));
         Answered { answer, effects: effects.unwrap_or_default() }
     }
 }
@@ -27,11 +30,7 @@ impl Turn<'_> {
         let mut all_left = Vec::with_capacity(leaving.len());
         for member in leaving {
             let outcome = self.leave_one(group, member, &mut cause);
-            all_left.push(Left {
-                member_id: member.member_id.clone(),
-                instance_id: member.instance_id.clone(),
-                outcome,
-            });
+            all_left.push(left_as(member, outcome));
         }
         match cause {
             Some(cause) => self.rebalance_or_complete(group, cause),
@@ -55,6 +54,10 @@ impl Turn<'_> {
         cause.get_or_insert_with(|| Cause::by(Reason::MemberLeft, &id, leaving.reason.as_ref()));
         Ok(())
     }
+}
+
+fn left_as(member: &Leaving, outcome: Result<(), GroupError>) -> Left {
+    Left { member_id: member.member_id.clone(), instance_id: member.instance_id.clone(), outcome }
 }
 
 /// The member that is meant. An administrator names it by its instance id alone.
