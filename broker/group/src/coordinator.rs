@@ -12,9 +12,6 @@ use crate::timers::{Alarm, Event, Timers};
 use crate::turn::{Cause, Parked, Tally, Turn};
 use crate::{Call, Counts, Effects, GroupError, GroupState, Now, Reason, Rebalance, Settings};
 
-/// Longest name of a group in bytes: that of a string on the wire.
-const GROUP_NAME_BYTES_MAX: usize = 0x7fff;
-
 /// The groups of one partition of `__consumer_offsets`.
 #[derive(Debug)]
 pub struct Coordinator {
@@ -219,12 +216,9 @@ impl Coordinator {
     }
 }
 
-/// Refuses names that Kafka refuses, and names that the log cannot hold.
+/// Refuses the name that Kafka refuses.
 pub(crate) fn check_group_name(name: &str) -> Result<(), GroupError> {
-    if name.is_empty() || name.len() > GROUP_NAME_BYTES_MAX {
-        return Err(GroupError::InvalidGroupId);
-    }
-    Ok(())
+    if name.is_empty() { Err(GroupError::InvalidGroupId) } else { Ok(()) }
 }
 
 #[cfg(test)]

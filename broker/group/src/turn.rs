@@ -149,7 +149,7 @@ impl Turn<'_> {
         true
     }
 
-    /// Goes on without members that were taken out.
+    /// Begins a rebalance, or goes on with the one under way.
     pub(crate) fn rebalance_or_complete(&mut self, group: &mut Group, cause: Cause) {
         match group.state {
             GroupState::Stable | GroupState::CompletingRebalance | GroupState::Empty => {
