@@ -9,8 +9,8 @@ use highwater_wire::Str;
 
 use crate::group::Group;
 use crate::timers::{Alarm, Event, Timers};
-use crate::turn::{Cause, Parked, Tally, Turn};
-use crate::{Call, Counts, Effects, GroupError, GroupState, Now, Reason, Rebalance, Settings};
+use crate::turn::{Parked, Tally, Turn};
+use crate::{Call, Counts, Effects, GroupError, GroupState, Now, Reason, Settings};
 
 /// The groups of one partition of `__consumer_offsets`.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Coordinator {
                 turn.touch(group, id);
             }
             if ids.len() > turn.settings.group_size_max {
-                turn.prepare_rebalance(group, Cause::of(Reason::LoadedTooLarge));
+                turn.prepare_rebalance(group, Reason::LoadedTooLarge);
             }
         }
         turn.effects
@@ -139,11 +139,6 @@ impl Coordinator {
         self.timers.set(&mut self.retention, at_ms, || Event::Retention);
     }
 
-    /// The last rebalances of a group, the oldest first; at most 20 since the coordinator was loaded.
-    pub fn rebalances(&self, group: &str) -> Vec<Rebalance> {
-        self.groups.get(group).map(|group| group.history.iter().cloned().collect()).unwrap_or_default()
-    }
-
     /// Numbers for metrics. Looks at every group.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts {
@@ -156,7 +151,7 @@ impl Coordinator {
         };
         for group in self.groups.values() {
             match group.state {
-                GroupState::Empty | GroupState::Dead => counts.empty += 1,
+                GroupState::Empty => counts.empty += 1,
                 GroupState::PreparingRebalance => counts.preparing_rebalance += 1,
                 GroupState::CompletingRebalance => counts.completing_rebalance += 1,
                 GroupState::Stable => counts.stable += 1,

@@ -8,7 +8,7 @@
 //! 3. No id is both in `members` and in `pending_joins`.
 //! 4. `leader` is `None` exactly if there are no members, unless a replayed record says otherwise.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use highwater_record::{PartitionId, TimestampMs};
@@ -18,7 +18,7 @@ use crate::records::{GroupMetadataValue, MemberMetadata, group_record};
 use crate::subscription::{self, CONSUMER};
 use crate::timers::Alarm;
 use crate::{
-    Call, Committed, Generation, GroupError, GroupState, Joined, JoinedMember, Protocol, Rebalance, Record,
+    Call, Committed, Generation, GroupError, GroupState, Joined, JoinedMember, Protocol, Record,
     Synced,
 };
 
@@ -102,7 +102,6 @@ pub(crate) struct Group {
     pub(crate) held_offsets: bool,
     /// Whether the log has a record of the group itself.
     pub(crate) is_durable: bool,
-    pub(crate) history: VecDeque<Rebalance>,
 }
 
 impl Group {
@@ -128,7 +127,6 @@ impl Group {
             offsets: Offsets::new(),
             held_offsets: false,
             is_durable: false,
-            history: VecDeque::new(),
         }
     }
 

@@ -8,7 +8,7 @@ use highwater_wire::Str;
 use crate::coordinator::check_group_name;
 use crate::group::{Group, Member};
 use crate::timers::{Alarm, Event};
-use crate::turn::{Cause, Turn};
+use crate::turn::Turn;
 use crate::{
     Call, Coordinator, Effects, GroupError, GroupState, JoinReply, JoinRequest, Now, Protocol, Reason, Reply,
 };
@@ -87,10 +87,6 @@ impl Joiner<'_> {
         Str::from(id)
     }
 
-    fn cause(&self, reason: Reason, id: &Str) -> Cause {
-        Cause::by(reason, id, self.request.reason.as_ref())
-    }
-
     fn session_timeout_ms(&self) -> u32 {
         u32::try_from(self.request.session_timeout_ms).unwrap_or(0)
     }
@@ -134,7 +130,7 @@ impl Turn<'_> {
     fn has_room(&self, group: &Group, id: &Str) -> bool {
         let max = self.settings.group_size_max;
         match group.state {
-            GroupState::Empty | GroupState::Dead => true,
+            GroupState::Empty => true,
             GroupState::PreparingRebalance => {
                 group.members.get(id).is_some_and(|member| member.join.is_some()) || group.joining() < max
             }
@@ -193,7 +189,7 @@ impl Turn<'_> {
         // It cannot send heartbeats before it is answered, and its session timeout may be shorter than the
         // rebalance. If the client gives up in the meantime, this ends it.
         self.watch(group, id, self.settings.new_member_timeout_ms);
-        self.rebalance_or_complete(group, joiner.cause(Reason::MemberJoined, id));
+        self.rebalance_or_complete(group, Reason::MemberJoined);
     }
 
     fn join_again(&mut self, group: &mut Group, joiner: &Joiner<'_>) {
@@ -218,7 +214,7 @@ impl Turn<'_> {
             _ => Reason::MetadataChanged,
         };
         self.update(group, joiner, id);
-        self.rebalance_or_complete(group, joiner.cause(reason, id));
+        self.rebalance_or_complete(group, reason);
     }
 
     /// Answers with the generation that there is.
@@ -252,7 +248,6 @@ impl Turn<'_> {
         self.replace(group, old_id, id);
         self.update(group, joiner, id);
         self.touch(group, id);
-        let cause = joiner.cause(Reason::StaticMemberReplaced, id);
         // Kafka looks at the protocol alone. A member that comes back with other topics would then be without
         // them until something else makes the group rebalance.
         let fits_in = group.elect_protocol() == group.protocol
@@ -261,7 +256,9 @@ impl Turn<'_> {
         match group.state {
             GroupState::Stable if fits_in => self.keep_generation(group, joiner, &old_leader, id),
             // The leader may have assigned to the old id already.
-            GroupState::Stable | GroupState::CompletingRebalance => self.prepare_rebalance(group, cause),
+            GroupState::Stable | GroupState::CompletingRebalance => {
+                self.prepare_rebalance(group, Reason::StaticMemberReplaced);
+            }
             _ => self.complete_join_if_all_joined(group),
         }
     }

@@ -4,7 +4,7 @@ use highwater_wire::Str;
 
 use crate::coordinator::check_group_name;
 use crate::group::Group;
-use crate::turn::{Cause, Turn};
+use crate::turn::Turn;
 use crate::{Answered, Coordinator, Effects, GroupError, LeaveRequest, Leaving, Left, Now, Reason};
 
 impl Coordinator {
@@ -18,7 +18,8 @@ impl Coordinator {
         let effects = self.with_group(&request.group, now, |turn, group| {
             left = Some(turn.leave(group, &request.members));
         });
-        let nobody = || request.members.iter().map(|member| left_as(member, Err(GroupError::UnknownMemberId)));
+        let nobody =
+            || request.members.iter().map(|member| left_as(member, Err(GroupError::UnknownMemberId)));
         let answer = Ok(left.unwrap_or_else(|| nobody().collect()));
         Answered { answer, effects: effects.unwrap_or_default() }
     }
@@ -26,32 +27,27 @@ impl Coordinator {
 
 impl Turn<'_> {
     fn leave(&mut self, group: &mut Group, leaving: &[Leaving]) -> Vec<Left> {
-        let mut cause = None;
+        let count = group.members.len();
         let mut all_left = Vec::with_capacity(leaving.len());
         for member in leaving {
-            let outcome = self.leave_one(group, member, &mut cause);
+            let outcome = self.leave_one(group, member);
             all_left.push(left_as(member, outcome));
         }
-        match cause {
-            Some(cause) => self.rebalance_or_complete(group, cause),
+        if group.members.len() < count {
+            self.rebalance_or_complete(group, Reason::MemberLeft);
+        } else {
             // Somebody less may be on the way.
-            None => self.complete_join_if_all_joined(group),
+            self.complete_join_if_all_joined(group);
         }
         all_left
     }
 
-    fn leave_one(
-        &mut self,
-        group: &mut Group,
-        leaving: &Leaving,
-        cause: &mut Option<Cause>,
-    ) -> Result<(), GroupError> {
+    fn leave_one(&mut self, group: &mut Group, leaving: &Leaving) -> Result<(), GroupError> {
         if !leaving.member_id.is_empty() && self.remove_pending(group, &leaving.member_id) {
             return Ok(());
         }
         let id = member_id(group, leaving)?;
         self.remove(group, &id);
-        cause.get_or_insert_with(|| Cause::by(Reason::MemberLeft, &id, leaving.reason.as_ref()));
         Ok(())
     }
 }

@@ -46,7 +46,7 @@ pub use coordinator::Coordinator;
 pub use error::{GroupError, ReplayError};
 pub use reply::{
     Answered, Committed, Counts, DescribedMember, Description, Effects, FetchedOffset, GroupState, JoinReply,
-    Joined, JoinedMember, Left, Listed, Reason, Rebalance, Record, Reply, Synced,
+    Joined, JoinedMember, Left, Listed, Reason, Record, Reply, Synced,
 };
 pub use request::{
     Call, Client, CommitOffset, CommitRequest, Generation, HeartbeatRequest, JoinRequest, LeaveRequest,

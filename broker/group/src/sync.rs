@@ -7,7 +7,7 @@ use highwater_wire::Str;
 
 use crate::coordinator::check_group_name;
 use crate::group::Group;
-use crate::turn::{Cause, Turn};
+use crate::turn::Turn;
 use crate::{
     Call, Coordinator, Effects, Generation, GroupError, GroupState, HeartbeatRequest, Now, Reason, Reply,
     SyncAssignment, SyncRequest,
@@ -71,7 +71,7 @@ impl Turn<'_> {
                 self.park_sync(group, id, call);
                 self.has_synced(group, id);
                 if group.is_leader(id) {
-                    self.assign(group, id, &request.assignments);
+                    self.assign(group, &request.assignments);
                 }
             }
             GroupState::Stable => {
@@ -80,7 +80,7 @@ impl Turn<'_> {
                 let synced = group.members.get(id).map(|member| group.synced(member));
                 self.reply(call, Reply::Sync(synced.ok_or(GroupError::UnknownMemberId)));
             }
-            GroupState::PreparingRebalance | GroupState::Empty | GroupState::Dead => {
+            GroupState::PreparingRebalance | GroupState::Empty => {
                 self.reply(call, Reply::Sync(Err(GroupError::RebalanceInProgress)));
             }
         }
@@ -96,7 +96,7 @@ impl Turn<'_> {
 
     /// The leader brings the assignments: the generation is stored, and everybody gets his own. Members that
     /// it forgot get an empty one.
-    fn assign(&mut self, group: &mut Group, leader: &Str, assignments: &[SyncAssignment]) {
+    fn assign(&mut self, group: &mut Group, assignments: &[SyncAssignment]) {
         let by_member: HashMap<&Str, &Bytes> =
             assignments.iter().map(|given| (&given.member_id, &given.assignment)).collect();
         for (id, member) in &mut group.members {
@@ -107,7 +107,7 @@ impl Turn<'_> {
         let (bytes, limit) = (record.size(), self.settings.record_bytes_max);
         if bytes > limit {
             self.refuse_syncs(group, &GroupError::GroupTooLarge { bytes, limit });
-            return self.prepare_rebalance(group, Cause::by(Reason::AssignmentRefused, leader, None));
+            return self.prepare_rebalance(group, Reason::AssignmentRefused);
         }
         self.effects.records.push(record);
         group.is_durable = true;
@@ -123,7 +123,7 @@ impl Turn<'_> {
         }
         self.tally.sessions_expired += 1;
         self.remove(group, id);
-        self.rebalance_or_complete(group, Cause::by(Reason::SessionExpired, id, None));
+        self.rebalance_or_complete(group, Reason::SessionExpired);
     }
 
     /// Members that have not asked for their assignment in time are dropped.
@@ -132,8 +132,8 @@ impl Turn<'_> {
         for id in &late {
             self.remove(group, id);
         }
-        if let Some(first) = late.first() {
-            self.prepare_rebalance(group, Cause::by(Reason::SyncTimedOut, first, None));
+        if !late.is_empty() {
+            self.prepare_rebalance(group, Reason::SyncTimedOut);
         }
     }
 }

@@ -285,7 +285,6 @@ impl World {
             require_known_member_id: version >= 4,
             supports_skip_assignment: version >= 9,
             client: Client { id: Str::from_static("c"), host: Str::default() },
-            reason: None,
             unique,
             may_create: true,
         };
@@ -345,7 +344,7 @@ impl World {
     }
 
     fn leave(&mut self, group: Str, member_id: Str, instance_id: Option<Str>) {
-        let members = vec![Leaving { member_id, instance_id, reason: None }];
+        let members = vec![Leaving { member_id, instance_id }];
         let answered = self.coordinator.leave(LeaveRequest { group, members }, self.now());
         self.take(answered.effects, None);
     }

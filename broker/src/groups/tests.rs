@@ -103,7 +103,6 @@ fn first_join() -> JoinRequest {
         require_known_member_id: false,
         supports_skip_assignment: true,
         client: Client { id: "client".into(), host: Str::default() },
-        reason: None,
         unique: [7; 16],
         may_create: true,
     }

@@ -3,7 +3,7 @@
 //! Versions: 0-6. A group that is not there is `Dead`, from version 6 on with GROUP_ID_NOT_FOUND (KIP-1043).
 //! Authorized operations are not reported; there is no authorization.
 
-use highwater_group::{Description, GroupState};
+use highwater_group::Description;
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::describe_groups::{DescribedGroup, DescribedGroupMember};
 use highwater_protocol::api::{DescribeGroupsRequest, DescribeGroupsResponse};
@@ -12,6 +12,8 @@ use highwater_protocol::wire::Str;
 use crate::context::Context;
 use crate::groups;
 
+/// The state of a group that is not there (`ClassicGroupState.java`).
+const DEAD: Str = Str::from_static("Dead");
 /// From here on a group that is not there is an error.
 const NOT_FOUND_VERSION_MIN: i16 = 6;
 
@@ -52,7 +54,7 @@ fn describe(group_id: Str, description: Description) -> DescribedGroup {
 }
 
 fn dead(version: i16, group_id: Str) -> DescribedGroup {
-    let group_state = Str::from_static(GroupState::Dead.name());
+    let group_state = DEAD;
     if version < NOT_FOUND_VERSION_MIN {
         return DescribedGroup { group_id, group_state, ..DescribedGroup::default() };
     }

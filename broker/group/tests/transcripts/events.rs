@@ -3,14 +3,14 @@
 //! ```text
 //! settings size=2 metadata=200 record=300 delay=0 retention=
 //! join CALL member= static= v=9 type=consumer protocols=range,sticky topics=t,u session=10000 rebalance=60000
-//!      group=g client=c said= full=yes
-//!      raw=METADATA
+//!      group=g client=c full=yes raw=METADATA
 //! sync CALL member= static= generation= c#1=READS... type= protocol= group=
 //! heartbeat member= static= generation= group=
-//! leave MEMBER[/INSTANCE]... said= group=
+//! leave MEMBER[/INSTANCE]... group=
 //! commit TOPIC-PARTITION=OFFSET[@EPOCH]... member= static= generation= metadata= retention= id= v= full= group=
 //! fetch [TOPIC-PARTITION]... id= group=
-//! describe | rebalances   group=
+//! describe group=
+//! rebalances
 //! list states= types=
 //! delete GROUP...
 //! forget TOPIC-PARTITION... group=
@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use highwater_group::{
     Call, Client, CommitOffset, CommitRequest, Coordinator, FetchedOffset, Generation, HeartbeatRequest,
-    JoinRequest, LeaveRequest, Leaving, ListFilter, Protocol, Rebalance, SyncAssignment, SyncRequest,
+    JoinRequest, LeaveRequest, Leaving, ListFilter, Protocol, Reason, SyncAssignment, SyncRequest,
     TopicPartitionRef, WantedOffset,
 };
 use highwater_record::{LeaderEpoch, PartitionId, TopicId};
@@ -140,7 +140,7 @@ impl Run {
             "commit" => self.commit(&words),
             "fetch" => self.fetch(&words),
             "describe" => self.describe(&words),
-            "rebalances" => self.rebalances(&words),
+            "rebalances" => self.rebalances(),
             "list" => self.list(&words),
             "delete" => self.delete(&words),
             "forget" => self.forget(&words),
@@ -198,7 +198,6 @@ impl Run {
             require_known_member_id: version >= 4,
             supports_skip_assignment: version >= 9,
             client: Client { id: words.text("client", "c"), host: Str::from_static("/10.0.0.1") },
-            reason: words.option("said").map(Str::from),
             unique,
             may_create: words.may_create(),
         };
@@ -239,8 +238,7 @@ impl Run {
         let leaving = |word: &&str| {
             let (member, instance) =
                 word.split_once('/').map_or((*word, None), |(id, name)| (id, Some(name)));
-            let reason = words.option("said").map(Str::from);
-            Leaving { member_id: long(member), instance_id: instance.map(Str::from), reason }
+            Leaving { member_id: long(member), instance_id: instance.map(Str::from) }
         };
         let members = words.plain.iter().map(leaving).collect();
         let request = LeaveRequest { group: words.group(), members };
@@ -355,13 +353,11 @@ impl Run {
         }
     }
 
-    fn rebalances(&mut self, words: &Words<'_>) {
-        for Rebalance { at, generation, reason, member_id, said } in
-            self.coordinator.rebalances(&words.group())
-        {
-            let member = member_id.map(|id| format!(" {id}")).unwrap_or_default();
-            let said = said.map(|said| format!(" {said:?}")).unwrap_or_default();
-            self.say(&format!("{at} ms, generation {}: {}{member}{said}", generation.get(), reason.name()));
+    /// How many rebalances began, by reason.
+    fn rebalances(&mut self) {
+        let counts = self.coordinator.counts().rebalances;
+        for (reason, count) in Reason::ALL.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            self.say(&format!("{count} {}", reason.name()));
         }
     }
 

@@ -116,7 +116,6 @@ transcripts! {
     offsets_are_dropped_with_their_topic
     groups_are_described
     groups_are_listed_by_state_and_type
-    operators_see_why_groups_rebalanced
     members_go_on_after_a_restart
     a_rebalance_that_a_restart_cuts_short_begins_again
     an_empty_group_keeps_its_generation_over_a_restart
