@@ -45,6 +45,8 @@ pub(crate) const TOPIC: &str = "__consumer_offsets";
 const SHARDS: u32 = 50;
 /// Most groups of a broker.
 const GROUPS_MAX: usize = 10_000;
+/// Most bytes of what the members of all groups bring and are assigned. Who joins at the same moment may exceed it.
+const MEMBER_BYTES_MAX: usize = 128 << 20;
 /// How long an answer waits for the disk (`offsets.commit.timeout.ms`): a member whose commit hangs must get to its
 /// next heartbeat.
 const DURABLE_DEADLINE: Duration = Duration::from_secs(5);
@@ -93,6 +95,15 @@ pub(crate) fn code_of(error: &GroupError) -> ErrorCode {
             });
             ErrorCode::CoordinatorNotAvailable
         }
+        GroupError::NoRoom { bytes, room } => {
+            note(|dropped| {
+                tracing::warn!(
+                    dropped, bytes, room,
+                    "refused a member: what the members of all groups bring may take {MEMBER_BYTES_MAX} bytes"
+                );
+            });
+            ErrorCode::CoordinatorNotAvailable
+        }
         GroupError::NonEmptyGroup => ErrorCode::NonEmptyGroup,
         GroupError::GroupIdNotFound => ErrorCode::GroupIdNotFound,
         GroupError::GroupSubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
@@ -120,6 +131,11 @@ impl Groups {
     /// Whether one more group may be made.
     pub(crate) fn may_create(&self) -> bool {
         self.shards.iter().map(Shard::groups).sum::<usize>() < GROUPS_MAX
+    }
+
+    /// How many bytes more members may bring or be assigned.
+    pub(crate) fn room_bytes(&self) -> usize {
+        MEMBER_BYTES_MAX.saturating_sub(self.shards.iter().map(Shard::member_bytes).sum())
     }
 
     /// Numbers for metrics, of all partitions.

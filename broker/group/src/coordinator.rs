@@ -20,6 +20,8 @@ pub struct Coordinator {
     pub(crate) timers: Timers,
     pub(crate) calls: HashMap<Call, Parked>,
     pub(crate) tally: Tally,
+    /// What members bring and are assigned, in bytes; counted since [`Self::loaded`].
+    member_bytes: usize,
     retention: Alarm,
 }
 
@@ -32,6 +34,7 @@ impl Coordinator {
             timers: Timers::default(),
             calls: HashMap::new(),
             tally: Tally::default(),
+            member_bytes: 0,
             retention: Alarm::default(),
         }
     }
@@ -50,7 +53,9 @@ impl Coordinator {
                 turn.prepare_rebalance(group, Reason::LoadedTooLarge);
             }
         }
-        turn.effects
+        let effects = turn.effects;
+        self.member_bytes = self.groups.values().map(|group| group.bytes).sum();
+        effects
     }
 
     /// The connection of a call closed before its reply. Nothing is sent for `call` any more. A dynamic member
@@ -60,22 +65,20 @@ impl Coordinator {
         let Some(Parked { group: name, member_id: id }) = self.calls.remove(&call) else {
             return Effects::default();
         };
-        let (groups, mut turn) = self.turn(now);
-        let Some(group) = groups.get_mut(&name) else {
-            return turn.effects;
-        };
-        let Some(member) = group.members.get_mut(&id) else {
-            return turn.effects;
-        };
-        member.join = member.join.filter(|parked| *parked != call);
-        member.sync = member.sync.filter(|parked| *parked != call);
-        if member.knows_id || member.instance_id.is_some() {
-            turn.touch(group, &id);
-        } else {
-            turn.remove(group, &id);
-            turn.complete_join_if_all_joined(group);
-        }
-        turn.effects
+        let effects = self.with_group(&name, now, |turn, group| {
+            let Some(member) = group.members.get_mut(&id) else {
+                return;
+            };
+            member.join = member.join.filter(|parked| *parked != call);
+            member.sync = member.sync.filter(|parked| *parked != call);
+            if member.knows_id || member.instance_id.is_some() {
+                turn.touch(group, &id);
+            } else {
+                turn.remove(group, &id);
+                turn.complete_join_if_all_joined(group);
+            }
+        });
+        effects.unwrap_or_default()
     }
 
     /// When to call [`Self::expire`] next, in milliseconds of the monotonic clock. Cheap. May be too early,
@@ -139,6 +142,12 @@ impl Coordinator {
         self.timers.set(&mut self.retention, at_ms, || Event::Retention);
     }
 
+    /// How many bytes all members bring and are assigned, as [`Settings::member_metadata_bytes_max`] counts them.
+    /// Cheap.
+    pub fn member_bytes(&self) -> usize {
+        self.member_bytes
+    }
+
     /// Numbers for metrics. Looks at every group.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts {
@@ -184,11 +193,14 @@ impl Coordinator {
     ) -> Option<Effects> {
         let (groups, mut turn) = self.turn(now);
         let group = groups.get_mut(name)?;
+        let before = group.bytes;
         work(&mut turn, group);
         let effects = turn.effects;
+        let after = group.bytes;
         if group.is_idle() {
             groups.remove(name);
         }
+        self.member_bytes = self.member_bytes + after - before;
         Some(effects)
     }
 

@@ -6,15 +6,13 @@ use std::fmt::Write;
 use highwater_wire::Str;
 
 use crate::coordinator::check_group_name;
-use crate::group::{Group, Member};
+use crate::group::{Group, Member, protocol_bytes};
 use crate::timers::{Alarm, Event};
 use crate::turn::Turn;
 use crate::{
     Call, Coordinator, Effects, GroupError, GroupState, JoinReply, JoinRequest, Now, Protocol, Reason, Reply,
 };
 
-/// What a protocol counts besides its name and its metadata, in bytes: about what it takes in memory.
-const PROTOCOL_OVERHEAD_BYTES: usize = 64;
 /// Longest part of a member id that comes from the client, in bytes.
 const ID_PREFIX_BYTES_MAX: usize = 255;
 
@@ -33,6 +31,8 @@ impl Coordinator {
                 let joiner = Joiner { call, request: &request };
                 if !turn.has_room(group, &request.member_id) {
                     turn.turn_away(group, &joiner);
+                } else if let Err(error) = joiner.check_room(group) {
+                    turn.refuse_join(call, request.member_id.detach(), error);
                 } else if is_unknown {
                     turn.join_as_new(group, &joiner);
                 } else {
@@ -55,10 +55,7 @@ impl Coordinator {
         if !u32::try_from(timeout_ms).is_ok_and(|timeout_ms| (min_ms..=max_ms).contains(&timeout_ms)) {
             return Err(GroupError::InvalidSessionTimeout { timeout_ms, min_ms, max_ms });
         }
-        let size = |protocol: &Protocol| {
-            protocol.name.as_bytes().len() + protocol.metadata.len() + PROTOCOL_OVERHEAD_BYTES
-        };
-        let bytes: usize = request.protocols.iter().map(size).sum();
+        let bytes = protocol_bytes(&request.protocols);
         let limit = self.settings.member_metadata_bytes_max;
         if bytes > limit {
             return Err(GroupError::MemberMetadataTooLarge { bytes, limit });
@@ -85,6 +82,16 @@ impl Joiner<'_> {
             write!(id, "{dash}{byte:02x}").expect("a String takes everything");
         }
         Str::from(id)
+    }
+
+    /// Whether there is room for what the member brings besides what it brought before.
+    fn check_room(&self, group: &Group) -> Result<(), GroupError> {
+        let of_instance = self.request.instance_id.as_ref().and_then(|name| group.statics.get(name));
+        let before = group.members.get(of_instance.unwrap_or(&self.request.member_id));
+        let before = before.map_or(0, |member| protocol_bytes(&member.protocols));
+        let bytes = protocol_bytes(&self.request.protocols).saturating_sub(before);
+        let room = self.request.room_bytes;
+        if bytes > room { Err(GroupError::NoRoom { bytes, room }) } else { Ok(()) }
     }
 
     fn session_timeout_ms(&self) -> u32 {

@@ -86,6 +86,8 @@ pub struct JoinRequest {
     pub unique: [u8; 16],
     /// Whether a group that does not exist may be made: the host's cap on groups.
     pub may_create: bool,
+    /// By how much [`Coordinator::member_bytes`](crate::Coordinator::member_bytes) may grow: the host's cap on them.
+    pub room_bytes: usize,
 }
 
 /// What the leader assigns to a member.
@@ -114,6 +116,8 @@ pub struct SyncRequest {
     pub protocol: Option<Str>,
     /// The leader's assignments.
     pub assignments: Vec<SyncAssignment>,
+    /// By how much [`Coordinator::member_bytes`](crate::Coordinator::member_bytes) may grow: the host's cap on them.
+    pub room_bytes: usize,
 }
 
 /// A member says that it is alive.

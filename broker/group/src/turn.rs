@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use highwater_wire::Str;
 
 use crate::group::{Group, InitialDelay, Member};
@@ -225,9 +226,7 @@ impl Turn<'_> {
 
     /// Takes back the assignments and tells those who wait for theirs.
     pub(crate) fn refuse_syncs(&mut self, group: &mut Group, error: &GroupError) {
-        for member in group.members.values_mut() {
-            member.assignment.clear();
-        }
+        group.set_assignments(|_| Bytes::new());
         self.answer_syncs(group, Some(error));
     }
 

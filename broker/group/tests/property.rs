@@ -287,6 +287,7 @@ impl World {
             client: Client { id: Str::from_static("c"), host: Str::default() },
             unique,
             may_create: true,
+            room_bytes: usize::MAX,
         };
         let effects = self.coordinator.join(call, request, self.now());
         self.take(effects, None);
@@ -310,6 +311,7 @@ impl World {
             protocol_type: None,
             protocol: None,
             assignments: member.led.iter().map(assignment).collect(),
+            room_bytes: usize::MAX,
         };
         let effects = self.coordinator.sync(call, request, self.now());
         self.take(effects, None);
@@ -552,6 +554,7 @@ impl World {
         assert!(self.parked.is_empty(), "never answered: {:?}", self.parked);
         let counts = self.coordinator.counts();
         assert_eq!((counts.members, counts.groups()), (0, 0), "everything expires");
+        assert_eq!(self.coordinator.member_bytes(), 0, "nobody brings anything");
         self.check_durable();
     }
 }

@@ -276,6 +276,7 @@ fn a_group_is_written_as_kafka_writes_it() {
         client: Client::default(),
         unique: [0; 16],
         may_create: false,
+        room_bytes: usize::MAX,
     };
 
     let effects = coordinator.join(Call(1), request, at(GROUP_SINCE));

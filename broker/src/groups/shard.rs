@@ -29,6 +29,8 @@ pub(super) struct Shard {
     due_ms: AtomicU64,
     /// How many groups the machine has.
     groups: AtomicUsize,
+    /// How many bytes the members of its groups bring and are assigned.
+    member_bytes: AtomicUsize,
     /// The next call's number. Never starts over, so that a call of a machine that was lost is not taken for one of
     /// the next machine.
     next_call: AtomicU64,
@@ -93,6 +95,7 @@ impl Shard {
             inner: Mutex::new(Inner { state: State::Loading, queue: Vec::new(), driven: false }),
             due_ms: AtomicU64::new(NEVER_MS),
             groups: AtomicUsize::new(0),
+            member_bytes: AtomicUsize::new(0),
             next_call: AtomicU64::new(0),
             losses: AtomicU32::new(0),
         }
@@ -101,6 +104,11 @@ impl Shard {
     /// How many groups it has.
     pub(super) fn groups(&self) -> usize {
         self.groups.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes the members of its groups bring and are assigned.
+    pub(super) fn member_bytes(&self) -> usize {
+        self.member_bytes.load(Ordering::Relaxed)
     }
 
     /// When its timers want to be looked at; `None` if nothing is due.
@@ -155,15 +163,17 @@ impl Shard {
         inner.driven = false;
         self.due_ms.store(NEVER_MS, Ordering::Release);
         self.groups.store(0, Ordering::Relaxed);
+        self.member_bytes.store(0, Ordering::Relaxed);
         drop(inner);
         // Dropping the senders tells the receivers.
         drop((lost, queued));
         self.losses.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// After an event: how many groups there are, and when something is due.
+    /// After an event: how much there is, and when something is due.
     fn take_note(&self, broker: &Broker, machine: &Coordinator) {
         self.groups.store(machine.group_count(), Ordering::Relaxed);
+        self.member_bytes.store(machine.member_bytes(), Ordering::Relaxed);
         let due = machine.next_deadline().unwrap_or(NEVER_MS);
         self.due_ms.store(due, Ordering::Release);
         if due < broker.groups.looks_at_ms.load(Ordering::Acquire) {

@@ -105,6 +105,7 @@ fn first_join() -> JoinRequest {
         client: Client { id: "client".into(), host: Str::default() },
         unique: [7; 16],
         may_create: true,
+        room_bytes: usize::MAX,
     }
 }
 
@@ -243,6 +244,24 @@ async fn a_reply_that_is_parked_is_forgotten_with_its_future() {
     drop(parking);
 
     assert_eq!(shard.parked(), 0);
+    close(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_members_bring_is_counted_until_they_are_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = in_service(&directory).await;
+    let mut join = first_join();
+    join.protocols[0].metadata = vec![7; 1_000].into();
+    let mut joining = Box::pin(park(&broker, GROUP, |machine, call, now| machine.join(call, join, now)));
+    assert!(!ends_at_once(&mut joining).await);
+    let taken = MEMBER_BYTES_MAX - broker.groups.room_bytes();
+    assert!((1_000..1_100).contains(&taken), "{taken}");
+
+    // Nobody has heard of the member's id, so that it is gone with its connection.
+    drop(joining);
+
+    assert_eq!(broker.groups.room_bytes(), MEMBER_BYTES_MAX);
     close(broker).await;
 }
 

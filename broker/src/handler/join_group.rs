@@ -67,6 +67,7 @@ fn join_request(context: &Context<'_>, request: JoinGroupRequest) -> JoinRequest
         },
         unique: uuid::Uuid::new_v4().into_bytes(),
         may_create: context.broker.groups.may_create(),
+        room_bytes: context.broker.groups.room_bytes(),
     }
 }
 

@@ -3,8 +3,8 @@
 //! ```text
 //! settings size=2 metadata=200 record=300 delay=0 retention=
 //! join CALL member= static= v=9 type=consumer protocols=range,sticky topics=t,u session=10000 rebalance=60000
-//!      group=g client=c full=yes raw=METADATA
-//! sync CALL member= static= generation= c#1=READS... type= protocol= group=
+//!      group=g client=c full=yes room=BYTES raw=METADATA
+//! sync CALL member= static= generation= c#1=READS... type= protocol= group= room=
 //! heartbeat member= static= generation= group=
 //! leave MEMBER[/INSTANCE]... group=
 //! commit TOPIC-PARTITION=OFFSET[@EPOCH]... member= static= generation= metadata= retention= id= v= full= group=
@@ -18,7 +18,7 @@
 //! abandon CALL
 //! wait MS
 //! reload
-//! counts
+//! counts | bytes
 //! ```
 
 use std::collections::BTreeMap;
@@ -102,6 +102,10 @@ impl<'a> Words<'a> {
         self.number("id").and_then(|id| TopicId::new([id.try_into().expect("a small id"); 16]))
     }
 
+    fn room_bytes(&self) -> usize {
+        self.number("room").map_or(usize::MAX, |bytes| bytes.try_into().expect("not negative"))
+    }
+
     fn may_create(&self) -> bool {
         self.option("full").is_none()
     }
@@ -155,6 +159,7 @@ impl Run {
             "wait" => self.wait(words.plain[0].parse().expect("milliseconds")),
             "reload" => self.reload(),
             "counts" => self.counts(),
+            "bytes" => self.say(&format!("{} bytes", self.coordinator.member_bytes())),
             _ => panic!("no event {verb:?}"),
         }
     }
@@ -200,6 +205,7 @@ impl Run {
             client: Client { id: words.text("client", "c"), host: Str::from_static("/10.0.0.1") },
             unique,
             may_create: words.may_create(),
+            room_bytes: words.room_bytes(),
         };
         let effects = self.coordinator.join(words.call(), request, self.now());
         self.effects(effects);
@@ -218,6 +224,7 @@ impl Run {
             protocol_type: words.option("type").map(Str::from),
             protocol: words.option("protocol").map(Str::from),
             assignments: words.plain[1..].iter().map(assignment).collect(),
+            room_bytes: words.room_bytes(),
         };
         let effects = self.coordinator.sync(words.call(), request, self.now());
         self.effects(effects);

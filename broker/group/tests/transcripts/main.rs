@@ -57,6 +57,7 @@ transcripts! {
     ids_that_are_given_out_are_limited_too
     a_member_may_not_bring_too_much
     the_host_may_have_no_room_for_more_groups
+    the_host_may_have_no_room_for_what_members_bring
     an_id_that_the_group_does_not_know_is_refused
     a_follower_that_repeats_its_join_gets_the_same_generation
     a_leader_that_joins_again_asks_for_a_rebalance
