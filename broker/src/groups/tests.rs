@@ -2,6 +2,7 @@
 //! disk does not answer, and when an append is lost.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,16 @@ use highwater_protocol::api::{
     self, JoinGroupRequest, ListGroupsRequest, OffsetFetchRequest, SyncGroupRequest, offset_fetch,
 };
 use highwater_protocol::wire::Str;
-use highwater_record::{PartitionId, TopicName};
+use highwater_record::{Batch, BatchBuilder, Codec, NewRecord, PartitionId, TopicName};
+use highwater_storage::{Log, SimCall, SimFault, SimFiles};
 use tempfile::TempDir;
 
 use super::*;
 use crate::config::Config;
 use crate::context::Context;
+use crate::partition::Partition;
 use crate::topic_admin::{self, NewTopic};
+use crate::topics::Topic;
 use crate::{handler, recovery, server};
 
 const GROUP: &str = "group";
@@ -116,6 +120,35 @@ async fn ends_at_once(future: impl Future) -> bool {
         _ = future => true,
         () = std::future::ready(()) => false,
     }
+}
+
+/// Puts the partition of `GROUP` onto files in memory, which can be told to fail.
+fn move_into_memory(broker: &Arc<Broker>) -> (SimFiles, Arc<Partition>) {
+    let topic = topic_admin::create_internal(broker, topic_name(), SHARDS).unwrap();
+    let directory = Path::new("/data");
+    let files = SimFiles::with_dir(directory);
+    let settings = Arc::clone(&topic.settings);
+    let log = Log::open(
+        Arc::new(files.clone()),
+        directory.join("partition"),
+        settings.log.clone(),
+        None,
+        clock::now(),
+    );
+    let mut partitions = topic.partitions.clone();
+    let moved = &mut partitions[shard_of(GROUP)];
+    *moved = Arc::new(Partition::recovering(moved.id().clone(), settings));
+    moved.open(log.unwrap().0, broker.epoch);
+    let partition = Arc::clone(moved);
+    let (name, id, record, settings) =
+        (topic.name.clone(), topic.id, topic.record.clone(), Arc::clone(&topic.settings));
+    broker.topics.replace(Arc::new(Topic { name, id, record, settings, partitions }));
+    (files, partition)
+}
+
+async fn load_again(broker: &Arc<Broker>) {
+    let loading = Arc::clone(broker);
+    tokio::task::spawn_blocking(move || load_all(&loading)).await.unwrap();
 }
 
 /// What the machine holds, whatever may be read from it.
@@ -229,6 +262,61 @@ async fn an_append_that_is_lost_takes_what_it_changed_with_it() {
         }
     };
     assert_eq!(found, Some(7));
+    close(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_read_now_is_read_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = in_service(&directory).await;
+    let (files, partition) = move_into_memory(&broker);
+    commit(&broker, 7).await.unwrap();
+    let index = shard_of(GROUP);
+    let failing = |times| SimFault {
+        call: SimCall::Read,
+        path_end: ".log".to_owned(),
+        after: 0,
+        times,
+        errno: 5,
+        bytes_written: 0,
+    };
+    files.plan(failing(1));
+    assert!(load::load(&broker, index, Some(&partition)).is_err_and(|error| error.may_pass()));
+
+    broker.groups.shard(index).fail();
+    files.plan(failing(2));
+    load_again(&broker).await;
+
+    let reading = async {
+        loop {
+            match committed(&broker).await {
+                Ok(found) => break found,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let found = tokio::time::timeout(Duration::from_secs(60), reading).await;
+    assert_eq!(found.expect("the partition comes into service"), Some(7));
+    close(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_understood_keeps_its_groups_out_of_service() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = in_service(&directory).await;
+    commit(&broker, 7).await.unwrap();
+    let topic = broker.topics.by_name(&topic_name()).unwrap();
+    let mut garbage = BatchBuilder::new(Codec::None);
+    // A key begins with two bytes of type.
+    let record = NewRecord { timestamp: clock::now(), key: Some(&[0]), value: None, headers: &[] };
+    garbage.append(&record).unwrap();
+    let garbage = Batch::new(garbage.build().unwrap()).unwrap();
+    let partition = &topic.partitions[shard_of(GROUP)];
+    partition.append(&garbage, clock::now(), &broker.scheduler).unwrap();
+
+    load_again(&broker).await;
+
+    assert_eq!(committed(&broker).await, Err(Unavailable::Lost));
     close(broker).await;
 }
 
