@@ -23,12 +23,13 @@ mod timers;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use highwater_group::{Answered, Call, Coordinator, Counts, Effects, GroupError, Now, Reply, Settings};
 use highwater_protocol::ErrorCode;
 use highwater_record::{TopicId, TopicName};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::clock;
@@ -60,6 +61,8 @@ pub(crate) enum Unavailable {
     Lost,
     /// The disk did not answer in time: what the request did may become durable or not.
     TimedOut,
+    /// So much waits for the disk already that the request was not begun.
+    Behind,
     /// The broker stops.
     Stopping,
 }
@@ -70,7 +73,7 @@ impl Unavailable {
         match self {
             Self::Loading => ErrorCode::CoordinatorLoadInProgress,
             Self::Lost => ErrorCode::NotCoordinator,
-            Self::TimedOut | Self::Stopping => ErrorCode::CoordinatorNotAvailable,
+            Self::TimedOut | Self::Behind | Self::Stopping => ErrorCode::CoordinatorNotAvailable,
         }
     }
 }
@@ -185,7 +188,7 @@ pub(crate) async fn ask<T>(
     group: &str,
     event: impl FnOnce(&mut Coordinator, Now) -> Answered<T>,
 ) -> Result<T, Unavailable> {
-    shard::ask(place_of(broker, group), event)?.settled().await
+    shard::ask(place_of(broker, group), event)?.settled(Instant::now() + DURABLE_DEADLINE).await
 }
 
 /// Reads from the machine of `group`; the answer is given when everything it rests on is durable.
@@ -194,7 +197,8 @@ pub(crate) async fn look<T>(
     group: &str,
     read: impl FnOnce(&Coordinator) -> T,
 ) -> Result<T, Unavailable> {
-    ask(broker, group, |machine, _| only(read(machine))).await
+    let pending = shard::ask_always(place_of(broker, group), |machine, _| only(read(machine)))?;
+    pending.settled(Instant::now() + DURABLE_DEADLINE).await
 }
 
 /// Reads from every machine. The answer is given when everything it rests on is durable.
@@ -203,8 +207,8 @@ pub(crate) async fn look_everywhere<T>(
     read: impl Fn(&Coordinator) -> Vec<T>,
 ) -> Result<Vec<T>, Unavailable> {
     let mut found = Vec::new();
-    for pending in ask_everywhere(broker, |machine, _| only(read(machine))) {
-        found.extend(pending?.settled().await?);
+    for answer in ask_everywhere(broker, |machine, _| only(read(machine))).await {
+        found.extend(answer?);
     }
     Ok(found)
 }
@@ -214,13 +218,36 @@ fn only<T>(answer: T) -> Answered<T> {
     Answered { answer, effects: Effects::default() }
 }
 
-/// Runs an event on every machine before the first answer is waited for, so that their syncs go side by side.
-fn ask_everywhere<T>(
+/// Runs an event on every machine, however much waits for the disk.
+async fn ask_everywhere<T>(
     broker: &Arc<Broker>,
     event: impl Fn(&mut Coordinator, Now) -> Answered<T>,
-) -> Vec<Result<Pending<T>, Unavailable>> {
+) -> Vec<Result<T, Unavailable>> {
     let indexes = 0..broker.groups.shards.len();
-    indexes.map(|index| shard::ask(Place { broker, index }, &event)).collect()
+    let pending = indexes.map(|index| shard::ask_always(Place { broker, index }, &event)).collect();
+    settle_all(broker, pending).await
+}
+
+/// Waits for answers to events that have all been run, so that their syncs go side by side: one deadline holds for all,
+/// and a stop ends the wait.
+async fn settle_all<T>(
+    broker: &Broker,
+    all: Vec<Result<Pending<T>, Unavailable>>,
+) -> Vec<Result<T, Unavailable>> {
+    let deadline = Instant::now() + DURABLE_DEADLINE;
+    let mut stopping = broker.stopping();
+    let mut answers = Vec::with_capacity(all.len());
+    for pending in all {
+        answers.push(match pending {
+            Ok(pending) => tokio::select! {
+                biased;
+                answer = pending.settled(deadline) => answer,
+                () = stopping.stopped() => Err(Unavailable::Stopping),
+            },
+            Err(unavailable) => Err(unavailable),
+        });
+    }
+    answers
 }
 
 /// Tells the machine of `group` that a member is alive. The answer does not wait for the disk.
@@ -249,12 +276,5 @@ pub(crate) async fn forget_topic(broker: &Arc<Broker>, topic: &TopicName, id: To
         answer: (),
         effects: machine.topic_deleted(topic.as_str(), Some(id), now),
     };
-    let mut everywhere = true;
-    for pending in ask_everywhere(broker, forget) {
-        everywhere &= match pending {
-            Ok(pending) => pending.settled().await.is_ok(),
-            Err(_) => false,
-        };
-    }
-    everywhere
+    ask_everywhere(broker, forget).await.iter().all(Result::is_ok)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use highwater_group::{
-    Client, CommitOffset, CommitRequest, HeartbeatRequest, JoinRequest, Protocol, WantedOffset,
+    Client, CommitOffset, CommitRequest, HeartbeatRequest, JoinRequest, Protocol, Record, WantedOffset,
 };
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::{
@@ -19,6 +19,7 @@ use highwater_record::{Batch, BatchBuilder, Codec, NewRecord, PartitionId, Topic
 use highwater_storage::{Log, SimCall, SimFault, SimFiles};
 use tempfile::TempDir;
 
+use super::shard::QUEUE_BYTES_MAX;
 use super::*;
 use crate::config::Config;
 use crate::context::Context;
@@ -241,6 +242,37 @@ async fn while_the_disk_does_not_answer_only_heartbeats_are_answered() {
 
     // A commit is not waited for longer than a member may be silent.
     assert_eq!(committing.await.unwrap(), Err(Unavailable::TimedOut));
+    close(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_the_disk_is_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = in_service(&directory).await;
+    commit(&broker, 7).await.unwrap();
+    // Without its threads nothing becomes durable any more.
+    broker.scheduler.stop();
+    let write = |bytes: usize| {
+        let record = Record { key: Bytes::from_static(b"key"), value: Some(vec![0; bytes].into()) };
+        let effects = Effects { records: vec![record], replies: Vec::new() };
+        shard::ask(place_of(&broker, GROUP), |_, _| Answered { answer: (), effects })
+    };
+    let _under_way = write(1).unwrap();
+    let shard = broker.groups.shard(shard_of(GROUP));
+    while shard.queue_bytes() > 0 {
+        tokio::task::yield_now().await;
+    }
+
+    let _queued = (write(QUEUE_BYTES_MAX / 2).unwrap(), write(QUEUE_BYTES_MAX / 2).unwrap());
+
+    assert!(matches!(write(1), Err(Unavailable::Behind)));
+    assert!(matches!(park(&broker, GROUP, |_, _, _| unreachable!()).await, Err(Unavailable::Behind)));
+    // What adds nothing goes on.
+    assert_eq!(heartbeat(&broker, GROUP, |_, _| Ok(())), Ok(Ok(())));
+    assert!(!ends_at_once(committed(&broker)).await);
+    let elsewhere = "another group";
+    assert_ne!(shard_of(elsewhere), shard_of(GROUP));
+    assert_eq!(ask(&broker, elsewhere, |_, _| only(())).await, Ok(()));
     close(broker).await;
 }
 
