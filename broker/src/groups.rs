@@ -1,7 +1,7 @@
 //! The host of the group coordinator: 50 state machines, each with its partition of `__consumer_offsets`.
 //!
 //! The machines are pure (`highwater-group`); here they meet time, the log and those who wait. Handlers call
-//! [`ask`], [`look`], [`park`] and [`heartbeat`], which run an event on the machine of a group and hold back its
+//! [`ask`], [`ask_each`], [`look_each`], [`park`] and [`heartbeat`], which run an event on the machine of a group and hold back its
 //! answer until the partition is durable up to the state that the answer was computed from; heartbeats are exempt.
 //! Knows no Kafka message.
 //!
@@ -101,7 +101,9 @@ pub(crate) fn code_of(error: &GroupError) -> ErrorCode {
         GroupError::NoRoom { bytes, room } => {
             note(|dropped| {
                 tracing::warn!(
-                    dropped, bytes, room,
+                    dropped,
+                    bytes,
+                    room,
                     "refused a member: what the members of all groups bring may take {MEMBER_BYTES_MAX} bytes"
                 );
             });
@@ -191,14 +193,27 @@ pub(crate) async fn ask<T>(
     shard::ask(place_of(broker, group), event)?.settled(Instant::now() + DURABLE_DEADLINE).await
 }
 
-/// Reads from the machine of `group`; the answer is given when everything it rests on is durable.
-pub(crate) async fn look<T>(
+/// Runs an event for each of `asked` on the machine of its group, all of them before the first answer is waited for;
+/// the answers are in the same order.
+pub(crate) async fn ask_each<I, T>(
     broker: &Arc<Broker>,
-    group: &str,
-    read: impl FnOnce(&Coordinator) -> T,
-) -> Result<T, Unavailable> {
-    let pending = shard::ask_always(place_of(broker, group), |machine, _| only(read(machine)))?;
-    pending.settled(Instant::now() + DURABLE_DEADLINE).await
+    asked: &[I],
+    group: impl Fn(&I) -> &str,
+    event: impl Fn(&mut Coordinator, &I, Now) -> Answered<T>,
+) -> Vec<Result<T, Unavailable>> {
+    let ask = |one| shard::ask(place_of(broker, group(one)), |machine, now| event(machine, one, now));
+    settle_all(broker, asked.iter().map(ask).collect()).await
+}
+
+/// Reads for each of `asked` from the machine of its group, in the same way.
+pub(crate) async fn look_each<I, T>(
+    broker: &Arc<Broker>,
+    asked: &[I],
+    group: impl Fn(&I) -> &str,
+    read: impl Fn(&Coordinator, &I) -> T,
+) -> Vec<Result<T, Unavailable>> {
+    let look = |one| shard::ask_always(place_of(broker, group(one)), |machine, _| only(read(machine, one)));
+    settle_all(broker, asked.iter().map(look).collect()).await
 }
 
 /// Reads from every machine. The answer is given when everything it rests on is durable.

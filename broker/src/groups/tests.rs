@@ -88,10 +88,15 @@ async fn commit(broker: &Arc<Broker>, offset: i64) -> Result<(), Unavailable> {
     Ok(())
 }
 
+/// Reads from the machine of `GROUP`.
+async fn look<T>(broker: &Arc<Broker>, read: impl Fn(&Coordinator) -> T) -> Result<T, Unavailable> {
+    look_each(broker, &[GROUP], |group| group, |machine, _| read(machine)).await.pop().unwrap()
+}
+
 async fn committed(broker: &Arc<Broker>) -> Result<Option<i64>, Unavailable> {
     let partition = PartitionId::new(0).unwrap();
     let wanted = [WantedOffset { topic: TOPIC_READ.into(), topic_id: topic_id(broker), partition }];
-    let found = look(broker, GROUP, |machine| machine.fetch_offsets(GROUP, &wanted)).await?;
+    let found = look(broker, |machine| machine.fetch_offsets(GROUP, &wanted)).await?;
     Ok(found[0].as_ref().map(|committed| committed.offset))
 }
 
@@ -154,7 +159,7 @@ async fn load_again(broker: &Arc<Broker>) {
 
 /// What the machine holds, whatever may be read from it.
 async fn offsets_held(broker: &Arc<Broker>) -> usize {
-    look(broker, GROUP, |machine| machine.counts().offsets).await.unwrap()
+    look(broker, |machine| machine.counts().offsets).await.unwrap()
 }
 
 #[test]
@@ -242,6 +247,30 @@ async fn while_the_disk_does_not_answer_only_heartbeats_are_answered() {
 
     // A commit is not waited for longer than a member may be silent.
     assert_eq!(committing.await.unwrap(), Err(Unavailable::TimedOut));
+    close(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_groups_are_asked_before_the_first_is_waited_for_and_a_stop_ends_the_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = in_service(&directory).await;
+    commit(&broker, 7).await.unwrap();
+    // Without its threads nothing becomes durable any more.
+    broker.scheduler.stop();
+    let mut committing = Box::pin(commit(&broker, 8));
+    assert!(!ends_at_once(&mut committing).await);
+    let groups = [GROUP, "another group", GROUP, "a third group"];
+    assert!([1, 3].iter().all(|other| shard_of(groups[*other]) != shard_of(GROUP)));
+    let asked = std::cell::Cell::new(0);
+    let mut asking = Box::pin(look_each(&broker, &groups, |group| group, |_, _| asked.set(asked.get() + 1)));
+
+    assert!(!ends_at_once(&mut asking).await);
+    assert_eq!(asked.get(), groups.len());
+
+    broker.shutdown.stop();
+    let ended = Err(Unavailable::Stopping);
+    assert_eq!(asking.await, [ended, Ok(()), ended, Ok(())]);
+    drop(committing);
     close(broker).await;
 }
 

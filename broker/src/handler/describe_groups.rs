@@ -18,20 +18,20 @@ const DEAD: Str = Str::from_static("Dead");
 const NOT_FOUND_VERSION_MIN: i16 = 6;
 
 pub(crate) async fn handle(context: &Context<'_>, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
-    let mut described = Vec::with_capacity(request.groups.len());
-    for group in request.groups {
-        let found = groups::look(context.broker, &group, |machine| machine.describe(&group)).await;
-        described.push(match found {
-            Ok(Some(description)) => describe(group, description),
-            Ok(None) => dead(context.version, group),
-            Err(unavailable) => DescribedGroup {
-                error_code: unavailable.code().code(),
-                group_id: group,
-                ..DescribedGroup::default()
-            },
-        });
-    }
-    DescribeGroupsResponse { groups: described, ..DescribeGroupsResponse::default() }
+    let found = groups::look_each(context.broker, &request.groups, Str::as_str, |machine, group| {
+        machine.describe(group)
+    });
+    let found = found.await;
+    let described = request.groups.into_iter().zip(found).map(|(group, found)| match found {
+        Ok(Some(description)) => describe(group, description),
+        Ok(None) => dead(context.version, group),
+        Err(unavailable) => DescribedGroup {
+            error_code: unavailable.code().code(),
+            group_id: group,
+            ..DescribedGroup::default()
+        },
+    });
+    DescribeGroupsResponse { groups: described.collect(), ..DescribeGroupsResponse::default() }
 }
 
 fn describe(group_id: Str, description: Description) -> DescribedGroup {
