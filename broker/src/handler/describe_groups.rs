@@ -12,6 +12,8 @@ use highwater_protocol::wire::Str;
 use crate::context::Context;
 use crate::groups;
 
+/// Most bytes of a name that a message repeats: a name may be as long as a whole string on the wire.
+const NAME_SHOWN_BYTES_MAX: usize = 1_000;
 /// The state of a group that is not there (`ClassicGroupState.java`).
 const DEAD: Str = Str::from_static("Dead");
 /// From here on a group that is not there is an error.
@@ -58,12 +60,31 @@ fn dead(version: i16, group_id: Str) -> DescribedGroup {
     if version < NOT_FOUND_VERSION_MIN {
         return DescribedGroup { group_id, group_state, ..DescribedGroup::default() };
     }
-    let message = format!("Group {} not found.", group_id.as_str());
+    let name = group_id.as_str();
+    let message = format!("Group {} not found.", &name[..name.floor_char_boundary(NAME_SHOWN_BYTES_MAX)]);
     DescribedGroup {
         error_code: ErrorCode::GroupIdNotFound.code(),
         error_message: Some(Str::from(message)),
         group_id,
         group_state,
         ..DescribedGroup::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_protocol::encode_response;
+
+    use super::*;
+
+    #[test]
+    fn the_longest_name_is_answered_too() {
+        for name in ["x".repeat(0x7fff), "ü".repeat(0x7fff / 2)] {
+            let groups = vec![dead(NOT_FOUND_VERSION_MIN, Str::from(name))];
+
+            let response = DescribeGroupsResponse { groups, ..DescribeGroupsResponse::default() };
+
+            assert!(encode_response(1, NOT_FOUND_VERSION_MIN, &response).is_ok());
+        }
     }
 }
