@@ -129,6 +129,9 @@ pub struct Config {
     pub partitions_max: u32,
     /// Largest number of partitions that one request may create. Default: 1000.
     pub partitions_per_request_max: u32,
+    /// How long a group without members waits for more of them before its first rebalance completes; whole
+    /// milliseconds. Default: 3 s (`group.initial.rebalance.delay.ms`).
+    pub initial_rebalance_delay: Duration,
     /// Limits on connections. Default: none.
     pub connections: ConnectionLimits,
 }
@@ -149,6 +152,7 @@ impl Config {
             fetch_bytes_max: 55 * 1024 * 1024,
             partitions_max: 20_000,
             partitions_per_request_max: 1000,
+            initial_rebalance_delay: Duration::from_secs(3),
             connections: ConnectionLimits::default(),
         }
     }

@@ -318,6 +318,13 @@ pub(crate) const BROKER_KEYS: &[BrokerKey] = &[
         documentation: "Most record bytes in one fetch response.",
     },
     BrokerKey {
+        name: "group.initial.rebalance.delay.ms",
+        value: ValueType::Int,
+        shown: |broker| Some(broker.initial_rebalance_delay.as_millis().to_string()),
+        documentation: "How long a group without members waits for more of them before its first rebalance completes, in \
+                        milliseconds.",
+    },
+    BrokerKey {
         name: "listeners",
         value: ValueType::List,
         shown: |broker| Some(listeners(broker)),

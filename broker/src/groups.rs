@@ -1,7 +1,7 @@
 //! The host of the group coordinator: 50 state machines, each with its partition of `__consumer_offsets`.
 //!
 //! The machines are pure (`highwater-group`); here they meet time, the log and those who wait. Handlers call
-//! [`ask`], [`look`], [`park`] and [`heartbeat`], which run an event on the machine of a group and hold back its
+//! [`ask`], [`ask_each`], [`look_each`], [`park`] and [`heartbeat`], which run an event on the machine of a group and hold back its
 //! answer until the partition is durable up to the state that the answer was computed from; heartbeats are exempt.
 //! Knows no Kafka message.
 //!
@@ -23,15 +23,17 @@ mod timers;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use highwater_group::{Answered, Call, Coordinator, Counts, Effects, GroupError, Now, Reply, Settings};
 use highwater_protocol::ErrorCode;
 use highwater_record::{TopicId, TopicName};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::clock;
+use crate::config::Config;
 use crate::log_limit::note;
 use shard::{Pending, Place, Shard};
 
@@ -44,6 +46,8 @@ pub(crate) const TOPIC: &str = "__consumer_offsets";
 const SHARDS: u32 = 50;
 /// Most groups of a broker.
 const GROUPS_MAX: usize = 10_000;
+/// Most bytes of what the members of all groups bring and are assigned. Who joins at the same moment may exceed it.
+const MEMBER_BYTES_MAX: usize = 128 << 20;
 /// How long an answer waits for the disk (`offsets.commit.timeout.ms`): a member whose commit hangs must get to its
 /// next heartbeat.
 const DURABLE_DEADLINE: Duration = Duration::from_secs(5);
@@ -57,6 +61,8 @@ pub(crate) enum Unavailable {
     Lost,
     /// The disk did not answer in time: what the request did may become durable or not.
     TimedOut,
+    /// So much waits for the disk already that the request was not begun.
+    Behind,
     /// The broker stops.
     Stopping,
 }
@@ -67,7 +73,7 @@ impl Unavailable {
         match self {
             Self::Loading => ErrorCode::CoordinatorLoadInProgress,
             Self::Lost => ErrorCode::NotCoordinator,
-            Self::TimedOut | Self::Stopping => ErrorCode::CoordinatorNotAvailable,
+            Self::TimedOut | Self::Behind | Self::Stopping => ErrorCode::CoordinatorNotAvailable,
         }
     }
 }
@@ -89,6 +95,17 @@ pub(crate) fn code_of(error: &GroupError) -> ErrorCode {
         GroupError::TooManyGroups => {
             note(|dropped| {
                 tracing::warn!(dropped, "refused a group: this broker has the {GROUPS_MAX} that it may have");
+            });
+            ErrorCode::CoordinatorNotAvailable
+        }
+        GroupError::NoRoom { bytes, room } => {
+            note(|dropped| {
+                tracing::warn!(
+                    dropped,
+                    bytes,
+                    room,
+                    "refused a member: what the members of all groups bring may take {MEMBER_BYTES_MAX} bytes"
+                );
             });
             ErrorCode::CoordinatorNotAvailable
         }
@@ -121,6 +138,11 @@ impl Groups {
         self.shards.iter().map(Shard::groups).sum::<usize>() < GROUPS_MAX
     }
 
+    /// How many bytes more members may bring or be assigned.
+    pub(crate) fn room_bytes(&self) -> usize {
+        MEMBER_BYTES_MAX.saturating_sub(self.shards.iter().map(Shard::member_bytes).sum())
+    }
+
     /// Numbers for metrics, of all partitions.
     pub(crate) fn counts(&self) -> Vec<Counts> {
         self.shards.iter().filter_map(Shard::observe).collect()
@@ -141,8 +163,12 @@ fn topic_name() -> TopicName {
     TopicName::new(TOPIC).expect("the name is a legal one")
 }
 
-fn settings() -> Settings {
-    Settings::default()
+fn settings(config: &Config) -> Settings {
+    let delay_ms = config.initial_rebalance_delay.as_millis();
+    Settings {
+        initial_rebalance_delay_ms: u32::try_from(delay_ms).unwrap_or(u32::MAX),
+        ..Settings::default()
+    }
 }
 
 /// Which partition holds a group: Java's `String.hashCode`, made positive as Kafka's `Utils.abs` does it, modulo the
@@ -164,16 +190,30 @@ pub(crate) async fn ask<T>(
     group: &str,
     event: impl FnOnce(&mut Coordinator, Now) -> Answered<T>,
 ) -> Result<T, Unavailable> {
-    shard::ask(place_of(broker, group), event)?.settled().await
+    shard::ask(place_of(broker, group), event)?.settled(Instant::now() + DURABLE_DEADLINE).await
 }
 
-/// Reads from the machine of `group`; the answer is given when everything it rests on is durable.
-pub(crate) async fn look<T>(
+/// Runs an event for each of `asked` on the machine of its group, all of them before the first answer is waited for;
+/// the answers are in the same order.
+pub(crate) async fn ask_each<I, T>(
     broker: &Arc<Broker>,
-    group: &str,
-    read: impl FnOnce(&Coordinator) -> T,
-) -> Result<T, Unavailable> {
-    ask(broker, group, |machine, _| only(read(machine))).await
+    asked: &[I],
+    group: impl Fn(&I) -> &str,
+    event: impl Fn(&mut Coordinator, &I, Now) -> Answered<T>,
+) -> Vec<Result<T, Unavailable>> {
+    let ask = |one| shard::ask(place_of(broker, group(one)), |machine, now| event(machine, one, now));
+    settle_all(broker, asked.iter().map(ask).collect()).await
+}
+
+/// Reads for each of `asked` from the machine of its group, in the same way.
+pub(crate) async fn look_each<I, T>(
+    broker: &Arc<Broker>,
+    asked: &[I],
+    group: impl Fn(&I) -> &str,
+    read: impl Fn(&Coordinator, &I) -> T,
+) -> Vec<Result<T, Unavailable>> {
+    let look = |one| shard::ask_always(place_of(broker, group(one)), |machine, _| only(read(machine, one)));
+    settle_all(broker, asked.iter().map(look).collect()).await
 }
 
 /// Reads from every machine. The answer is given when everything it rests on is durable.
@@ -182,8 +222,8 @@ pub(crate) async fn look_everywhere<T>(
     read: impl Fn(&Coordinator) -> Vec<T>,
 ) -> Result<Vec<T>, Unavailable> {
     let mut found = Vec::new();
-    for pending in ask_everywhere(broker, |machine, _| only(read(machine))) {
-        found.extend(pending?.settled().await?);
+    for answer in ask_everywhere(broker, |machine, _| only(read(machine))).await {
+        found.extend(answer?);
     }
     Ok(found)
 }
@@ -193,13 +233,36 @@ fn only<T>(answer: T) -> Answered<T> {
     Answered { answer, effects: Effects::default() }
 }
 
-/// Runs an event on every machine before the first answer is waited for, so that their syncs go side by side.
-fn ask_everywhere<T>(
+/// Runs an event on every machine, however much waits for the disk.
+async fn ask_everywhere<T>(
     broker: &Arc<Broker>,
     event: impl Fn(&mut Coordinator, Now) -> Answered<T>,
-) -> Vec<Result<Pending<T>, Unavailable>> {
+) -> Vec<Result<T, Unavailable>> {
     let indexes = 0..broker.groups.shards.len();
-    indexes.map(|index| shard::ask(Place { broker, index }, &event)).collect()
+    let pending = indexes.map(|index| shard::ask_always(Place { broker, index }, &event)).collect();
+    settle_all(broker, pending).await
+}
+
+/// Waits for answers to events that have all been run, so that their syncs go side by side: one deadline holds for all,
+/// and a stop ends the wait.
+async fn settle_all<T>(
+    broker: &Broker,
+    all: Vec<Result<Pending<T>, Unavailable>>,
+) -> Vec<Result<T, Unavailable>> {
+    let deadline = Instant::now() + DURABLE_DEADLINE;
+    let mut stopping = broker.stopping();
+    let mut answers = Vec::with_capacity(all.len());
+    for pending in all {
+        answers.push(match pending {
+            Ok(pending) => tokio::select! {
+                biased;
+                answer = pending.settled(deadline) => answer,
+                () = stopping.stopped() => Err(Unavailable::Stopping),
+            },
+            Err(unavailable) => Err(unavailable),
+        });
+    }
+    answers
 }
 
 /// Tells the machine of `group` that a member is alive. The answer does not wait for the disk.
@@ -228,12 +291,5 @@ pub(crate) async fn forget_topic(broker: &Arc<Broker>, topic: &TopicName, id: To
         answer: (),
         effects: machine.topic_deleted(topic.as_str(), Some(id), now),
     };
-    let mut everywhere = true;
-    for pending in ask_everywhere(broker, forget) {
-        everywhere &= match pending {
-            Ok(pending) => pending.settled().await.is_ok(),
-            Err(_) => false,
-        };
-    }
-    everywhere
+    ask_everywhere(broker, forget).await.iter().all(Result::is_ok)
 }

@@ -351,7 +351,6 @@ pub(crate) fn set_groups(partitions: &[Counts]) {
             GroupState::PreparingRebalance => sum(|counts| counts.preparing_rebalance),
             GroupState::CompletingRebalance => sum(|counts| counts.completing_rebalance),
             GroupState::Stable => sum(|counts| counts.stable),
-            GroupState::Dead => 0.0,
         });
     }
     HANDLES.group_members.set(sum(|counts| counts.members));

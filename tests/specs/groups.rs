@@ -6,8 +6,9 @@ mod offsets;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use highwater_protocol::api::leave_group::MemberIdentity;
 use highwater_protocol::api::{
-    DeleteGroupsRequest, DescribeGroupsRequest, JoinGroupResponse, ListGroupsRequest,
+    DeleteGroupsRequest, DescribeGroupsRequest, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest,
 };
 use highwater_protocol::wire::Str;
 use tempfile::TempDir;
@@ -94,6 +95,26 @@ fn the_lowest_versions_do_what_the_highest_do() -> anyhow::Result<()> {
     assert_eq!(member.leave(0)?, "NONE");
     assert_eq!(code(member.connection.call(0, &deleted)?.results[0].error_code), "NONE");
     assert!(member.connection.call(0, &ListGroupsRequest::default())?.groups.is_empty());
+    Ok(())
+}
+
+#[test]
+fn leaving_a_group_that_is_not_there_is_answered_member_by_member() -> anyhow::Result<()> {
+    let (_directory, broker) = served()?;
+    let mut member = Member::connect(broker.address(), "absent")?;
+    let members = ["one", "two"].map(|id| MemberIdentity { member_id: id.into(), ..Default::default() });
+    let request = LeaveGroupRequest {
+        group_id: "absent".into(),
+        members: members.to_vec(),
+        ..LeaveGroupRequest::default()
+    };
+
+    let answer = member.connection.call(LEAVE, &request)?;
+
+    assert_eq!(code(answer.error_code), "NONE");
+    let codes: Vec<_> = answer.members.iter().map(|member| code(member.error_code)).collect();
+    assert_eq!(codes, ["UNKNOWN_MEMBER_ID", "UNKNOWN_MEMBER_ID"]);
+    assert_eq!(member.leave(2)?, "UNKNOWN_MEMBER_ID");
     Ok(())
 }
 

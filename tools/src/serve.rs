@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use highwater_broker::{Config, ConnectionLimits, Durability, Endpoint, Listen, Ready};
@@ -42,6 +43,9 @@ pub(crate) struct ServeArgs {
     /// Refuse a replication factor or min.insync.replicas above 1 instead of serving it with one replica.
     #[arg(long)]
     strict_replication: bool,
+    /// How long a consumer group without members waits for more of them before it begins.
+    #[arg(long, value_name = "MS", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(..=600_000))]
+    group_initial_rebalance_delay_ms: u32,
     /// Connections at once; more are refused. Default: no limit.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
@@ -65,6 +69,8 @@ impl ServeArgs {
         config.auto_create_topics = !self.no_auto_create;
         config.partitions_default = self.partitions;
         config.accept_replication_as_one = !self.strict_replication;
+        config.initial_rebalance_delay =
+            Duration::from_millis(u64::from(self.group_initial_rebalance_delay_ms));
         config.connections = ConnectionLimits {
             total: self.max_connections,
             per_ip: self.max_connections_per_ip,

@@ -9,11 +9,8 @@ use highwater_wire::Str;
 
 use crate::group::Group;
 use crate::timers::{Alarm, Event, Timers};
-use crate::turn::{Cause, Parked, Tally, Turn};
-use crate::{Call, Counts, Effects, GroupError, GroupState, Now, Reason, Rebalance, Settings};
-
-/// Longest name of a group in bytes: that of a string on the wire.
-const GROUP_NAME_BYTES_MAX: usize = 0x7fff;
+use crate::turn::{Parked, Tally, Turn};
+use crate::{Call, Counts, Effects, GroupError, GroupState, Now, Reason, Settings};
 
 /// The groups of one partition of `__consumer_offsets`.
 #[derive(Debug)]
@@ -23,6 +20,8 @@ pub struct Coordinator {
     pub(crate) timers: Timers,
     pub(crate) calls: HashMap<Call, Parked>,
     pub(crate) tally: Tally,
+    /// What members bring and are assigned, in bytes; counted since [`Self::loaded`].
+    member_bytes: usize,
     retention: Alarm,
 }
 
@@ -35,6 +34,7 @@ impl Coordinator {
             timers: Timers::default(),
             calls: HashMap::new(),
             tally: Tally::default(),
+            member_bytes: 0,
             retention: Alarm::default(),
         }
     }
@@ -50,10 +50,12 @@ impl Coordinator {
                 turn.touch(group, id);
             }
             if ids.len() > turn.settings.group_size_max {
-                turn.prepare_rebalance(group, Cause::of(Reason::LoadedTooLarge));
+                turn.prepare_rebalance(group, Reason::LoadedTooLarge);
             }
         }
-        turn.effects
+        let effects = turn.effects;
+        self.member_bytes = self.groups.values().map(|group| group.bytes).sum();
+        effects
     }
 
     /// The connection of a call closed before its reply. Nothing is sent for `call` any more. A dynamic member
@@ -63,22 +65,20 @@ impl Coordinator {
         let Some(Parked { group: name, member_id: id }) = self.calls.remove(&call) else {
             return Effects::default();
         };
-        let (groups, mut turn) = self.turn(now);
-        let Some(group) = groups.get_mut(&name) else {
-            return turn.effects;
-        };
-        let Some(member) = group.members.get_mut(&id) else {
-            return turn.effects;
-        };
-        member.join = member.join.filter(|parked| *parked != call);
-        member.sync = member.sync.filter(|parked| *parked != call);
-        if member.knows_id || member.instance_id.is_some() {
-            turn.touch(group, &id);
-        } else {
-            turn.remove(group, &id);
-            turn.complete_join_if_all_joined(group);
-        }
-        turn.effects
+        let effects = self.with_group(&name, now, |turn, group| {
+            let Some(member) = group.members.get_mut(&id) else {
+                return;
+            };
+            member.join = member.join.filter(|parked| *parked != call);
+            member.sync = member.sync.filter(|parked| *parked != call);
+            if member.knows_id || member.instance_id.is_some() {
+                turn.touch(group, &id);
+            } else {
+                turn.remove(group, &id);
+                turn.complete_join_if_all_joined(group);
+            }
+        });
+        effects.unwrap_or_default()
     }
 
     /// When to call [`Self::expire`] next, in milliseconds of the monotonic clock. Cheap. May be too early,
@@ -142,9 +142,10 @@ impl Coordinator {
         self.timers.set(&mut self.retention, at_ms, || Event::Retention);
     }
 
-    /// The last rebalances of a group, the oldest first; at most 20 since the coordinator was loaded.
-    pub fn rebalances(&self, group: &str) -> Vec<Rebalance> {
-        self.groups.get(group).map(|group| group.history.iter().cloned().collect()).unwrap_or_default()
+    /// How many bytes all members bring and are assigned, as [`Settings::member_metadata_bytes_max`] counts them.
+    /// Cheap.
+    pub fn member_bytes(&self) -> usize {
+        self.member_bytes
     }
 
     /// Numbers for metrics. Looks at every group.
@@ -159,7 +160,7 @@ impl Coordinator {
         };
         for group in self.groups.values() {
             match group.state {
-                GroupState::Empty | GroupState::Dead => counts.empty += 1,
+                GroupState::Empty => counts.empty += 1,
                 GroupState::PreparingRebalance => counts.preparing_rebalance += 1,
                 GroupState::CompletingRebalance => counts.completing_rebalance += 1,
                 GroupState::Stable => counts.stable += 1,
@@ -192,11 +193,14 @@ impl Coordinator {
     ) -> Option<Effects> {
         let (groups, mut turn) = self.turn(now);
         let group = groups.get_mut(name)?;
+        let before = group.bytes;
         work(&mut turn, group);
         let effects = turn.effects;
+        let after = group.bytes;
         if group.is_idle() {
             groups.remove(name);
         }
+        self.member_bytes = self.member_bytes + after - before;
         Some(effects)
     }
 
@@ -219,12 +223,9 @@ impl Coordinator {
     }
 }
 
-/// Refuses names that Kafka refuses, and names that the log cannot hold.
+/// Refuses the name that Kafka refuses.
 pub(crate) fn check_group_name(name: &str) -> Result<(), GroupError> {
-    if name.is_empty() || name.len() > GROUP_NAME_BYTES_MAX {
-        return Err(GroupError::InvalidGroupId);
-    }
-    Ok(())
+    if name.is_empty() { Err(GroupError::InvalidGroupId) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -54,6 +54,14 @@ pub enum GroupError {
         /// The most bytes allowed.
         limit: usize,
     },
+    /// The host's cap on what members bring and are assigned: `COORDINATOR_NOT_AVAILABLE` or what it prefers.
+    #[error("{bytes} bytes more of members' metadata and assignments are too many, there is room for {room}")]
+    NoRoom {
+        /// How many bytes more would have to be kept.
+        bytes: usize,
+        /// How many there is room for.
+        room: usize,
+    },
     /// `UNKNOWN_SERVER_ERROR`, as Kafka answers when the record is larger than the topic accepts.
     #[error("the group's state takes {bytes} bytes in the log, at most {limit} are allowed")]
     GroupTooLarge {

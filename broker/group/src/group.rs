@@ -6,9 +6,10 @@
 //! 1. `supported` counts, for each protocol's name, the members that support it.
 //! 2. `statics` has exactly the static members of `members`.
 //! 3. No id is both in `members` and in `pending_joins`.
-//! 4. `leader` is `None` exactly if there are no members, unless a replayed record says otherwise.
+//! 4. `bytes` is what [`Member::bytes`] says of all members together.
+//! 5. `leader` is `None` exactly if there are no members, unless a replayed record says otherwise.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use highwater_record::{PartitionId, TimestampMs};
@@ -18,8 +19,7 @@ use crate::records::{GroupMetadataValue, MemberMetadata, group_record};
 use crate::subscription::{self, CONSUMER};
 use crate::timers::Alarm;
 use crate::{
-    Call, Committed, Generation, GroupError, GroupState, Joined, JoinedMember, Protocol, Rebalance, Record,
-    Synced,
+    Call, Committed, Generation, GroupError, GroupState, Joined, JoinedMember, Protocol, Record, Synced,
 };
 
 /// The committed offsets of a group, by topic and partition.
@@ -47,7 +47,23 @@ pub(crate) struct Member {
     pub(crate) session: Alarm,
 }
 
+/// What a protocol counts besides its name and its metadata, in bytes: about what it takes in memory.
+const PROTOCOL_OVERHEAD_BYTES: usize = 64;
+
+/// How many bytes protocols count.
+pub(crate) fn protocol_bytes(protocols: &[Protocol]) -> usize {
+    let size = |protocol: &Protocol| {
+        protocol.name.as_bytes().len() + protocol.metadata.len() + PROTOCOL_OVERHEAD_BYTES
+    };
+    protocols.iter().map(size).sum()
+}
+
 impl Member {
+    /// How many bytes of what clients decide about it keeps.
+    fn bytes(&self) -> usize {
+        protocol_bytes(&self.protocols) + self.assignment.len()
+    }
+
     /// What the member says about itself in a protocol; empty if it does not support it.
     pub(crate) fn metadata(&self, protocol: Option<&Str>) -> Bytes {
         let found = self.protocols.iter().find(|supported| Some(&supported.name) == protocol);
@@ -86,6 +102,7 @@ pub(crate) struct Group {
     pub(crate) members: BTreeMap<Str, Member>,
     pub(crate) statics: BTreeMap<Str, Str>,
     pub(crate) supported: HashMap<Str, usize>,
+    pub(crate) bytes: usize,
     /// Ids that were given out and have not come back yet.
     pub(crate) pending_joins: BTreeMap<Str, Alarm>,
     /// Members of this generation that have not asked for their assignment yet.
@@ -102,7 +119,6 @@ pub(crate) struct Group {
     pub(crate) held_offsets: bool,
     /// Whether the log has a record of the group itself.
     pub(crate) is_durable: bool,
-    pub(crate) history: VecDeque<Rebalance>,
 }
 
 impl Group {
@@ -119,6 +135,7 @@ impl Group {
             members: BTreeMap::new(),
             statics: BTreeMap::new(),
             supported: HashMap::new(),
+            bytes: 0,
             pending_joins: BTreeMap::new(),
             pending_syncs: BTreeSet::new(),
             initial: None,
@@ -128,7 +145,6 @@ impl Group {
             offsets: Offsets::new(),
             held_offsets: false,
             is_durable: false,
-            history: VecDeque::new(),
         }
     }
 
@@ -160,7 +176,8 @@ impl Group {
             self.statics.insert(instance_id.clone(), id.clone());
         }
         self.leader.get_or_insert_with(|| id.clone());
-        self.support(&member.protocols);
+        Self::count_in(&mut self.supported, &member.protocols);
+        self.bytes += member.bytes();
         self.members.insert(id, member);
     }
 
@@ -168,6 +185,7 @@ impl Group {
     pub(crate) fn take(&mut self, id: &str) -> Option<Member> {
         let member = self.members.remove(id)?;
         self.withdraw(&member.protocols);
+        self.bytes -= member.bytes();
         if let Some(instance_id) = &member.instance_id {
             self.statics.remove(instance_id);
         }
@@ -180,17 +198,23 @@ impl Group {
 
     /// Replaces what a member supports.
     pub(crate) fn set_protocols(&mut self, id: &str, protocols: Vec<Protocol>) {
-        if let Some(member) = self.members.get_mut(id) {
-            let old = std::mem::replace(&mut member.protocols, protocols);
-            self.withdraw(&old);
-        }
-        if let Some(member) = self.members.get(id) {
-            Self::count_in(&mut self.supported, &member.protocols);
-        }
+        let Some(member) = self.members.get_mut(id) else {
+            return;
+        };
+        Self::count_in(&mut self.supported, &protocols);
+        self.bytes += protocol_bytes(&protocols);
+        let old = std::mem::replace(&mut member.protocols, protocols);
+        self.bytes -= protocol_bytes(&old);
+        self.withdraw(&old);
     }
 
-    fn support(&mut self, protocols: &[Protocol]) {
-        Self::count_in(&mut self.supported, protocols);
+    /// Replaces the assignments of all members.
+    pub(crate) fn set_assignments(&mut self, of: impl Fn(&Str) -> Bytes) {
+        for (id, member) in &mut self.members {
+            let assignment = of(id);
+            self.bytes += assignment.len();
+            self.bytes -= std::mem::replace(&mut member.assignment, assignment).len();
+        }
     }
 
     fn count_in(supported: &mut HashMap<Str, usize>, protocols: &[Protocol]) {
@@ -215,9 +239,10 @@ impl Group {
         self.supported.get(protocol).is_some_and(|count| *count == self.members.len())
     }
 
-    /// Whether a member with these protocols fits in.
+    /// Whether a member with these protocols fits in. Where nobody is, also while the group prepares a rebalance,
+    /// everybody does who has any.
     pub(crate) fn accepts(&self, protocol_type: &Str, protocols: &[Protocol]) -> bool {
-        if self.state == GroupState::Empty {
+        if self.state == GroupState::Empty || self.members.is_empty() {
             !protocol_type.is_empty() && !protocols.is_empty()
         } else {
             self.protocol_type.as_ref() == Some(protocol_type)

@@ -6,15 +6,13 @@ use std::fmt::Write;
 use highwater_wire::Str;
 
 use crate::coordinator::check_group_name;
-use crate::group::{Group, Member};
+use crate::group::{Group, Member, protocol_bytes};
 use crate::timers::{Alarm, Event};
-use crate::turn::{Cause, Turn};
+use crate::turn::Turn;
 use crate::{
     Call, Coordinator, Effects, GroupError, GroupState, JoinReply, JoinRequest, Now, Protocol, Reason, Reply,
 };
 
-/// What a protocol counts besides its name and its metadata, in bytes: about what it takes in memory.
-const PROTOCOL_OVERHEAD_BYTES: usize = 64;
 /// Longest part of a member id that comes from the client, in bytes.
 const ID_PREFIX_BYTES_MAX: usize = 255;
 
@@ -33,6 +31,8 @@ impl Coordinator {
                 let joiner = Joiner { call, request: &request };
                 if !turn.has_room(group, &request.member_id) {
                     turn.turn_away(group, &joiner);
+                } else if let Err(error) = joiner.check_room(group) {
+                    turn.refuse_join(call, request.member_id.detach(), error);
                 } else if is_unknown {
                     turn.join_as_new(group, &joiner);
                 } else {
@@ -55,10 +55,7 @@ impl Coordinator {
         if !u32::try_from(timeout_ms).is_ok_and(|timeout_ms| (min_ms..=max_ms).contains(&timeout_ms)) {
             return Err(GroupError::InvalidSessionTimeout { timeout_ms, min_ms, max_ms });
         }
-        let size = |protocol: &Protocol| {
-            protocol.name.as_bytes().len() + protocol.metadata.len() + PROTOCOL_OVERHEAD_BYTES
-        };
-        let bytes: usize = request.protocols.iter().map(size).sum();
+        let bytes = protocol_bytes(&request.protocols);
         let limit = self.settings.member_metadata_bytes_max;
         if bytes > limit {
             return Err(GroupError::MemberMetadataTooLarge { bytes, limit });
@@ -87,8 +84,14 @@ impl Joiner<'_> {
         Str::from(id)
     }
 
-    fn cause(&self, reason: Reason, id: &Str) -> Cause {
-        Cause::by(reason, id, self.request.reason.as_ref())
+    /// Whether there is room for what the member brings besides what it brought before.
+    fn check_room(&self, group: &Group) -> Result<(), GroupError> {
+        let of_instance = self.request.instance_id.as_ref().and_then(|name| group.statics.get(name));
+        let before = group.members.get(of_instance.unwrap_or(&self.request.member_id));
+        let before = before.map_or(0, |member| protocol_bytes(&member.protocols));
+        let bytes = protocol_bytes(&self.request.protocols).saturating_sub(before);
+        let room = self.request.room_bytes;
+        if bytes > room { Err(GroupError::NoRoom { bytes, room }) } else { Ok(()) }
     }
 
     fn session_timeout_ms(&self) -> u32 {
@@ -134,7 +137,7 @@ impl Turn<'_> {
     fn has_room(&self, group: &Group, id: &Str) -> bool {
         let max = self.settings.group_size_max;
         match group.state {
-            GroupState::Empty | GroupState::Dead => true,
+            GroupState::Empty => true,
             GroupState::PreparingRebalance => {
                 group.members.get(id).is_some_and(|member| member.join.is_some()) || group.joining() < max
             }
@@ -193,7 +196,7 @@ impl Turn<'_> {
         // It cannot send heartbeats before it is answered, and its session timeout may be shorter than the
         // rebalance. If the client gives up in the meantime, this ends it.
         self.watch(group, id, self.settings.new_member_timeout_ms);
-        self.rebalance_or_complete(group, joiner.cause(Reason::MemberJoined, id));
+        self.rebalance_or_complete(group, Reason::MemberJoined);
     }
 
     fn join_again(&mut self, group: &mut Group, joiner: &Joiner<'_>) {
@@ -218,7 +221,7 @@ impl Turn<'_> {
             _ => Reason::MetadataChanged,
         };
         self.update(group, joiner, id);
-        self.rebalance_or_complete(group, joiner.cause(reason, id));
+        self.rebalance_or_complete(group, reason);
     }
 
     /// Answers with the generation that there is.
@@ -239,6 +242,10 @@ impl Turn<'_> {
             member.session_timeout_ms = joiner.session_timeout_ms();
         }
         self.park_join(group, id, joiner.call);
+        if group.members.get(id).is_some_and(|member| member.is_new) {
+            // Its connection may have closed since it came, which left it its session timeout alone.
+            self.watch(group, id, self.settings.new_member_timeout_ms);
+        }
     }
 
     /// A static member is back as another process: it gets a new id, and the old one is fenced (KIP-345).
@@ -248,7 +255,6 @@ impl Turn<'_> {
         self.replace(group, old_id, id);
         self.update(group, joiner, id);
         self.touch(group, id);
-        let cause = joiner.cause(Reason::StaticMemberReplaced, id);
         // Kafka looks at the protocol alone. A member that comes back with other topics would then be without
         // them until something else makes the group rebalance.
         let fits_in = group.elect_protocol() == group.protocol
@@ -257,7 +263,9 @@ impl Turn<'_> {
         match group.state {
             GroupState::Stable if fits_in => self.keep_generation(group, joiner, &old_leader, id),
             // The leader may have assigned to the old id already.
-            GroupState::Stable | GroupState::CompletingRebalance => self.prepare_rebalance(group, cause),
+            GroupState::Stable | GroupState::CompletingRebalance => {
+                self.prepare_rebalance(group, Reason::StaticMemberReplaced);
+            }
             _ => self.complete_join_if_all_joined(group),
         }
     }

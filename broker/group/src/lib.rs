@@ -18,7 +18,8 @@
 //!    assignments as of the last completed rebalance, and all committed offsets.
 //! 2. Each [`Call`] is answered at most once, and exactly once unless it is abandoned: [`Coordinator::expire`]
 //!    answers what would wait forever.
-//! 3. All that clients can grow is capped by [`Settings`] or by the host's `may_create`.
+//! 3. Groups and their members are capped by [`Settings`] and by the host's `may_create` and `room_bytes`; offsets by
+//!    the partitions that the host says exist.
 //!
 //! The semantics are those of Kafka 4.1's classic groups (`ClassicGroup.java`, `GroupMetadataManager.java`,
 //! `OffsetMetadataManager.java`).
@@ -46,7 +47,7 @@ pub use coordinator::Coordinator;
 pub use error::{GroupError, ReplayError};
 pub use reply::{
     Answered, Committed, Counts, DescribedMember, Description, Effects, FetchedOffset, GroupState, JoinReply,
-    Joined, JoinedMember, Left, Listed, Reason, Rebalance, Record, Reply, Synced,
+    Joined, JoinedMember, Left, Listed, Reason, Record, Reply, Synced,
 };
 pub use request::{
     Call, Client, CommitOffset, CommitRequest, Generation, HeartbeatRequest, JoinRequest, LeaveRequest,

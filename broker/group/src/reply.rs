@@ -147,7 +147,7 @@ pub struct FetchedOffset {
     pub committed: Committed,
 }
 
-/// The state of a group.
+/// The state of a group. One that is gone has none; Kafka calls that `Dead`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum GroupState {
     /// No members; perhaps offsets.
@@ -158,15 +158,9 @@ pub enum GroupState {
     CompletingRebalance,
     /// Members have their assignments.
     Stable,
-    /// Gone.
-    Dead,
 }
 
 impl GroupState {
-    /// All states, in the order of a group's life.
-    pub const ALL: [Self; 5] =
-        [Self::Empty, Self::PreparingRebalance, Self::CompletingRebalance, Self::Stable, Self::Dead];
-
     /// The name that Kafka sends (`ClassicGroupState.java`).
     pub const fn name(self) -> &'static str {
         match self {
@@ -174,7 +168,6 @@ impl GroupState {
             Self::PreparingRebalance => "PreparingRebalance",
             Self::CompletingRebalance => "CompletingRebalance",
             Self::Stable => "Stable",
-            Self::Dead => "Dead",
         }
     }
 }
@@ -182,7 +175,7 @@ impl GroupState {
 /// A group for DescribeGroups.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Description {
-    /// Its state; never [`GroupState::Dead`].
+    /// Its state.
     pub state: GroupState,
     /// Its protocol type; empty if it has none.
     pub protocol_type: Str,
@@ -271,21 +264,6 @@ impl Reason {
             Self::LoadedTooLarge => "loaded_too_large",
         }
     }
-}
-
-/// One rebalance of a group, for operators.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Rebalance {
-    /// When it began.
-    pub at: TimestampMs,
-    /// The generation that it ended.
-    pub generation: Generation,
-    /// Why.
-    pub reason: Reason,
-    /// The member that caused it, if one did.
-    pub member_id: Option<Str>,
-    /// What the client said about it (KIP-800).
-    pub said: Option<Str>,
 }
 
 /// Numbers for metrics.

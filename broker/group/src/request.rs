@@ -82,12 +82,12 @@ pub struct JoinRequest {
     pub supports_skip_assignment: bool,
     /// Who sends it.
     pub client: Client,
-    /// Why the client joins, in its words (KIP-800); kept for operators, cut to 255 bytes.
-    pub reason: Option<Str>,
     /// Random bytes, of which an id is made if the member needs one.
     pub unique: [u8; 16],
     /// Whether a group that does not exist may be made: the host's cap on groups.
     pub may_create: bool,
+    /// By how much [`Coordinator::member_bytes`](crate::Coordinator::member_bytes) may grow: the host's cap on them.
+    pub room_bytes: usize,
 }
 
 /// What the leader assigns to a member.
@@ -116,6 +116,8 @@ pub struct SyncRequest {
     pub protocol: Option<Str>,
     /// The leader's assignments.
     pub assignments: Vec<SyncAssignment>,
+    /// By how much [`Coordinator::member_bytes`](crate::Coordinator::member_bytes) may grow: the host's cap on them.
+    pub room_bytes: usize,
 }
 
 /// A member says that it is alive.
@@ -138,8 +140,6 @@ pub struct Leaving {
     pub member_id: Str,
     /// The name of a static member.
     pub instance_id: Option<Str>,
-    /// Why, in the client's words (KIP-800).
-    pub reason: Option<Str>,
 }
 
 /// Members leave a group.

@@ -17,7 +17,8 @@ pub struct Settings {
     /// Most members of a group (`group.max.size`); as many more may be on their way in with an id and no join
     /// yet. Default: 1,000.
     pub group_size_max: usize,
-    /// Most bytes of protocol names and metadata that one member may bring. Default: 64 KiB.
+    /// Most bytes of protocol names and metadata that one member may bring; what is larger than a record could not be
+    /// stored. What all members bring together is the host's to bound. Default: 1,048,000.
     pub member_metadata_bytes_max: usize,
     /// Most bytes of a record to append, key and value; a group whose state needs more refuses its assignment.
     /// At least what the topic accepts (`max.message.bytes`) less a batch header. Default: 1,048,000.
@@ -40,7 +41,7 @@ impl Default for Settings {
             initial_rebalance_delay_ms: 3_000,
             new_member_timeout_ms: 300_000,
             group_size_max: 1_000,
-            member_metadata_bytes_max: 64 << 10,
+            member_metadata_bytes_max: 1_048_000,
             record_bytes_max: 1_048_000,
             offset_metadata_bytes_max: 4_096,
             offsets_retention_ms: 7 * 24 * 3_600_000,

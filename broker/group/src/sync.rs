@@ -7,10 +7,10 @@ use highwater_wire::Str;
 
 use crate::coordinator::check_group_name;
 use crate::group::Group;
-use crate::turn::{Cause, Turn};
+use crate::turn::Turn;
 use crate::{
     Call, Coordinator, Effects, Generation, GroupError, GroupState, HeartbeatRequest, Now, Reason, Reply,
-    SyncAssignment, SyncRequest,
+    SyncRequest,
 };
 
 impl Coordinator {
@@ -71,7 +71,7 @@ impl Turn<'_> {
                 self.park_sync(group, id, call);
                 self.has_synced(group, id);
                 if group.is_leader(id) {
-                    self.assign(group, id, &request.assignments);
+                    self.assign(group, request);
                 }
             }
             GroupState::Stable => {
@@ -80,7 +80,7 @@ impl Turn<'_> {
                 let synced = group.members.get(id).map(|member| group.synced(member));
                 self.reply(call, Reply::Sync(synced.ok_or(GroupError::UnknownMemberId)));
             }
-            GroupState::PreparingRebalance | GroupState::Empty | GroupState::Dead => {
+            GroupState::PreparingRebalance | GroupState::Empty => {
                 self.reply(call, Reply::Sync(Err(GroupError::RebalanceInProgress)));
             }
         }
@@ -96,23 +96,27 @@ impl Turn<'_> {
 
     /// The leader brings the assignments: the generation is stored, and everybody gets his own. Members that
     /// it forgot get an empty one.
-    fn assign(&mut self, group: &mut Group, leader: &Str, assignments: &[SyncAssignment]) {
+    fn assign(&mut self, group: &mut Group, request: &SyncRequest) {
         let by_member: HashMap<&Str, &Bytes> =
-            assignments.iter().map(|given| (&given.member_id, &given.assignment)).collect();
-        for (id, member) in &mut group.members {
-            let given = by_member.get(id).copied();
-            member.assignment = given.map(|given| Bytes::copy_from_slice(given)).unwrap_or_default();
-        }
+            request.assignments.iter().map(|given| (&given.member_id, &given.assignment)).collect();
+        let before = group.bytes;
+        group.set_assignments(|id| {
+            by_member.get(id).map(|given| Bytes::copy_from_slice(given)).unwrap_or_default()
+        });
+        let grown = group.bytes.saturating_sub(before);
         let record = group.record_since(Some(self.now.wall));
-        let (bytes, limit) = (record.size(), self.settings.record_bytes_max);
-        if bytes > limit {
-            self.refuse_syncs(group, &GroupError::GroupTooLarge { bytes, limit });
-            return self.prepare_rebalance(group, Cause::by(Reason::AssignmentRefused, leader, None));
-        }
-        self.effects.records.push(record);
-        group.is_durable = true;
-        group.move_to(GroupState::Stable, self.now.wall);
-        self.answer_syncs(group, None);
+        let error = match (record.size(), self.settings.record_bytes_max) {
+            (bytes, limit) if bytes > limit => GroupError::GroupTooLarge { bytes, limit },
+            _ if grown > request.room_bytes => GroupError::NoRoom { bytes: grown, room: request.room_bytes },
+            _ => {
+                self.effects.records.push(record);
+                group.is_durable = true;
+                group.move_to(GroupState::Stable, self.now.wall);
+                return self.answer_syncs(group, None);
+            }
+        };
+        self.refuse_syncs(group, &error);
+        self.prepare_rebalance(group, Reason::AssignmentRefused);
     }
 
     /// A member was silent for too long, unless it waits for us.
@@ -123,7 +127,7 @@ impl Turn<'_> {
         }
         self.tally.sessions_expired += 1;
         self.remove(group, id);
-        self.rebalance_or_complete(group, Cause::by(Reason::SessionExpired, id, None));
+        self.rebalance_or_complete(group, Reason::SessionExpired);
     }
 
     /// Members that have not asked for their assignment in time are dropped.
@@ -132,8 +136,8 @@ impl Turn<'_> {
         for id in &late {
             self.remove(group, id);
         }
-        if let Some(first) = late.first() {
-            self.prepare_rebalance(group, Cause::by(Reason::SyncTimedOut, first, None));
+        if !late.is_empty() {
+            self.prepare_rebalance(group, Reason::SyncTimedOut);
         }
     }
 }

@@ -10,16 +10,13 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use highwater_wire::Str;
 
 use crate::group::{Group, InitialDelay, Member};
 use crate::timers::{Event, Timers};
-use crate::{Call, Effects, GroupError, GroupState, JoinReply, Now, Reason, Rebalance, Reply, Settings};
+use crate::{Call, Effects, GroupError, GroupState, JoinReply, Now, Reason, Reply, Settings};
 
-/// Rebalances of a group that are remembered.
-const HISTORY_LENGTH_MAX: usize = 20;
-/// Longest text of a client about a rebalance that is remembered, in bytes; Kafka's clients cut at 255 too.
-const SAID_BYTES_MAX: usize = 255;
 /// How long a rebalance that nobody joined waits at least until it looks again, in milliseconds.
 const RETRY_MS_MIN: u32 = 1_000;
 
@@ -37,30 +34,6 @@ pub(crate) struct Tally {
     pub(crate) sessions_expired: u64,
     pub(crate) offsets_expired: u64,
     pub(crate) records_skipped: u64,
-}
-
-/// Why a rebalance begins.
-#[derive(Debug)]
-pub(crate) struct Cause {
-    reason: Reason,
-    member_id: Option<Str>,
-    said: Option<Str>,
-}
-
-impl Cause {
-    /// Nobody in particular.
-    pub(crate) const fn of(reason: Reason) -> Self {
-        Self { reason, member_id: None, said: None }
-    }
-
-    /// A member, and what its client said about it.
-    pub(crate) fn by(reason: Reason, member_id: &Str, said: Option<&Str>) -> Self {
-        Self { reason, member_id: Some(member_id.detach()), said: said.map(|said| cut(said)) }
-    }
-}
-
-fn cut(said: &str) -> Str {
-    Str::from(&said[..said.floor_char_boundary(SAID_BYTES_MAX)])
 }
 
 /// The state of the coordinator while it deals with one event, without the groups.
@@ -149,25 +122,24 @@ impl Turn<'_> {
         true
     }
 
-    /// Goes on without members that were taken out.
-    pub(crate) fn rebalance_or_complete(&mut self, group: &mut Group, cause: Cause) {
+    /// Begins a rebalance, or goes on with the one under way.
+    pub(crate) fn rebalance_or_complete(&mut self, group: &mut Group, reason: Reason) {
         match group.state {
             GroupState::Stable | GroupState::CompletingRebalance | GroupState::Empty => {
-                self.prepare_rebalance(group, cause);
+                self.prepare_rebalance(group, reason);
             }
             GroupState::PreparingRebalance => self.complete_join_if_all_joined(group),
-            GroupState::Dead => {}
         }
     }
 
     /// Begins a rebalance. Members hear of it with their next heartbeat.
-    pub(crate) fn prepare_rebalance(&mut self, group: &mut Group, cause: Cause) {
+    pub(crate) fn prepare_rebalance(&mut self, group: &mut Group, reason: Reason) {
         if group.state == GroupState::CompletingRebalance {
             self.refuse_syncs(group, &GroupError::RebalanceInProgress);
         }
         group.pending_syncs.clear();
         self.timers.clear(&mut group.sync_alarm);
-        self.remember(group, cause);
+        self.tally.rebalances[reason as usize] += 1;
         let was_empty = group.state == GroupState::Empty;
         group.move_to(GroupState::PreparingRebalance, self.now.wall);
         if was_empty {
@@ -180,20 +152,6 @@ impl Turn<'_> {
         } else {
             self.set_join_alarm(group, group.rebalance_timeout_ms());
         }
-    }
-
-    fn remember(&mut self, group: &mut Group, cause: Cause) {
-        self.tally.rebalances[cause.reason as usize] += 1;
-        if group.history.len() == HISTORY_LENGTH_MAX {
-            group.history.pop_front();
-        }
-        group.history.push_back(Rebalance {
-            at: self.now.wall,
-            generation: group.generation,
-            reason: cause.reason,
-            member_id: cause.member_id,
-            said: cause.said,
-        });
     }
 
     /// Ends the time to join early if nobody is missing. The first rebalance of an empty group takes its time.
@@ -268,9 +226,7 @@ impl Turn<'_> {
 
     /// Takes back the assignments and tells those who wait for theirs.
     pub(crate) fn refuse_syncs(&mut self, group: &mut Group, error: &GroupError) {
-        for member in group.members.values_mut() {
-            member.assignment.clear();
-        }
+        group.set_assignments(|_| Bytes::new());
         self.answer_syncs(group, Some(error));
     }
 
@@ -302,19 +258,5 @@ impl Turn<'_> {
 
     pub(crate) fn in_ms(&self, delay_ms: u32) -> u64 {
         self.now.monotonic_ms.saturating_add(u64::from(delay_ms))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_client_says_is_cut_between_characters() {
-        let said = format!("x{}", "ü".repeat(200));
-
-        assert_eq!(cut(&said).as_bytes().len(), 255);
-        assert_eq!(cut(&said[1..]).as_bytes().len(), 254);
-        assert_eq!(cut("short"), "short");
     }
 }

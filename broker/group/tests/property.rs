@@ -8,14 +8,15 @@
 //! 4. The generations in a group's records never decrease until the group is deleted.
 //! 5. Only commits write offsets, and exactly what was committed; nothing moves back by itself.
 //! 6. What is in the log is what is in memory: replayed, it yields the same groups and offsets.
-//! 7. A group is forgotten or in the log, unless somebody is in it or on the way.
+//! 7. Nobody is refused for his protocols, since all support the same.
+//! 8. A group is forgotten or in the log, unless somebody is in it or on the way.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use highwater_group::records::{Decoded, decode};
 use highwater_group::{
-    Call, Client, CommitOffset, CommitRequest, Coordinator, Effects, Generation, GroupState,
+    Call, Client, CommitOffset, CommitRequest, Coordinator, Effects, Generation, GroupError, GroupState,
     HeartbeatRequest, JoinRequest, LeaveRequest, Leaving, ListFilter, Now, Protocol, Record, Reply, Settings,
     SyncAssignment, SyncRequest, TopicPartitionRef,
 };
@@ -284,9 +285,9 @@ impl World {
             require_known_member_id: version >= 4,
             supports_skip_assignment: version >= 9,
             client: Client { id: Str::from_static("c"), host: Str::default() },
-            reason: None,
             unique,
             may_create: true,
+            room_bytes: usize::MAX,
         };
         let effects = self.coordinator.join(call, request, self.now());
         self.take(effects, None);
@@ -310,6 +311,7 @@ impl World {
             protocol_type: None,
             protocol: None,
             assignments: member.led.iter().map(assignment).collect(),
+            room_bytes: usize::MAX,
         };
         let effects = self.coordinator.sync(call, request, self.now());
         self.take(effects, None);
@@ -344,7 +346,7 @@ impl World {
     }
 
     fn leave(&mut self, group: Str, member_id: Str, instance_id: Option<Str>) {
-        let members = vec![Leaving { member_id, instance_id, reason: None }];
+        let members = vec![Leaving { member_id, instance_id }];
         let answered = self.coordinator.leave(LeaveRequest { group, members }, self.now());
         self.take(answered.effects, None);
     }
@@ -491,6 +493,7 @@ impl World {
         let Reply::Join(reply) = reply else {
             return;
         };
+        assert_ne!(reply.outcome, Err(GroupError::InconsistentGroupProtocol), "all support the same");
         if reply.member_id.is_empty() {
             return;
         }
@@ -551,6 +554,7 @@ impl World {
         assert!(self.parked.is_empty(), "never answered: {:?}", self.parked);
         let counts = self.coordinator.counts();
         assert_eq!((counts.members, counts.groups()), (0, 0), "everything expires");
+        assert_eq!(self.coordinator.member_bytes(), 0, "nobody brings anything");
         self.check_durable();
     }
 }

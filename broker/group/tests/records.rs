@@ -274,9 +274,9 @@ fn a_group_is_written_as_kafka_writes_it() {
         require_known_member_id: true,
         supports_skip_assignment: true,
         client: Client::default(),
-        reason: None,
         unique: [0; 16],
         may_create: false,
+        room_bytes: usize::MAX,
     };
 
     let effects = coordinator.join(Call(1), request, at(GROUP_SINCE));
@@ -305,7 +305,7 @@ fn a_member_of_a_version_0_record_has_its_session_timeout_for_rebalances_too() {
     let _ = coordinator.loaded(at(0));
     let request = LeaveRequest {
         group: Str::from("g1"),
-        members: vec![Leaving { member_id: Str::from("m1"), instance_id: None, reason: None }],
+        members: vec![Leaving { member_id: Str::from("m1"), instance_id: None }],
     };
     let _ = coordinator.leave(request, at(0));
     let alive = HeartbeatRequest {

@@ -1,9 +1,10 @@
 //! Which fetch sessions are kept: at most so many, with at most so many partitions, and who gives way to whom.
 //!
 //! The rule is Kafka's (`FetchSessionCacheShard.tryEvict`): a new session takes the place of one that nobody has used
-//! for two minutes; failing that, of the least valuable one that is two minutes old, if it is worth as much; followers
+//! for two minutes; failing that, of the least valuable one that is two minutes old, if it is worth more; followers
 //! are worth more than consumers and may take a consumer's place at any age; more partitions are worth more than
-//! fewer. Who finds no place fetches without a session. The bound on partitions is ours. Time is an argument.
+//! fewer. Who finds no place fetches without a session, and nobody gives way to him. The bounds on partitions are ours.
+//! Time is an argument.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use crate::metrics;
 const SESSIONS_MAX: usize = 1000;
 /// Most partitions of all sessions together, at about 300 bytes each.
 const PARTITIONS_MAX: usize = 200_000;
+/// Most partitions of one session, so that it cannot take the place of all others; more than a broker has.
+const SESSION_PARTITIONS_MAX: usize = PARTITIONS_MAX / 4;
 /// How long a session is safe (`min.incremental.fetch.session.eviction.ms`).
 const SAFE_FOR: Duration = Duration::from_secs(120);
 
@@ -40,6 +43,7 @@ struct Worth {
 struct Bounds {
     sessions_max: usize,
     partitions_max: usize,
+    session_partitions_max: usize,
     safe_for: Duration,
 }
 
@@ -76,17 +80,15 @@ impl<S> Cache<S> {
 
     /// Keeps `session` under `id`, which must be free, if there is room or others give way. False if it finds no place.
     fn admit(&mut self, (id, session): (i32, S), fetcher: Fetcher, partitions: usize, now: Instant) -> bool {
-        if partitions > self.bounds.partitions_max {
+        if partitions > self.bounds.session_partitions_max {
             return false;
         }
         let worth = Worth { fetcher, partitions, id };
-        while self.entries.len() >= self.bounds.sessions_max
-            || self.partitions + partitions > self.bounds.partitions_max
-        {
-            if !self.evict(worth, now) {
-                return false;
-            }
-        }
+        let Some(victims) = self.victims(worth, now) else {
+            return false;
+        };
+        let gone: Vec<S> = victims.into_iter().filter_map(|id| self.remove(id)).collect();
+        self.evicted.extend(gone);
         self.partitions += partitions;
         self.by_use.insert((now, id));
         let entry = Entry { session, worth, created: now, used: now };
@@ -95,28 +97,34 @@ impl<S> Cache<S> {
         true
     }
 
-    /// Takes out what must give way to a session of that worth, if there is any.
-    fn evict(&mut self, newcomer: Worth, now: Instant) -> bool {
-        let victim = self.victim(newcomer, now).and_then(|id| self.remove(id));
-        let gave_way = victim.is_some();
-        self.evicted.extend(victim);
-        gave_way
-    }
-
-    fn victim(&self, newcomer: Worth, now: Instant) -> Option<i32> {
-        let (used, oldest) = *self.by_use.first()?;
-        if now.saturating_duration_since(used) > self.bounds.safe_for {
-            return Some(oldest);
-        }
-        let least = self.evictable[newcomer.fetcher as usize].first()?;
+    /// Those that must give way to a session of that worth, as few as make room for it; `None` if those that would do
+    /// not make enough.
+    fn victims(&self, newcomer: Worth, now: Instant) -> Option<Vec<i32>> {
+        let is_unused = |used: Instant| now.saturating_duration_since(used) > self.bounds.safe_for;
+        let unused = self.by_use.iter().take_while(|(used, _)| is_unused(*used)).map(|(_, id)| *id);
         // Of equal worth the newcomer gives way, as in Kafka, where it is compared under the id 0.
-        (Worth { id: 0, ..newcomer } >= *least).then_some(least.id)
+        let compared = Worth { id: 0, ..newcomer };
+        let lesser = self.evictable[newcomer.fetcher as usize].iter().take_while(|worth| compared >= **worth);
+        let is_used = |id: &i32| self.entries.get(id).is_some_and(|entry| !is_unused(entry.used));
+        let mut candidates = unused.chain(lesser.map(|worth| worth.id).filter(is_used));
+
+        let (mut victims, mut partitions) = (Vec::new(), self.partitions);
+        while self.entries.len() - victims.len() >= self.bounds.sessions_max
+            || partitions + newcomer.partitions > self.bounds.partitions_max
+        {
+            let victim = candidates.next()?;
+            partitions -= self.entries.get(&victim).map_or(0, |entry| entry.worth.partitions);
+            victims.push(victim);
+        }
+        Some(victims)
     }
 
     /// Notes that a session is used and how many partitions it has now. False if it has outgrown the bounds and is gone.
     fn touch(&mut self, id: i32, partitions: usize, now: Instant) -> bool {
         let Some(entry) = self.remove_entry(id) else { return true };
-        if self.partitions + partitions > self.bounds.partitions_max {
+        if partitions > self.bounds.session_partitions_max
+            || self.partitions + partitions > self.bounds.partitions_max
+        {
             return false;
         }
         self.partitions += partitions;
@@ -161,8 +169,12 @@ pub(crate) struct FetchSessions {
 impl FetchSessions {
     /// None yet.
     pub(crate) fn new() -> Self {
-        let bounds =
-            Bounds { sessions_max: SESSIONS_MAX, partitions_max: PARTITIONS_MAX, safe_for: SAFE_FOR };
+        let bounds = Bounds {
+            sessions_max: SESSIONS_MAX,
+            partitions_max: PARTITIONS_MAX,
+            session_partitions_max: SESSION_PARTITIONS_MAX,
+            safe_for: SAFE_FOR,
+        };
         Self { cache: Mutex::new(Cache::new(bounds)) }
     }
 
@@ -234,7 +246,8 @@ fn free_id<S>(cache: &Cache<S>) -> i32 {
 mod tests {
     use super::*;
 
-    /// A cache for two sessions and 100 partitions whose sessions are named by letters, and its clock in seconds.
+    /// A cache for two sessions and 100 partitions, at most 80 of them in one, whose sessions are named by letters, and
+    /// its clock in seconds.
     struct Played {
         cache: Cache<char>,
         start: Instant,
@@ -242,7 +255,12 @@ mod tests {
 
     impl Played {
         fn new() -> Self {
-            let bounds = Bounds { sessions_max: 2, partitions_max: 100, safe_for: Duration::from_secs(120) };
+            Self::with_room_for(2)
+        }
+
+        fn with_room_for(sessions_max: usize) -> Self {
+            let safe_for = Duration::from_secs(120);
+            let bounds = Bounds { sessions_max, partitions_max: 100, session_partitions_max: 80, safe_for };
             Self { cache: Cache::new(bounds), start: Instant::now() }
         }
 
@@ -294,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_session_in_use_gives_way_to_one_with_as_many_partitions() {
+    fn an_old_session_in_use_gives_way_to_one_with_more_partitions() {
         let mut played = Played::full();
         played.touch('a', 10, 130);
         played.touch('b', 20, 130);
@@ -322,10 +340,30 @@ mod tests {
         played.admit('a', Fetcher::Consumer, 60, 0);
 
         assert_eq!(played.admit('b', Fetcher::Consumer, 41, 1), None);
-        assert_eq!(played.admit('b', Fetcher::Consumer, 101, 1000), None, "no cache is large enough");
+        assert_eq!(played.admit('b', Fetcher::Consumer, 81, 1000), None, "no session may be that large");
         assert_eq!(played.admit('b', Fetcher::Consumer, 40, 1), Some(vec![]));
         assert!(!played.touch('a', 61, 2), "a session cannot outgrow the bound either");
-        assert_eq!(played.admit('c', Fetcher::Consumer, 60, 3), Some(vec![]));
+        assert_eq!(played.admit('c', Fetcher::Consumer, 20, 3), Some(vec![]));
+        assert!(!played.touch('b', 81, 4), "nor its own");
+        assert_eq!(played.cache.partitions, 20);
+    }
+
+    #[test]
+    fn as_few_sessions_as_make_room_give_way_and_none_if_they_do_not() {
+        let mut played = Played::with_room_for(9);
+        for (name, partitions) in [('a', 10), ('b', 20), ('c', 70)] {
+            assert_eq!(played.admit(name, Fetcher::Consumer, partitions, 0), Some(vec![]));
+        }
+        played.touch('b', 20, 130);
+        played.touch('c', 70, 130);
+
+        // Nobody used the first, and the second is worth less: not enough.
+        assert_eq!(played.admit('d', Fetcher::Consumer, 60, 131), None);
+        assert!(played.cache.evicted.is_empty());
+        assert_eq!((played.cache.entries.len(), played.cache.partitions), (3, 100));
+
+        assert_eq!(played.admit('d', Fetcher::Consumer, 30, 131), Some(vec!['a', 'b']));
+        assert_eq!(played.cache.partitions, 100);
     }
 
     #[test]

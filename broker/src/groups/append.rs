@@ -98,8 +98,7 @@ fn batches<'a>(
     let mut batches = Vec::new();
     let mut builder = BatchBuilder::new(Codec::None);
     for (timestamp, record) in records {
-        let bytes = record.key.len() + record.value.as_ref().map_or(0, |value| value.len());
-        let full = builder.plain_bytes() + bytes + RECORD_OVERHEAD_BYTES > bytes_max
+        let full = builder.plain_bytes() + record.size() + RECORD_OVERHEAD_BYTES > bytes_max
             || builder.count() >= BATCH_RECORDS_MAX;
         if full && builder.count() > 0 {
             let whole = std::mem::replace(&mut builder, BatchBuilder::new(Codec::None));

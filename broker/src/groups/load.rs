@@ -1,9 +1,9 @@
 //! Loading: the whole log of a partition is replayed into a new machine, a chunk at a time.
 //!
 //! At a start all partitions are loaded, a few at once, after their logs have recovered; a partition whose append was
-//! lost is loaded again when its log has been mended. Until compaction exists this reads everything that was ever
-//! committed. A log that cannot be read or understood keeps its groups out of service: an empty answer would make
-//! them start over.
+//! lost is loaded again when its log has been mended, one that the disk would not read a little later. Until compaction
+//! exists this reads everything that was ever committed. A log that cannot be understood keeps its groups out of
+//! service: an empty answer would make them start over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,12 +30,12 @@ const CHUNK_BYTES: u32 = 1 << 20;
 const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 1000 };
 /// How many partitions are loaded at once.
 const THREADS_MAX: usize = 4;
-/// The pause before a partition that lost an append is looked at again, at first and at most.
+/// The pause before a partition that lost an append or could not be read is looked at again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// Why a log is not replayed.
 #[derive(Debug, Error)]
-enum LoadError {
+pub(super) enum LoadError {
     #[error("the partition is not in service")]
     NotInService(NotLeader),
     #[error(transparent)]
@@ -56,7 +56,16 @@ enum LoadError {
     Short { at: Offset, end: Offset },
 }
 
-/// Loads every partition. Blocks on the disk; called once, when the logs have recovered.
+impl LoadError {
+    /// Whether the same log may be readable later. What its bytes say stays, and a partition that did not recover
+    /// comes into service with the next start alone.
+    pub(super) const fn may_pass(&self) -> bool {
+        matches!(self, Self::Io(_) | Self::Read(ReadError::Io(_) | ReadError::OutOfRange { .. }))
+    }
+}
+
+/// Loads every partition; one that cannot be read now is tried again in the background. Blocks on the disk; called
+/// once, when the logs have recovered.
 pub(crate) fn load_all(broker: &Arc<Broker>) {
     let began = Instant::now();
     let partitions = match broker.topics.by_name(&topic_name()) {
@@ -81,7 +90,14 @@ pub(crate) fn load_all(broker: &Arc<Broker>) {
             if index >= broker.groups.shards.len() {
                 return;
             }
-            load(broker, index, partitions.get(index));
+            match load(broker, index, partitions.get(index)) {
+                Ok(()) => {}
+                Err(error) if error.may_pass() => {
+                    note_unread(index, &error);
+                    runtime.spawn(reload(Arc::clone(broker), index, 0));
+                }
+                Err(error) => give_up(broker, index, &error),
+            }
         }
     };
     // Empty logs are no work: most brokers start without a thread more.
@@ -111,46 +127,58 @@ fn is_empty(partition: &Partition) -> bool {
     partition.view().is_ok_and(|view| view.end().offset == view.log_start())
 }
 
-/// Loads one partition; without a topic there is nothing to load.
-fn load(broker: &Arc<Broker>, index: usize, partition: Option<&Arc<Partition>>) {
-    let mut machine = Coordinator::new(settings());
-    let replayed = partition.map_or(Ok(()), |partition| replay(partition, &mut machine));
-    match replayed {
-        Ok(()) => shard::activate(Place { broker, index }, machine),
-        Err(error) => {
-            tracing::error!(
-                partition = index, %error,
-                "cannot load the groups of a partition of {}; they stay out of service", super::TOPIC
-            );
-            broker.groups.shard(index).fail();
-        }
+/// Loads one partition and brings its groups into service; without a topic there is nothing to load.
+pub(super) fn load(
+    broker: &Arc<Broker>,
+    index: usize,
+    partition: Option<&Arc<Partition>>,
+) -> Result<(), LoadError> {
+    let mut machine = Coordinator::new(settings(broker.config()));
+    if let Some(partition) = partition {
+        replay(partition, &mut machine)?;
     }
+    shard::activate(Place { broker, index }, machine);
+    Ok(())
 }
 
-/// Loads a partition again that lost an append, when it is clear how its log ends. One that loses one append after
-/// another (a full disk) is loaded less and less often.
+fn note_unread(index: usize, error: &LoadError) {
+    tracing::warn!(partition = index, %error, "cannot read the groups of a partition of {}; it is tried again", super::TOPIC);
+}
+
+fn give_up(broker: &Broker, index: usize, error: &dyn std::fmt::Display) {
+    tracing::error!(
+        partition = index, %error,
+        "cannot load the groups of a partition of {}; they stay out of service until the next start", super::TOPIC
+    );
+    broker.groups.shard(index).fail();
+}
+
+/// Loads a partition again that lost an append, when it is clear how its log ends, or that could not be read. One that
+/// loses one append after another (a full disk) is loaded less and less often.
 pub(super) async fn reload(broker: Arc<Broker>, index: usize, lost_before: u32) {
     let mut pause = (RETRY.0 * 2_u32.saturating_pow(lost_before.min(10))).min(RETRY.1);
-    let partition = loop {
+    loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY.1);
         if broker.stopping().is_stopped() {
             return;
         }
         let topic = broker.topics.by_name(&topic_name());
-        let Some(partition) = topic.and_then(|topic| topic.partitions.get(index).cloned()) else {
-            break None;
-        };
-        match settled(&partition).await {
-            Ok(()) => break Some(partition),
-            Err(lost) => tracing::warn!(partition = index, ?lost, "the log is not mended yet"),
+        let partition = topic.and_then(|topic| topic.partitions.get(index).cloned());
+        if let Some(partition) = &partition
+            && let Err(lost) = settled(partition).await
+        {
+            tracing::warn!(partition = index, ?lost, "the log is not mended yet");
+            continue;
         }
-    };
-    let loading = Arc::clone(&broker);
-    let loaded = tokio::task::spawn_blocking(move || load(&loading, index, partition.as_ref()));
-    if loaded.await.is_err() {
-        tracing::error!(partition = index, "loading groups panicked; they stay out of service");
-        broker.groups.shard(index).fail();
+        let loading = Arc::clone(&broker);
+        let loaded = tokio::task::spawn_blocking(move || load(&loading, index, partition.as_ref()));
+        match loaded.await {
+            Ok(Ok(())) => break,
+            Ok(Err(error)) if error.may_pass() => note_unread(index, &error),
+            Ok(Err(error)) => break give_up(&broker, index, &error),
+            Err(panic) => break give_up(&broker, index, &panic),
+        }
     }
     // A topic may have been deleted meanwhile.
     crate::recovery::finish_deletions(&broker).await;

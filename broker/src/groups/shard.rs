@@ -11,14 +11,19 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use highwater_group::{Answered, Call, Coordinator, Counts, Effects, Now, Record, Reply};
 use highwater_record::TimestampMs;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use super::{DURABLE_DEADLINE, Unavailable, append, load};
+use super::{Unavailable, append, load};
 use crate::broker::Broker;
+use crate::log_limit::note;
 use crate::metrics;
 
+/// Most bytes of records that wait for the task that appends; beyond it nothing that may write is begun. One event may
+/// exceed it.
+pub(super) const QUEUE_BYTES_MAX: usize = 8 << 20;
 /// Nothing is due.
 const NEVER_MS: u64 = u64::MAX;
 
@@ -29,6 +34,8 @@ pub(super) struct Shard {
     due_ms: AtomicU64,
     /// How many groups the machine has.
     groups: AtomicUsize,
+    /// How many bytes the members of its groups bring and are assigned.
+    member_bytes: AtomicUsize,
     /// The next call's number. Never starts over, so that a call of a machine that was lost is not taken for one of
     /// the next machine.
     next_call: AtomicU64,
@@ -39,6 +46,8 @@ pub(super) struct Shard {
 struct Inner {
     state: State,
     queue: Vec<Entry>,
+    /// Size of the records in the queue.
+    queue_bytes: usize,
     /// Whether a task appends what is in the queue.
     driven: bool,
 }
@@ -90,9 +99,15 @@ impl Shard {
     /// A coordinator that is not loaded yet.
     pub(super) fn loading() -> Self {
         Self {
-            inner: Mutex::new(Inner { state: State::Loading, queue: Vec::new(), driven: false }),
+            inner: Mutex::new(Inner {
+                state: State::Loading,
+                queue: Vec::new(),
+                queue_bytes: 0,
+                driven: false,
+            }),
             due_ms: AtomicU64::new(NEVER_MS),
             groups: AtomicUsize::new(0),
+            member_bytes: AtomicUsize::new(0),
             next_call: AtomicU64::new(0),
             losses: AtomicU32::new(0),
         }
@@ -101,6 +116,11 @@ impl Shard {
     /// How many groups it has.
     pub(super) fn groups(&self) -> usize {
         self.groups.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes the members of its groups bring and are assigned.
+    pub(super) fn member_bytes(&self) -> usize {
+        self.member_bytes.load(Ordering::Relaxed)
     }
 
     /// When its timers want to be looked at; `None` if nothing is due.
@@ -122,6 +142,12 @@ impl Shard {
         self.inner.lock().driven
     }
 
+    /// Size of the records in the queue.
+    #[cfg(test)]
+    pub(super) fn queue_bytes(&self) -> usize {
+        self.inner.lock().queue_bytes
+    }
+
     /// How many wait for a reply that the machine owes.
     #[cfg(test)]
     pub(super) fn parked(&self) -> usize {
@@ -140,6 +166,7 @@ impl Shard {
     fn take_round(&self) -> Option<Vec<Entry>> {
         let mut inner = self.inner.lock();
         inner.driven = !inner.queue.is_empty();
+        inner.queue_bytes = 0;
         inner.driven.then(|| std::mem::take(&mut inner.queue))
     }
 
@@ -152,18 +179,21 @@ impl Shard {
             active.observe();
         }
         let queued = std::mem::take(&mut inner.queue);
+        inner.queue_bytes = 0;
         inner.driven = false;
         self.due_ms.store(NEVER_MS, Ordering::Release);
         self.groups.store(0, Ordering::Relaxed);
+        self.member_bytes.store(0, Ordering::Relaxed);
         drop(inner);
         // Dropping the senders tells the receivers.
         drop((lost, queued));
         self.losses.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// After an event: how many groups there are, and when something is due.
+    /// After an event: how much there is, and when something is due.
     fn take_note(&self, broker: &Broker, machine: &Coordinator) {
         self.groups.store(machine.group_count(), Ordering::Relaxed);
+        self.member_bytes.store(machine.member_bytes(), Ordering::Relaxed);
         let due = machine.next_deadline().unwrap_or(NEVER_MS);
         self.due_ms.store(due, Ordering::Release);
         if due < broker.groups.looks_at_ms.load(Ordering::Acquire) {
@@ -187,9 +217,31 @@ impl<'a> Place<'a> {
         self.broker.groups.shard(self.index)
     }
 
+    /// The machine, for an event that may write.
+    fn enter_to_write(self) -> Result<MutexGuard<'a, Inner>, Unavailable> {
+        let inner = self.shard().inner.lock();
+        if inner.queue_bytes < QUEUE_BYTES_MAX {
+            return Ok(inner);
+        }
+        note(|dropped| {
+            tracing::warn!(
+                dropped,
+                partition = self.index,
+                waiting = inner.queue_bytes,
+                "the disk does not keep up with the state of groups: what would add to it is refused"
+            );
+        });
+        Err(Unavailable::Behind)
+    }
+
+    /// The machine, for what must go on while the disk is slow.
+    fn enter(self) -> MutexGuard<'a, Inner> {
+        self.shard().inner.lock()
+    }
+
     /// The call's reply is not wanted any more.
     fn abandon(self, call: Call) {
-        let mut inner = self.shard().inner.lock();
+        let mut inner = self.enter();
         let State::Active(active) = &mut inner.state else { return };
         // Gone from the map means that the reply is on its way: the machine has nothing to forget.
         if active.parked.remove(&call).is_none() {
@@ -217,6 +269,7 @@ impl<'a> Place<'a> {
         if effects.records.is_empty() && releases.is_empty() {
             return;
         }
+        inner.queue_bytes += effects.records.iter().map(Record::size).sum::<usize>();
         inner.queue.push(Entry { at: now.wall, records: effects.records, releases });
         // Without a runtime the process is on its way out: nobody waits any more.
         if !inner.driven
@@ -243,7 +296,7 @@ pub(super) fn tell<T>(
     place: Place<'_>,
     event: impl FnOnce(&mut Coordinator, Now) -> (T, Effects),
 ) -> Result<T, Unavailable> {
-    run(place, None, |active, now| event(&mut active.machine, now))
+    run(place, place.enter(), None, |active, now| event(&mut active.machine, now))
 }
 
 /// An answer that may not be given yet.
@@ -254,8 +307,8 @@ pub(super) struct Pending<T> {
 
 impl<T> Pending<T> {
     /// The answer, when everything it rests on is durable.
-    pub(super) async fn settled(self) -> Result<T, Unavailable> {
-        match tokio::time::timeout(DURABLE_DEADLINE, self.durable).await {
+    pub(super) async fn settled(self, deadline: Instant) -> Result<T, Unavailable> {
+        match tokio::time::timeout_at(deadline, self.durable).await {
             Ok(Ok(())) => Ok(self.answer),
             Ok(Err(_)) => Err(Unavailable::Lost),
             Err(_) => Err(Unavailable::TimedOut),
@@ -263,13 +316,29 @@ impl<T> Pending<T> {
     }
 }
 
-/// Runs an event. Its answer waits for the disk.
+/// Runs an event that may write. Its answer waits for the disk.
 pub(super) fn ask<T>(
     place: Place<'_>,
     event: impl FnOnce(&mut Coordinator, Now) -> Answered<T>,
 ) -> Result<Pending<T>, Unavailable> {
+    run_durably(place, place.enter_to_write()?, event)
+}
+
+/// Runs an event that writes nothing or must not be refused. Its answer waits for the disk.
+pub(super) fn ask_always<T>(
+    place: Place<'_>,
+    event: impl FnOnce(&mut Coordinator, Now) -> Answered<T>,
+) -> Result<Pending<T>, Unavailable> {
+    run_durably(place, place.enter(), event)
+}
+
+fn run_durably<T>(
+    place: Place<'_>,
+    inner: MutexGuard<'_, Inner>,
+    event: impl FnOnce(&mut Coordinator, Now) -> Answered<T>,
+) -> Result<Pending<T>, Unavailable> {
     let (sender, durable) = oneshot::channel();
-    let answer = run(place, Some(sender), |active, now| {
+    let answer = run(place, inner, Some(sender), |active, now| {
         let Answered { answer, effects } = event(&mut active.machine, now);
         (answer, effects)
     })?;
@@ -278,10 +347,10 @@ pub(super) fn ask<T>(
 
 fn run<T>(
     place: Place<'_>,
+    mut inner: MutexGuard<'_, Inner>,
     waiting: Option<oneshot::Sender<()>>,
     event: impl FnOnce(&mut Active, Now) -> (T, Effects),
 ) -> Result<T, Unavailable> {
-    let mut inner = place.shard().inner.lock();
     let active = match &mut inner.state {
         State::Active(active) => active,
         State::Loading => return Err(Unavailable::Loading),
@@ -314,7 +383,7 @@ pub(super) async fn park(
 ) -> Result<Reply, Unavailable> {
     let (sender, reply) = oneshot::channel();
     let call = Call(place.shard().next_call.fetch_add(1, Ordering::Relaxed));
-    run(place, None, |active, now| {
+    run(place, place.enter_to_write()?, None, |active, now| {
         active.parked.insert(call, sender);
         ((), event(&mut active.machine, call, now))
     })?;

@@ -2,29 +2,40 @@
 //! disk does not answer, and when an append is lost.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_group::{CommitOffset, CommitRequest, HeartbeatRequest, WantedOffset};
+use bytes::Bytes;
+use highwater_group::{
+    Client, CommitOffset, CommitRequest, HeartbeatRequest, JoinRequest, Protocol, Record, WantedOffset,
+};
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::{
     self, JoinGroupRequest, ListGroupsRequest, OffsetFetchRequest, SyncGroupRequest, offset_fetch,
 };
 use highwater_protocol::wire::Str;
-use highwater_record::{PartitionId, TopicName};
+use highwater_record::{Batch, BatchBuilder, Codec, NewRecord, PartitionId, TopicName};
+use highwater_storage::{Log, SimCall, SimFault, SimFiles};
 use tempfile::TempDir;
 
+use super::shard::QUEUE_BYTES_MAX;
 use super::*;
 use crate::config::Config;
 use crate::context::Context;
+use crate::partition::Partition;
 use crate::topic_admin::{self, NewTopic};
+use crate::topics::Topic;
 use crate::{handler, recovery, server};
 
 const GROUP: &str = "group";
 const TOPIC_READ: &str = "read";
 
 async fn open(directory: &TempDir) -> Arc<Broker> {
-    let config = Config::new(directory.path().join("data"));
+    open_with(Config::new(directory.path().join("data"))).await
+}
+
+async fn open_with(config: Config) -> Arc<Broker> {
     tokio::task::spawn_blocking(move || server::open(config)).await.unwrap().unwrap()
 }
 
@@ -77,16 +88,78 @@ async fn commit(broker: &Arc<Broker>, offset: i64) -> Result<(), Unavailable> {
     Ok(())
 }
 
+/// Reads from the machine of `GROUP`.
+async fn look<T>(broker: &Arc<Broker>, read: impl Fn(&Coordinator) -> T) -> Result<T, Unavailable> {
+    look_each(broker, &[GROUP], |group| group, |machine, _| read(machine)).await.pop().unwrap()
+}
+
 async fn committed(broker: &Arc<Broker>) -> Result<Option<i64>, Unavailable> {
     let partition = PartitionId::new(0).unwrap();
     let wanted = [WantedOffset { topic: TOPIC_READ.into(), topic_id: topic_id(broker), partition }];
-    let found = look(broker, GROUP, |machine| machine.fetch_offsets(GROUP, &wanted)).await?;
+    let found = look(broker, |machine| machine.fetch_offsets(GROUP, &wanted)).await?;
     Ok(found[0].as_ref().map(|committed| committed.offset))
+}
+
+/// The join of a consumer that is nobody yet and speaks a version that joins at once.
+fn first_join() -> JoinRequest {
+    JoinRequest {
+        group: GROUP.into(),
+        member_id: Str::default(),
+        instance_id: None,
+        protocol_type: "consumer".into(),
+        protocols: vec![Protocol { name: "range".into(), metadata: Bytes::new() }],
+        session_timeout_ms: 45_000,
+        rebalance_timeout_ms: Some(60_000),
+        require_known_member_id: false,
+        supports_skip_assignment: true,
+        client: Client { id: "client".into(), host: Str::default() },
+        unique: [7; 16],
+        may_create: true,
+        room_bytes: usize::MAX,
+    }
+}
+
+/// Runs a future until it waits for the first time. True if it came to its end.
+async fn ends_at_once(future: impl Future) -> bool {
+    tokio::select! {
+        biased;
+        _ = future => true,
+        () = std::future::ready(()) => false,
+    }
+}
+
+/// Puts the partition of `GROUP` onto files in memory, which can be told to fail.
+fn move_into_memory(broker: &Arc<Broker>) -> (SimFiles, Arc<Partition>) {
+    let topic = topic_admin::create_internal(broker, topic_name(), SHARDS).unwrap();
+    let directory = Path::new("/data");
+    let files = SimFiles::with_dir(directory);
+    let settings = Arc::clone(&topic.settings);
+    let log = Log::open(
+        Arc::new(files.clone()),
+        directory.join("partition"),
+        settings.log.clone(),
+        None,
+        clock::now(),
+    );
+    let mut partitions = topic.partitions.clone();
+    let moved = &mut partitions[shard_of(GROUP)];
+    *moved = Arc::new(Partition::recovering(moved.id().clone(), settings));
+    moved.open(log.unwrap().0, broker.epoch);
+    let partition = Arc::clone(moved);
+    let (name, id, record, settings) =
+        (topic.name.clone(), topic.id, topic.record.clone(), Arc::clone(&topic.settings));
+    broker.topics.replace(Arc::new(Topic { name, id, record, settings, partitions }));
+    (files, partition)
+}
+
+async fn load_again(broker: &Arc<Broker>) {
+    let loading = Arc::clone(broker);
+    tokio::task::spawn_blocking(move || load_all(&loading)).await.unwrap();
 }
 
 /// What the machine holds, whatever may be read from it.
 async fn offsets_held(broker: &Arc<Broker>) -> usize {
-    look(broker, GROUP, |machine| machine.counts().offsets).await.unwrap()
+    look(broker, |machine| machine.counts().offsets).await.unwrap()
 }
 
 #[test]
@@ -178,6 +251,61 @@ async fn while_the_disk_does_not_answer_only_heartbeats_are_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_groups_are_asked_before_the_first_is_waited_for_and_a_stop_ends_the_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = in_service(&directory).await;
+    commit(&broker, 7).await.unwrap();
+    // Without its threads nothing becomes durable any more.
+    broker.scheduler.stop();
+    let mut committing = Box::pin(commit(&broker, 8));
+    assert!(!ends_at_once(&mut committing).await);
+    let groups = [GROUP, "another group", GROUP, "a third group"];
+    assert!([1, 3].iter().all(|other| shard_of(groups[*other]) != shard_of(GROUP)));
+    let asked = std::cell::Cell::new(0);
+    let mut asking = Box::pin(look_each(&broker, &groups, |group| group, |_, _| asked.set(asked.get() + 1)));
+
+    assert!(!ends_at_once(&mut asking).await);
+    assert_eq!(asked.get(), groups.len());
+
+    broker.shutdown.stop();
+    let ended = Err(Unavailable::Stopping);
+    assert_eq!(asking.await, [ended, Ok(()), ended, Ok(())]);
+    drop(committing);
+    close(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_the_disk_is_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = in_service(&directory).await;
+    commit(&broker, 7).await.unwrap();
+    // Without its threads nothing becomes durable any more.
+    broker.scheduler.stop();
+    let write = |bytes: usize| {
+        let record = Record { key: Bytes::from_static(b"key"), value: Some(vec![0; bytes].into()) };
+        let effects = Effects { records: vec![record], replies: Vec::new() };
+        shard::ask(place_of(&broker, GROUP), |_, _| Answered { answer: (), effects })
+    };
+    let _under_way = write(1).unwrap();
+    let shard = broker.groups.shard(shard_of(GROUP));
+    while shard.queue_bytes() > 0 {
+        tokio::task::yield_now().await;
+    }
+
+    let _queued = (write(QUEUE_BYTES_MAX / 2).unwrap(), write(QUEUE_BYTES_MAX / 2).unwrap());
+
+    assert!(matches!(write(1), Err(Unavailable::Behind)));
+    assert!(matches!(park(&broker, GROUP, |_, _, _| unreachable!()).await, Err(Unavailable::Behind)));
+    // What adds nothing goes on.
+    assert_eq!(heartbeat(&broker, GROUP, |_, _| Ok(())), Ok(Ok(())));
+    assert!(!ends_at_once(committed(&broker)).await);
+    let elsewhere = "another group";
+    assert_ne!(shard_of(elsewhere), shard_of(GROUP));
+    assert_eq!(ask(&broker, elsewhere, |_, _| only(())).await, Ok(()));
+    close(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_append_that_is_lost_takes_what_it_changed_with_it() {
     let directory = tempfile::tempdir().unwrap();
     let broker = in_service(&directory).await;
@@ -199,22 +327,110 @@ async fn an_append_that_is_lost_takes_what_it_changed_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_read_now_is_read_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = in_service(&directory).await;
+    let (files, partition) = move_into_memory(&broker);
+    commit(&broker, 7).await.unwrap();
+    let index = shard_of(GROUP);
+    let failing = |times| SimFault {
+        call: SimCall::Read,
+        path_end: ".log".to_owned(),
+        after: 0,
+        times,
+        errno: 5,
+        bytes_written: 0,
+    };
+    files.plan(failing(1));
+    assert!(load::load(&broker, index, Some(&partition)).is_err_and(|error| error.may_pass()));
+
+    broker.groups.shard(index).fail();
+    files.plan(failing(2));
+    load_again(&broker).await;
+
+    let reading = async {
+        loop {
+            match committed(&broker).await {
+                Ok(found) => break found,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let found = tokio::time::timeout(Duration::from_secs(60), reading).await;
+    assert_eq!(found.expect("the partition comes into service"), Some(7));
+    close(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_understood_keeps_its_groups_out_of_service() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = in_service(&directory).await;
+    commit(&broker, 7).await.unwrap();
+    let topic = broker.topics.by_name(&topic_name()).unwrap();
+    let mut garbage = BatchBuilder::new(Codec::None);
+    // A key begins with two bytes of type.
+    let record = NewRecord { timestamp: clock::now(), key: Some(&[0]), value: None, headers: &[] };
+    garbage.append(&record).unwrap();
+    let garbage = Batch::new(garbage.build().unwrap()).unwrap();
+    let partition = &topic.partitions[shard_of(GROUP)];
+    partition.append(&garbage, clock::now(), &broker.scheduler).unwrap();
+
+    load_again(&broker).await;
+
+    assert_eq!(committed(&broker).await, Err(Unavailable::Lost));
+    close(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reply_that_is_parked_is_forgotten_with_its_future() {
     let directory = tempfile::tempdir().unwrap();
     let broker = in_service(&directory).await;
-    let forgotten = std::sync::atomic::AtomicBool::new(false);
     let mut parking = Box::pin(park(&broker, GROUP, |_, _, _| Effects::default()));
     let shard = broker.groups.shard(shard_of(GROUP));
-    tokio::select! {
-        biased;
-        _ = &mut parking => forgotten.store(true, std::sync::atomic::Ordering::Relaxed),
-        () = std::future::ready(()) => {}
-    }
+    assert!(!ends_at_once(&mut parking).await);
     assert_eq!(shard.parked(), 1);
 
     drop(parking);
 
-    assert_eq!((shard.parked(), forgotten.into_inner()), (0, false));
+    assert_eq!(shard.parked(), 0);
+    close(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_members_bring_is_counted_until_they_are_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = in_service(&directory).await;
+    let mut join = first_join();
+    join.protocols[0].metadata = vec![7; 1_000].into();
+    let mut joining = Box::pin(park(&broker, GROUP, |machine, call, now| machine.join(call, join, now)));
+    assert!(!ends_at_once(&mut joining).await);
+    let taken = MEMBER_BYTES_MAX - broker.groups.room_bytes();
+    assert!((1_000..1_100).contains(&taken), "{taken}");
+
+    // Nobody has heard of the member's id, so that it is gone with its connection.
+    drop(joining);
+
+    assert_eq!(broker.groups.room_bytes(), MEMBER_BYTES_MAX);
+    close(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_rebalance_waits_as_long_as_the_configuration_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let delay = Duration::from_secs(20);
+    let data = directory.path().join("data");
+    let broker = open_with(Config { initial_rebalance_delay: delay, ..Config::new(data) }).await;
+    recover(&broker).await;
+    let join = first_join();
+    let earliest = broker.groups.started.elapsed() + delay;
+    let mut joining = Box::pin(park(&broker, GROUP, |machine, call, now| machine.join(call, join, now)));
+    assert!(!ends_at_once(&mut joining).await);
+
+    let due = Duration::from_millis(broker.groups.shard(shard_of(GROUP)).due_ms().unwrap());
+
+    let latest = broker.groups.started.elapsed() + delay;
+    assert!(due.as_millis() >= earliest.as_millis() && due <= latest, "{due:?}");
+    drop(joining);
     close(broker).await;
 }
 

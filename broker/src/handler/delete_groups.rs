@@ -5,23 +5,25 @@
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::delete_groups::DeletableGroupResult;
 use highwater_protocol::api::{DeleteGroupsRequest, DeleteGroupsResponse};
+use highwater_protocol::wire::Str;
 
 use crate::context::Context;
 use crate::groups;
 
 pub(crate) async fn handle(context: &Context<'_>, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
-    let mut results = Vec::with_capacity(request.groups_names.len());
-    for group_id in request.groups_names {
-        let one = std::slice::from_ref(&group_id);
-        let deleted =
-            groups::ask(context.broker, &group_id, |machine, now| machine.delete_groups(one, now)).await;
+    let deleted =
+        groups::ask_each(context.broker, &request.groups_names, Str::as_str, |machine, name, now| {
+            machine.delete_groups(std::slice::from_ref(name), now)
+        });
+    let deleted = deleted.await;
+    let results = request.groups_names.into_iter().zip(deleted).map(|(group_id, deleted)| {
         let error = match deleted.map(|results| results.into_iter().next()) {
             Ok(Some(Ok(()))) => ErrorCode::None,
             Ok(Some(Err(error))) => groups::code_of(&error),
             Ok(None) => ErrorCode::UnknownServerError,
             Err(unavailable) => unavailable.code(),
         };
-        results.push(DeletableGroupResult { group_id, error_code: error.code() });
-    }
-    DeleteGroupsResponse { results, ..DeleteGroupsResponse::default() }
+        DeletableGroupResult { group_id, error_code: error.code() }
+    });
+    DeleteGroupsResponse { results: results.collect(), ..DeleteGroupsResponse::default() }
 }

@@ -3,7 +3,7 @@
 //! Versions: 0-6. A group that is not there is `Dead`, from version 6 on with GROUP_ID_NOT_FOUND (KIP-1043).
 //! Authorized operations are not reported; there is no authorization.
 
-use highwater_group::{Description, GroupState};
+use highwater_group::Description;
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::describe_groups::{DescribedGroup, DescribedGroupMember};
 use highwater_protocol::api::{DescribeGroupsRequest, DescribeGroupsResponse};
@@ -12,24 +12,28 @@ use highwater_protocol::wire::Str;
 use crate::context::Context;
 use crate::groups;
 
+/// Most bytes of a name that a message repeats: a name may be as long as a whole string on the wire.
+const NAME_SHOWN_BYTES_MAX: usize = 1_000;
+/// The state of a group that is not there (`ClassicGroupState.java`).
+const DEAD: Str = Str::from_static("Dead");
 /// From here on a group that is not there is an error.
 const NOT_FOUND_VERSION_MIN: i16 = 6;
 
 pub(crate) async fn handle(context: &Context<'_>, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
-    let mut described = Vec::with_capacity(request.groups.len());
-    for group in request.groups {
-        let found = groups::look(context.broker, &group, |machine| machine.describe(&group)).await;
-        described.push(match found {
-            Ok(Some(description)) => describe(group, description),
-            Ok(None) => dead(context.version, group),
-            Err(unavailable) => DescribedGroup {
-                error_code: unavailable.code().code(),
-                group_id: group,
-                ..DescribedGroup::default()
-            },
-        });
-    }
-    DescribeGroupsResponse { groups: described, ..DescribeGroupsResponse::default() }
+    let found = groups::look_each(context.broker, &request.groups, Str::as_str, |machine, group| {
+        machine.describe(group)
+    });
+    let found = found.await;
+    let described = request.groups.into_iter().zip(found).map(|(group, found)| match found {
+        Ok(Some(description)) => describe(group, description),
+        Ok(None) => dead(context.version, group),
+        Err(unavailable) => DescribedGroup {
+            error_code: unavailable.code().code(),
+            group_id: group,
+            ..DescribedGroup::default()
+        },
+    });
+    DescribeGroupsResponse { groups: described.collect(), ..DescribeGroupsResponse::default() }
 }
 
 fn describe(group_id: Str, description: Description) -> DescribedGroup {
@@ -52,16 +56,35 @@ fn describe(group_id: Str, description: Description) -> DescribedGroup {
 }
 
 fn dead(version: i16, group_id: Str) -> DescribedGroup {
-    let group_state = Str::from_static(GroupState::Dead.name());
+    let group_state = DEAD;
     if version < NOT_FOUND_VERSION_MIN {
         return DescribedGroup { group_id, group_state, ..DescribedGroup::default() };
     }
-    let message = format!("Group {} not found.", group_id.as_str());
+    let name = group_id.as_str();
+    let message = format!("Group {} not found.", &name[..name.floor_char_boundary(NAME_SHOWN_BYTES_MAX)]);
     DescribedGroup {
         error_code: ErrorCode::GroupIdNotFound.code(),
         error_message: Some(Str::from(message)),
         group_id,
         group_state,
         ..DescribedGroup::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_protocol::encode_response;
+
+    use super::*;
+
+    #[test]
+    fn the_longest_name_is_answered_too() {
+        for name in ["x".repeat(0x7fff), "ü".repeat(0x7fff / 2)] {
+            let groups = vec![dead(NOT_FOUND_VERSION_MIN, Str::from(name))];
+
+            let response = DescribeGroupsResponse { groups, ..DescribeGroupsResponse::default() };
+
+            assert!(encode_response(1, NOT_FOUND_VERSION_MIN, &response).is_ok());
+        }
     }
 }

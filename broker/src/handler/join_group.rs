@@ -65,9 +65,9 @@ fn join_request(context: &Context<'_>, request: JoinGroupRequest) -> JoinRequest
             // As Java prints an address: operators know it from Kafka's tools.
             host: Str::from(format!("/{}", context.peer.ip())),
         },
-        reason: request.reason,
         unique: uuid::Uuid::new_v4().into_bytes(),
         may_create: context.broker.groups.may_create(),
+        room_bytes: context.broker.groups.room_bytes(),
     }
 }
 

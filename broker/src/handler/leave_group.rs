@@ -20,11 +20,9 @@ pub(crate) async fn handle(context: &Context<'_>, request: LeaveGroupRequest) ->
     } else {
         vec![MemberIdentity { member_id: request.member_id, ..MemberIdentity::default() }]
     };
-    let members = members.into_iter().map(|member| Leaving {
-        member_id: member.member_id,
-        instance_id: member.group_instance_id,
-        reason: member.reason,
-    });
+    let members = members
+        .into_iter()
+        .map(|member| Leaving { member_id: member.member_id, instance_id: member.group_instance_id });
     let group = request.group_id.clone();
     let leave = LeaveRequest { group: request.group_id, members: members.collect() };
     let answer = groups::ask(context.broker, &group, |machine, now| machine.leave(leave, now)).await;

@@ -5,7 +5,7 @@
 //! is absent. There are no transactions, so that every offset is stable. Not here: the newer group protocol (member
 //! id and epoch of version 9 are not looked at, as Kafka does for classic groups).
 
-use highwater_group::{Committed, WantedOffset};
+use highwater_group::{Committed, Coordinator, FetchedOffset, WantedOffset};
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::offset_fetch::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopics, OffsetFetchResponseGroup,
@@ -28,10 +28,7 @@ const TOP_LEVEL_ERROR_VERSION_MIN: i16 = 2;
 
 pub(crate) async fn handle(context: &Context<'_>, request: OffsetFetchRequest) -> OffsetFetchResponse {
     if context.version >= GROUPS_VERSION_MIN {
-        let mut groups = Vec::with_capacity(request.groups.len());
-        for asked in request.groups {
-            groups.push(fetch(context, asked).await);
-        }
+        let groups = fetch(context, request.groups).await;
         return OffsetFetchResponse { groups, ..OffsetFetchResponse::default() };
     }
     let topics = request.topics.map(|topics| {
@@ -45,59 +42,110 @@ pub(crate) async fn handle(context: &Context<'_>, request: OffsetFetchRequest) -
         topics: topics.map(Iterator::collect),
         ..OffsetFetchRequestGroup::default()
     };
-    single(context.version, fetch(context, asked).await)
+    single(context.version, fetch(context, vec![asked]).await.pop().unwrap_or_default())
 }
 
-async fn fetch(context: &Context<'_>, asked: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
-    let group_id = asked.group_id;
-    let found = match &asked.topics {
-        Some(topics) => fetch_some(context, &group_id, topics).await,
-        None => fetch_all(context, &group_id).await,
-    };
-    match found {
-        Ok(topics) => OffsetFetchResponseGroup { group_id, topics, error_code: ErrorCode::None.code() },
-        Err(unavailable) => {
-            let error_code = unavailable.code().code();
-            // The oldest version has a place for errors beside its partitions alone.
-            let failed = |topic: OffsetFetchRequestTopics| {
-                let partitions = topic
-                    .partition_indexes
-                    .iter()
-                    .map(|index| OffsetFetchResponsePartitions { error_code, ..answer(*index, None) });
-                OffsetFetchResponseTopics { name: topic.name, partitions: partitions.collect() }
-            };
-            let topics = if context.version < TOP_LEVEL_ERROR_VERSION_MIN {
-                asked.topics.unwrap_or_default().into_iter().map(failed).collect()
-            } else {
-                Vec::new()
-            };
-            OffsetFetchResponseGroup { group_id, topics, error_code }
+/// What is asked about one group.
+struct Asked {
+    group: OffsetFetchRequestGroup,
+    /// A place for each partition that is named; one that does not exist is not looked up.
+    places: Vec<Option<WantedOffset>>,
+    existing: Vec<WantedOffset>,
+}
+
+/// What was found in one group.
+enum Found {
+    /// For each partition that was looked up.
+    Named(Vec<Option<Committed>>),
+    /// Of all that are committed.
+    All(Vec<FetchedOffset>),
+}
+
+impl Asked {
+    fn new(broker: &Broker, group: OffsetFetchRequestGroup) -> Self {
+        let topics = group.topics.iter().flatten();
+        let indexes = topics.flat_map(|topic| topic.partition_indexes.iter().map(move |i| (topic, *i)));
+        let places: Vec<_> = indexes.map(|(topic, index)| wanted(broker, &topic.name, index)).collect();
+        let existing = places.iter().flatten().cloned().collect();
+        Self { group, places, existing }
+    }
+
+    fn look(&self, machine: &Coordinator, broker: &Broker) -> Found {
+        if self.group.topics.is_some() {
+            return Found::Named(machine.fetch_offsets(&self.group.group_id, &self.existing));
         }
+        let is_current = |name: &str, committed_for: Option<TopicId>| {
+            let topic = TopicName::new(name).ok().and_then(|name| broker.topics.by_name(&name));
+            topic.is_some_and(|topic| committed_for.is_none_or(|id| id == topic.id))
+        };
+        Found::All(machine.fetch_all_offsets(&self.group.group_id, is_current))
+    }
+
+    fn answer(self, version: i16, found: Result<Found, Unavailable>) -> OffsetFetchResponseGroup {
+        let group_id = self.group.group_id;
+        let (topics, error) = match found {
+            Ok(Found::Named(found)) => {
+                (named(self.group.topics.unwrap_or_default(), &self.places, found), ErrorCode::None)
+            }
+            Ok(Found::All(found)) => (all(&found), ErrorCode::None),
+            Err(unavailable) => {
+                let error = unavailable.code();
+                // The oldest version has a place for errors beside its partitions alone.
+                let topics = self.group.topics.filter(|_| version < TOP_LEVEL_ERROR_VERSION_MIN);
+                (failed(topics.unwrap_or_default(), error), error)
+            }
+        };
+        OffsetFetchResponseGroup { group_id, topics, error_code: error.code() }
     }
 }
 
-async fn fetch_some(
-    context: &Context<'_>,
-    group: &str,
-    topics: &[OffsetFetchRequestTopics],
-) -> Result<Vec<OffsetFetchResponseTopics>, Unavailable> {
-    let indexes = || topics.iter().flat_map(|topic| topic.partition_indexes.iter().map(move |i| (topic, *i)));
-    let wanted: Vec<Option<WantedOffset>> =
-        indexes().map(|(topic, index)| wanted(context.broker, &topic.name, index)).collect();
-    let existing: Vec<WantedOffset> = wanted.iter().flatten().cloned().collect();
-    let found =
-        groups::look(context.broker, group, |machine| machine.fetch_offsets(group, &existing)).await?;
-    let mut found = found.into_iter();
-    let mut wanted = wanted.into_iter();
-    let answer_topic = |topic: &OffsetFetchRequestTopics| {
+async fn fetch(context: &Context<'_>, groups: Vec<OffsetFetchRequestGroup>) -> Vec<OffsetFetchResponseGroup> {
+    let broker = context.broker;
+    let asked: Vec<_> = groups.into_iter().map(|group| Asked::new(broker, group)).collect();
+    let found = groups::look_each(
+        broker,
+        &asked,
+        |asked| asked.group.group_id.as_str(),
+        |machine, asked| asked.look(machine, broker),
+    );
+    let found = found.await;
+    asked.into_iter().zip(found).map(|(asked, found)| asked.answer(context.version, found)).collect()
+}
+
+fn failed(topics: Vec<OffsetFetchRequestTopics>, error: ErrorCode) -> Vec<OffsetFetchResponseTopics> {
+    let failed = |topic: OffsetFetchRequestTopics| {
+        let partitions = topic
+            .partition_indexes
+            .iter()
+            .map(|index| OffsetFetchResponsePartitions { error_code: error.code(), ..answer(*index, None) });
+        OffsetFetchResponseTopics { name: topic.name, partitions: partitions.collect() }
+    };
+    topics.into_iter().map(failed).collect()
+}
+
+fn named(
+    topics: Vec<OffsetFetchRequestTopics>,
+    places: &[Option<WantedOffset>],
+    found: Vec<Option<Committed>>,
+) -> Vec<OffsetFetchResponseTopics> {
+    let (mut places, mut found) = (places.iter(), found.into_iter());
+    let answer_topic = |topic: OffsetFetchRequestTopics| {
         let partitions = topic.partition_indexes.iter().map(|index| {
             // What does not exist was not asked for.
-            let committed = wanted.next().flatten().and_then(|_| found.next().flatten());
-            answer(*index, committed)
+            let exists = places.next().is_some_and(Option::is_some);
+            answer(*index, if exists { found.next().flatten() } else { None })
         });
-        OffsetFetchResponseTopics { name: topic.name.clone(), partitions: partitions.collect() }
+        OffsetFetchResponseTopics { partitions: partitions.collect(), name: topic.name }
     };
-    Ok(topics.iter().map(answer_topic).collect())
+    topics.into_iter().map(answer_topic).collect()
+}
+
+fn all(found: &[FetchedOffset]) -> Vec<OffsetFetchResponseTopics> {
+    let topics = found.chunk_by(|one, next| one.topic == next.topic).map(|partitions| {
+        let answers = partitions.iter().map(|one| answer(one.partition.get(), Some(one.committed.clone())));
+        OffsetFetchResponseTopics { name: partitions[0].topic.clone(), partitions: answers.collect() }
+    });
+    topics.collect()
 }
 
 /// A partition to look up; `None` if there is no such partition, for which nothing can be committed.
@@ -105,23 +153,6 @@ fn wanted(broker: &Broker, name: &Str, index: i32) -> Option<WantedOffset> {
     let topic = topic_by_name(broker, name).ok()?;
     let partition = partition(&topic, index).ok()?.id().partition;
     Some(WantedOffset { topic: name.clone(), topic_id: Some(topic.id), partition })
-}
-
-async fn fetch_all(
-    context: &Context<'_>,
-    group: &str,
-) -> Result<Vec<OffsetFetchResponseTopics>, Unavailable> {
-    let broker = context.broker;
-    let is_current = |name: &str, committed_for: Option<TopicId>| {
-        let topic = TopicName::new(name).ok().and_then(|name| broker.topics.by_name(&name));
-        topic.is_some_and(|topic| committed_for.is_none_or(|id| id == topic.id))
-    };
-    let found = groups::look(broker, group, |machine| machine.fetch_all_offsets(group, is_current)).await?;
-    let topics = found.chunk_by(|one, next| one.topic == next.topic).map(|partitions| {
-        let answers = partitions.iter().map(|one| answer(one.partition.get(), Some(one.committed.clone())));
-        OffsetFetchResponseTopics { name: partitions[0].topic.clone(), partitions: answers.collect() }
-    });
-    Ok(topics.collect())
 }
 
 fn answer(partition_index: i32, committed: Option<Committed>) -> OffsetFetchResponsePartitions {

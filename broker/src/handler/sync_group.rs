@@ -25,6 +25,7 @@ pub(crate) async fn handle(context: &Context<'_>, request: SyncGroupRequest) -> 
         assignments: assignments
             .map(|one| SyncAssignment { member_id: one.member_id, assignment: one.assignment })
             .collect(),
+        room_bytes: context.broker.groups.room_bytes(),
     };
     let parked = groups::park(context.broker, &group, |machine, call, now| machine.sync(call, sync, now));
     let error = match parked.await {

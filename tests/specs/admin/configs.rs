@@ -134,7 +134,8 @@ fn only_the_keys_that_are_asked_for_are_described() -> anyhow::Result<()> {
 
 #[test]
 fn the_broker_is_described_and_what_the_start_gave_stands_out() -> anyhow::Result<()> {
-    let mut served = Served::start(&["--durability", "os", "--partitions", "3"])?;
+    let flags = ["--durability", "os", "--partitions", "3", "--group-initial-rebalance-delay-ms", "0"];
+    let mut served = Served::start(&flags)?;
     served.connection.create_topic("t", 1, &[])?;
 
     let described = served.describe(BROKER, "1")?;
@@ -145,6 +146,7 @@ fn the_broker_is_described_and_what_the_start_gave_stands_out() -> anyhow::Resul
     };
     assert_eq!(find("durability"), Some((Some("os".to_owned()), 4, true)));
     assert_eq!(find("num.partitions"), Some((Some("3".to_owned()), 4, true)));
+    assert_eq!(find("group.initial.rebalance.delay.ms"), Some((Some("0".to_owned()), 4, true)));
     assert_eq!(find("log.retention.ms"), Some((Some("-1".to_owned()), 5, true)));
     assert_eq!(find("node.id"), Some((Some("1".to_owned()), 5, true)));
     assert!(find("log.dirs").is_some());

@@ -3,14 +3,14 @@
 //! ```text
 //! settings size=2 metadata=200 record=300 delay=0 retention=
 //! join CALL member= static= v=9 type=consumer protocols=range,sticky topics=t,u session=10000 rebalance=60000
-//!      group=g client=c said= full=yes
-//!      raw=METADATA
-//! sync CALL member= static= generation= c#1=READS... type= protocol= group=
+//!      group=g client=c full=yes room=BYTES raw=METADATA
+//! sync CALL member= static= generation= c#1=READS... type= protocol= group= room=
 //! heartbeat member= static= generation= group=
-//! leave MEMBER[/INSTANCE]... said= group=
+//! leave MEMBER[/INSTANCE]... group=
 //! commit TOPIC-PARTITION=OFFSET[@EPOCH]... member= static= generation= metadata= retention= id= v= full= group=
 //! fetch [TOPIC-PARTITION]... id= group=
-//! describe | rebalances   group=
+//! describe group=
+//! rebalances
 //! list states= types=
 //! delete GROUP...
 //! forget TOPIC-PARTITION... group=
@@ -18,7 +18,7 @@
 //! abandon CALL
 //! wait MS
 //! reload
-//! counts
+//! counts | bytes
 //! ```
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use highwater_group::{
     Call, Client, CommitOffset, CommitRequest, Coordinator, FetchedOffset, Generation, HeartbeatRequest,
-    JoinRequest, LeaveRequest, Leaving, ListFilter, Protocol, Rebalance, SyncAssignment, SyncRequest,
+    JoinRequest, LeaveRequest, Leaving, ListFilter, Protocol, Reason, SyncAssignment, SyncRequest,
     TopicPartitionRef, WantedOffset,
 };
 use highwater_record::{LeaderEpoch, PartitionId, TopicId};
@@ -102,6 +102,10 @@ impl<'a> Words<'a> {
         self.number("id").and_then(|id| TopicId::new([id.try_into().expect("a small id"); 16]))
     }
 
+    fn room_bytes(&self) -> usize {
+        self.number("room").map_or(usize::MAX, |bytes| bytes.try_into().expect("not negative"))
+    }
+
     fn may_create(&self) -> bool {
         self.option("full").is_none()
     }
@@ -140,7 +144,7 @@ impl Run {
             "commit" => self.commit(&words),
             "fetch" => self.fetch(&words),
             "describe" => self.describe(&words),
-            "rebalances" => self.rebalances(&words),
+            "rebalances" => self.rebalances(),
             "list" => self.list(&words),
             "delete" => self.delete(&words),
             "forget" => self.forget(&words),
@@ -155,6 +159,7 @@ impl Run {
             "wait" => self.wait(words.plain[0].parse().expect("milliseconds")),
             "reload" => self.reload(),
             "counts" => self.counts(),
+            "bytes" => self.say(&format!("{} bytes", self.coordinator.member_bytes())),
             _ => panic!("no event {verb:?}"),
         }
     }
@@ -198,9 +203,9 @@ impl Run {
             require_known_member_id: version >= 4,
             supports_skip_assignment: version >= 9,
             client: Client { id: words.text("client", "c"), host: Str::from_static("/10.0.0.1") },
-            reason: words.option("said").map(Str::from),
             unique,
             may_create: words.may_create(),
+            room_bytes: words.room_bytes(),
         };
         let effects = self.coordinator.join(words.call(), request, self.now());
         self.effects(effects);
@@ -219,6 +224,7 @@ impl Run {
             protocol_type: words.option("type").map(Str::from),
             protocol: words.option("protocol").map(Str::from),
             assignments: words.plain[1..].iter().map(assignment).collect(),
+            room_bytes: words.room_bytes(),
         };
         let effects = self.coordinator.sync(words.call(), request, self.now());
         self.effects(effects);
@@ -239,8 +245,7 @@ impl Run {
         let leaving = |word: &&str| {
             let (member, instance) =
                 word.split_once('/').map_or((*word, None), |(id, name)| (id, Some(name)));
-            let reason = words.option("said").map(Str::from);
-            Leaving { member_id: long(member), instance_id: instance.map(Str::from), reason }
+            Leaving { member_id: long(member), instance_id: instance.map(Str::from) }
         };
         let members = words.plain.iter().map(leaving).collect();
         let request = LeaveRequest { group: words.group(), members };
@@ -355,13 +360,11 @@ impl Run {
         }
     }
 
-    fn rebalances(&mut self, words: &Words<'_>) {
-        for Rebalance { at, generation, reason, member_id, said } in
-            self.coordinator.rebalances(&words.group())
-        {
-            let member = member_id.map(|id| format!(" {id}")).unwrap_or_default();
-            let said = said.map(|said| format!(" {said:?}")).unwrap_or_default();
-            self.say(&format!("{at} ms, generation {}: {}{member}{said}", generation.get(), reason.name()));
+    /// How many rebalances began, by reason.
+    fn rebalances(&mut self) {
+        let counts = self.coordinator.counts().rebalances;
+        for (reason, count) in Reason::ALL.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            self.say(&format!("{count} {}", reason.name()));
         }
     }
 

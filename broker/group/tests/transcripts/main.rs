@@ -57,6 +57,7 @@ transcripts! {
     ids_that_are_given_out_are_limited_too
     a_member_may_not_bring_too_much
     the_host_may_have_no_room_for_more_groups
+    the_host_may_have_no_room_for_what_members_bring
     an_id_that_the_group_does_not_know_is_refused
     a_follower_that_repeats_its_join_gets_the_same_generation
     a_leader_that_joins_again_asks_for_a_rebalance
@@ -65,6 +66,7 @@ transcripts! {
     laggards_are_dropped_at_the_rebalance_timeout
     cooperative_members_are_kept_over_two_rebalances
     a_new_member_is_not_kept_for_ever
+    a_new_member_that_asks_again_has_its_time_again
     a_static_member_takes_over_without_a_rebalance
     the_process_that_was_taken_over_from_is_fenced
     a_static_leader_that_takes_over_assigns_nothing
@@ -115,7 +117,6 @@ transcripts! {
     offsets_are_dropped_with_their_topic
     groups_are_described
     groups_are_listed_by_state_and_type
-    operators_see_why_groups_rebalanced
     members_go_on_after_a_restart
     a_rebalance_that_a_restart_cuts_short_begins_again
     an_empty_group_keeps_its_generation_over_a_restart
