@@ -93,14 +93,13 @@ impl Partition {
         self.epoch.store(epoch.get(), Ordering::Release);
     }
 
-    /// What can be told of the log without the disk.
+    /// What can be told of the log without the disk. Like a read side that is held, it outlives the partition's service.
     pub(crate) fn standing(&self) -> Result<Standing, NotLeader> {
-        self.leader_epoch()?;
-        match (self.view.get(), self.dormant.get()) {
-            (Some(view), _) => Ok(Standing::of_view(view)),
-            (None, Some(dormant)) => Ok(Standing::of_dormant(dormant)),
-            (None, None) => Err(NotLeader),
+        if let Some(view) = self.view.get() {
+            return Ok(Standing::of_view(view));
         }
+        self.leader_epoch()?;
+        self.dormant.get().map(Standing::of_dormant).ok_or(NotLeader)
     }
 
     /// The read side, if the log is open.

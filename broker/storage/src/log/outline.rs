@@ -78,11 +78,15 @@ impl LogOutline {
 }
 
 impl Log {
-    /// What can be told of the log by who knows its checkpoint. `None` while the place of the recovery point is not
-    /// known to the byte.
+    /// What can be told of the log by who knows its checkpoint. `None` while that is not sure: if nothing of it is durable
+    /// but it has records, or the place of the recovery point is not known to the byte.
     pub fn outline(&self) -> Option<LogOutline> {
         let (segments, epochs) = (self.view.segments(), self.view.epochs());
-        let durable = self.durable.offset;
+        let (start, durable) = (self.view.log_start(), self.durable.offset);
+        if start >= durable && durable < self.end.offset {
+            // Whether the epochs there are have anything below the recovery point is not told by their starts.
+            return None;
+        }
         let at = segments.partition_point(|segment| segment.base() <= durable).checked_sub(1);
         let tail = match at {
             None if segments.is_empty() => None,
@@ -103,7 +107,7 @@ impl Log {
         Some(LogOutline {
             size_bytes: before + tail.map_or(0, |tail| tail.bytes),
             tail,
-            first_epoch: epochs.at(self.view.log_start()),
+            first_epoch: epochs.at(start),
             latest_epoch,
         })
     }
