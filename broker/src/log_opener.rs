@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use highwater_record::{LeaderEpoch, Offset, TopicId, TopicPartition};
-use highwater_storage::{DataDir, FileLayer, Log, LogCheckpoint, LogConfig, OpenError, Opening};
+use highwater_storage::{DataDir, FileLayer, Log, LogCheckpoint, LogConfig, OpenError, Opening, Recovery};
 use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::clock;
 use crate::meta::{Metadata, MetadataError};
 use crate::progress::RecoveryProgress;
+
+/// From here on a scan is worth a line in the log.
+const SCAN_TOLD_BYTES: u64 = 64 << 20;
 
 /// Why a log is not opened.
 #[derive(Debug, Error)]
@@ -82,11 +85,12 @@ impl LogOpener {
         let dir = self.data.partition_path(partition);
         let opening = Opening { known, now: clock::now(), scanned: Arc::clone(&self.progress.scanned_bytes) };
         let (log, recovery) = Log::open_counting(Arc::clone(&self.files), dir, config, opening)?;
-        if recovery.bytes_scanned > 0 || recovery.bytes_dropped > 0 {
-            tracing::info!(
-                %partition, scanned = recovery.bytes_scanned, dropped = recovery.bytes_dropped,
-                "recovered a log"
-            );
+        let Recovery { bytes_scanned: scanned, bytes_dropped: dropped, .. } = recovery;
+        if dropped > 0 || scanned >= SCAN_TOLD_BYTES {
+            tracing::info!(%partition, scanned, dropped, "recovered a log");
+        } else if scanned > 0 {
+            // After a kill there may be thousands of these.
+            tracing::debug!(%partition, scanned, "recovered a log");
         }
         Ok(log)
     }

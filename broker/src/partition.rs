@@ -9,6 +9,8 @@
 //! its batch was appended is given back. Locks are taken in the order log, acknowledgements, watermark.
 
 mod dormant;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};

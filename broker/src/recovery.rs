@@ -71,20 +71,22 @@ pub(crate) fn recover(broker: &Arc<Broker>) {
     broker.recovery.unsynced_bytes.store(unsynced_bytes, Ordering::Relaxed);
     // The longest first, so that no thread is left with it in the end.
     to_open.sort_by_key(|to_open| std::cmp::Reverse(to_open.unsynced_bytes));
+    let began = Instant::now();
     let mut logs = in_parallel(broker, &to_open, |to_open| open_log(broker, to_open));
+    if !to_open.is_empty() {
+        let scanned = broker.recovery.scanned_bytes.load(Ordering::Relaxed);
+        tracing::info!(partitions = to_open.len(), scanned, took = ?began.elapsed(), "opened logs");
+    }
     // An append behind a tail that is not durable could not be cut off alone, so this comes first.
     let synced = sync_tails(broker, &mut logs);
     for (partition, log) in logs {
         let durable = log.view().durable().offset == log.view().end().offset;
         match &synced {
             Err(error) if !durable => {
-                broker.recovery.fail(partition.id(), error);
+                broker.recovery.fail_later(partition.id(), error);
                 partition.stay_out(None);
             }
-            _ => {
-                partition.open(log, broker.epoch);
-                broker.recovery.recovered.fetch_add(1, Ordering::Relaxed);
-            }
+            _ => partition.open(log, broker.epoch),
         }
     }
     groups::load_all(broker);
@@ -127,7 +129,10 @@ fn open_log(broker: &Broker, to_open: &ToOpen) -> Option<(Arc<Partition>, Log)> 
     broker.recovery.begin(partition.id());
     let known = known.map(|known| known.log);
     match broker.opener.open(partition.id(), topic.settings.log.clone(), known) {
-        Ok(log) => Some((Arc::clone(partition), log)),
+        Ok(log) => {
+            broker.recovery.recovered.fetch_add(1, Ordering::Relaxed);
+            Some((Arc::clone(partition), log))
+        }
         Err(error) => {
             broker.recovery.fail(partition.id(), &error);
             partition.stay_out(known);

@@ -223,8 +223,6 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { ..ProptestConfig::default() })]
-
     #[test]
     fn a_log_that_is_at_rest_opens_as_its_outline_says(ops in ops()) {
         let mut world = World::new();
