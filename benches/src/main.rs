@@ -7,6 +7,7 @@ mod ack;
 mod batch;
 mod compare;
 mod connection;
+mod crowded;
 mod frame;
 mod load;
 mod longpoll;

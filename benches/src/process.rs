@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 /// A server that is not ready by then has failed.
@@ -27,14 +28,14 @@ pub(crate) enum Program<'a> {
     Broker { binary: &'a Path, durability: &'a str },
 }
 
-/// A running server. Dropping it kills the process and removes its data.
+/// A running server. Dropping it kills the process and, unless they outlive it, removes its data.
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
     /// From before the process was started to its ready line.
     pub(crate) ready_after: Duration,
     /// Held for its removal after the process is gone.
-    _data: TempDir,
+    _data: Option<TempDir>,
 }
 
 impl Server {
@@ -45,9 +46,16 @@ impl Server {
             .prefix("run-")
             .tempdir_in(data_root)
             .context("create a data directory")?;
-        let log = data.path().join("stderr.log");
+        let mut server = Self::start_on(program, data.path())?;
+        server._data = Some(data);
+        Ok(server)
+    }
+
+    /// Starts `program` on what is in `home`, which outlives it, and a free port.
+    pub(crate) fn start_on(program: Program<'_>, home: &Path) -> Result<Self> {
+        let log = home.join("stderr.log");
         let mut command = program.command()?;
-        command.arg("--data").arg(data.path().join("data")).args(["--listen", "127.0.0.1:0"]);
+        command.arg("--data").arg(home.join("data")).args(["--listen", "127.0.0.1:0"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(File::create(&log).context("create a file for the server's log")?);
         let started = Instant::now();
@@ -59,7 +67,7 @@ impl Server {
             .and_then(|out| wait_for_ready(&out_lines(out)));
         let ready_after = started.elapsed();
         match ready {
-            Ok(address) => Ok(Self { child, address, ready_after, _data: data }),
+            Ok(address) => Ok(Self { child, address, ready_after, _data: None }),
             Err(error) => {
                 end(&mut child);
                 let log = fs::read_to_string(&log).unwrap_or_default();
@@ -75,6 +83,22 @@ impl Server {
     /// The process, for figures.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+}
+
+impl Server {
+    /// Asks the server to stop and waits until it is gone; how long that took.
+    pub(crate) fn stop(mut self) -> Result<Duration> {
+        let began = Instant::now();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), Signal::TERM)?;
+        let status = self.child.wait().context("wait for the server to stop")?;
+        ensure!(status.success(), "the server stopped with {status}");
+        Ok(began.elapsed())
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(mut self) {
+        end(&mut self.child);
     }
 }
 

@@ -5,8 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::ServerArgs;
+use crate::crowded;
 use crate::process::{Program, Server, resident_kib};
 use crate::report;
+use crate::size::ByteSize;
 use crate::stats::Spread;
 
 /// After this the memory of a start is settled.
@@ -21,10 +23,19 @@ pub(crate) struct StartArgs {
     /// How often the broker is started.
     #[arg(long, default_value_t = 20)]
     rounds: u32,
+    /// Starts and stops with so many partitions instead, each with one small segment.
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
+    partitions: Option<i32>,
+    /// With --partitions: how much is appended before each kill -9 besides one batch for each partition.
+    #[arg(long, default_value = "0MiB")]
+    tail: ByteSize,
 }
 
 /// Starts the broker again and again and returns what was seen.
 pub(crate) fn run(args: &StartArgs) -> Result<String> {
+    if let Some(partitions) = args.partitions {
+        return crowded::run(&args.server, partitions, args.rounds, args.tail);
+    }
     let binary = args.server.binary()?;
     let machine = report::machine();
     let (mut ready_ms, mut resident_mib) = (Vec::new(), Vec::new());

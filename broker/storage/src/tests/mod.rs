@@ -1,12 +1,15 @@
 //! Specs of the log as its callers see it, on simulated and on real files.
 
 mod append;
+mod counting;
 mod damage;
 mod faults;
 mod given_up;
 mod golden;
 mod meta;
 mod model;
+mod outline;
+mod pool;
 mod recovery;
 mod support;
 mod time;
