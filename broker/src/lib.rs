@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answer_size;
 mod broker;
 mod buffers;
 mod checkpointer;
@@ -26,6 +27,7 @@ mod inbound;
 mod listener;
 mod log_limit;
 mod log_starts;
+mod memory;
 mod meta;
 mod metrics;
 mod outbound;
@@ -44,5 +46,6 @@ mod waiters;
 pub use config::{Config, ConnectionLimits, Durability, DurabilityError, Endpoint, EndpointError, Listen};
 pub use in_process::{Exchange, InProcess};
 pub use listener::ListenError;
+pub use memory::{MemorySize, MemorySizeError};
 pub use meta::MetadataError;
 pub use server::{Ready, RunError, run, worker_threads};

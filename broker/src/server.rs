@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::broker::{AppendPace, Broker, DECODES_MAX, RecoveryProgress};
+use crate::broker::{AppendPace, Broker, RecoveryProgress};
 use crate::buffers::BufferPool;
 use crate::config::Config;
 use crate::connection_limits::Doorkeeper;
@@ -23,6 +23,7 @@ use crate::fetch::FetchSessions;
 use crate::graves::Graves;
 use crate::groups::{self, Groups};
 use crate::listener::{self, ListenError};
+use crate::memory::{Bytes, DECODES_MAX, Memory, resident_peak_bytes};
 use crate::meta::{Metadata, MetadataError, ProducerIds};
 use crate::quotas::Quotas;
 use crate::shutdown::Shutdown;
@@ -95,6 +96,12 @@ pub async fn run(
     let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let broker = tokio::task::spawn_blocking(move || open(config)).await??;
 
+    tracing::info!(
+        "memory budget: {} (--memory), requests of up to {}",
+        broker.memory.budget(),
+        Bytes(broker.memory.frame_bytes_max().into())
+    );
+
     let mut serving = JoinSet::new();
     let door = Doorkeeper::new(broker.config().connections);
     for listener in listeners {
@@ -118,7 +125,19 @@ pub async fn run(
         tracing::warn!("connections did not finish within {} s and are cut", DRAIN_DEADLINE.as_secs());
         serving.shutdown().await;
     }
+    say_memory(&broker.memory);
     tokio::task::spawn_blocking(move || recovery::close(&broker)).await?.map_err(RunError::LastSync)
+}
+
+/// Holds what was used against the budget.
+fn say_memory(memory: &Memory) {
+    let reading = memory.reading();
+    tracing::info!(
+        "memory: {} resident at most (VmHWM), of a budget of {}; requests and answers held {} at most",
+        resident_peak_bytes().map_or_else(|| "unknown".to_owned(), |bytes| Bytes(bytes).to_string()),
+        memory.budget(),
+        Bytes(reading.peak_bytes)
+    );
 }
 
 /// Takes all the descriptors that the system allows: every active segment and every connection needs one.
@@ -152,6 +171,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
             None
         }
     });
+    let memory = Arc::new(Memory::new(config.memory, config.request_bytes_max));
     let broker = Arc::new(Broker {
         files,
         data,
@@ -170,7 +190,8 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         append_slots: Semaphore::new(worker_threads() - 1),
         append_pace: AppendPace::default(),
         decode_slots: Semaphore::new(DECODES_MAX),
-        buffers: Arc::new(BufferPool::default()),
+        buffers: Arc::new(BufferPool::new(Arc::clone(&memory))),
+        memory,
         shutdown: Shutdown::new(),
         recovery: RecoveryProgress::default(),
         groups: Groups::new(),

@@ -96,7 +96,7 @@ async fn find(
     let partition = partition(topic, asked.partition_index)?;
     let (current, view) = partition.leader().map_err(|_| ErrorCode::NotLeaderOrFollower)?;
     check_epoch(current, asked.current_leader_epoch)?;
-    let until = partition.high_watermark();
+    let (until, limits) = (partition.high_watermark(), context.broker.decode_limits());
     let at = |offset| Found {
         offset: Some(offset),
         epoch: view.epoch_of(offset).or(Some(current)),
@@ -106,9 +106,9 @@ async fn find(
         Wanted::Latest => Ok(at(until)),
         Wanted::Earliest | Wanted::EarliestLocal => Ok(at(view.log_start())),
         Wanted::LatestTiered => Ok(Found::default()),
-        Wanted::MaxTimestamp => search(context, view, move |view| view.max_timestamp(until)).await,
+        Wanted::MaxTimestamp => search(context, view, move |view| view.max_timestamp(until, limits)).await,
         Wanted::At(timestamp) => {
-            search(context, view, move |view| view.offset_for_time(timestamp, until)).await
+            search(context, view, move |view| view.offset_for_time(timestamp, until, limits)).await
         }
     }
 }
