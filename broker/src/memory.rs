@@ -12,7 +12,7 @@
 //! Not charged, but bounded where they are made: the pieces of segment files in an answer, which leave by `sendfile` and are
 //! never in this process; consumer groups (10,000 of 1,000 members, `highwater-group`); what partitions remember of
 //! producers (10,000 each, `highwater-storage`); fetch sessions (`fetch/cache`); what a parked fetch remembers of its
-//! partitions, each of which exists; and a connection by itself (under 20 KiB). The system's socket buffers and its page
+//! partitions, each of which exists; and a connection by itself (under 20 KiB; HTTP: 64 KiB). The system's socket buffers and its page
 //! cache are not this process's memory at all.
 
 mod charge;
@@ -37,12 +37,14 @@ pub(crate) const SMALL_BUFFER_BYTES: usize = 16 * 1024;
 pub(crate) const POOLED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The most bytes that one decompression may make, if the budget is large.
 const DECODE_BYTES_MAX: u64 = 64 << 20;
+/// How many times its output a decompression takes: the output grows by doubling.
+const DECODE_GROWTH: u64 = 2;
 /// Decompressions at once.
 pub(crate) const DECODES_MAX: usize = 2;
 /// What reading a cold range takes on the pool (`FileRange::warm`).
 const COLD_READ_BYTES: u64 = 256 << 10;
 /// The most that is set aside for decompression and cold reads.
-const SCRATCH_BYTES_MAX: u64 = DECODES_MAX as u64 * DECODE_BYTES_MAX + (128 << 20);
+const SCRATCH_BYTES_MAX: u64 = DECODES_MAX as u64 * DECODE_GROWTH * DECODE_BYTES_MAX + (128 << 20);
 /// The most unused receive buffers that are kept.
 const KEPT_BYTES_MAX: u64 = 64 << 20;
 /// Memory is short when somebody has been waiting for this long.
@@ -176,12 +178,12 @@ impl Memory {
 
     /// One decompression of up to [`Self::decode_bytes_max`].
     pub(crate) async fn decode(&self) -> Charge {
-        self.scratch.charge(&self.ledger, self.decode_bytes_max() as u64).await
+        self.scratch.charge(&self.ledger, DECODE_GROWTH * self.decode_bytes_max() as u64).await
     }
 
     /// The most bytes that one decompression may make.
     pub(crate) fn decode_bytes_max(&self) -> usize {
-        usize::try_from((self.shares.scratch / DECODES_MAX as u64).min(DECODE_BYTES_MAX))
+        usize::try_from((self.shares.scratch / DECODES_MAX as u64 / DECODE_GROWTH).min(DECODE_BYTES_MAX))
             .unwrap_or(usize::MAX)
     }
 
