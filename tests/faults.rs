@@ -22,6 +22,7 @@ pub(crate) mod history;
 mod kills;
 mod lost_commits;
 mod member;
+mod memory_limit;
 pub(crate) mod mounts;
 mod power_cuts;
 mod producer;

@@ -9,5 +9,6 @@ mod fetch_sessions;
 mod groups;
 mod lifecycle;
 mod long_poll;
+mod memory;
 mod quotas;
 mod recreated;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use highwater_record::LeaderEpoch;
+use highwater_record::{DecodeLimits, LeaderEpoch};
 use highwater_storage::{DataDir, FileLayer};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -15,6 +15,7 @@ use crate::fetch::FetchSessions;
 use crate::graves::Graves;
 use crate::groups::Groups;
 use crate::log_opener::LogOpener;
+use crate::memory::{Charge, Memory, resident_peak_bytes};
 use crate::meta::{Metadata, ProducerIds};
 use crate::metrics;
 use crate::progress::{Progress, RecoveryProgress};
@@ -26,8 +27,8 @@ use crate::topics::Topics;
 /// This broker's id. There is one broker; Kafka's numbering starts at 1 as well.
 pub(crate) const NODE_ID: i32 = 1;
 
-/// Batches that may be decompressed at once.
-pub(crate) const DECODES_MAX: usize = 2;
+/// How many times larger than on the wire a batch may be in memory.
+const DECODE_RATIO_MAX: usize = 1000;
 
 /// Everything that outlives a request.
 pub(crate) struct Broker {
@@ -54,8 +55,9 @@ pub(crate) struct Broker {
     /// How many appends may run on reactor threads at once: one thread always stays free (design D10).
     pub(crate) append_slots: Semaphore,
     pub(crate) append_pace: AppendPace,
-    /// How many batches may be decompressed at once: each may take up to 64 MiB for a moment.
+    /// How many batches may be decompressed at once: each may take much memory and time.
     pub(crate) decode_slots: Semaphore,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) buffers: Arc<BufferPool>,
     pub(crate) shutdown: Shutdown,
     pub(crate) recovery: Arc<RecoveryProgress>,
@@ -100,9 +102,15 @@ impl Broker {
         Arc::clone(&self.buffers)
     }
 
-    /// Waits for its turn to decompress.
-    pub(crate) async fn decode_turn(&self) -> SemaphorePermit<'_> {
-        self.decode_slots.acquire().await.expect("the semaphore is never closed")
+    /// Waits for its turn to decompress, and for the memory.
+    pub(crate) async fn decode_turn(&self) -> (SemaphorePermit<'_>, Charge) {
+        let slot = self.decode_slots.acquire().await.expect("the semaphore is never closed");
+        (slot, self.memory.decode().await)
+    }
+
+    /// How far a batch may be decompressed.
+    pub(crate) fn decode_limits(&self) -> DecodeLimits {
+        DecodeLimits { bytes_max: self.memory.decode_bytes_max(), ratio_max: DECODE_RATIO_MAX }
     }
 
     /// Tells when the broker stops.
@@ -118,6 +126,7 @@ impl Broker {
     /// The metrics in Prometheus' text format.
     pub(crate) fn render_metrics(&self) -> String {
         metrics::set_groups(&self.groups.counts());
+        metrics::set_memory(&self.memory.reading(), resident_peak_bytes());
         metrics::render()
     }
 }

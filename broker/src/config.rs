@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::memory::{self, MemorySize};
+
 /// When an acknowledgement may be sent (design D4).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Durability {
@@ -121,7 +123,11 @@ pub struct Config {
     /// Whether a `replication.factor` or `min.insync.replicas` above 1 is accepted and served by the one replica
     /// there is. Default: true.
     pub accept_replication_as_one: bool,
-    /// Largest Kafka request, in bytes. Default: 100 MiB (`socket.request.max.bytes`).
+    /// What requests, answers and the broker itself may hold in memory. Default: a quarter of what the machine or the
+    /// control group has, at least 64 MiB.
+    pub memory: MemorySize,
+    /// Largest Kafka request, in bytes, if the memory budget has room for it. Default: 100 MiB
+    /// (`socket.request.max.bytes`).
     pub request_bytes_max: u32,
     /// Largest number of bytes in one fetch response. Default: 55 MiB (`fetch.max.bytes`).
     pub fetch_bytes_max: u32,
@@ -148,6 +154,7 @@ impl Config {
             auto_create_topics: true,
             partitions_default: 1,
             accept_replication_as_one: true,
+            memory: memory::default_budget(),
             request_bytes_max: 100 * 1024 * 1024,
             fetch_bytes_max: 55 * 1024 * 1024,
             partitions_max: 20_000,
@@ -155,6 +162,11 @@ impl Config {
             initial_rebalance_delay: Duration::from_secs(3),
             connections: ConnectionLimits::default(),
         }
+    }
+
+    /// The largest Kafka request that can be received, in bytes.
+    pub(crate) fn frame_bytes_max(&self) -> u32 {
+        memory::frame_bytes_max(self.memory, self.request_bytes_max)
     }
 }
 

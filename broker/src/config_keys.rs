@@ -357,7 +357,7 @@ pub(crate) const BROKER_KEYS: &[BrokerKey] = &[
     BrokerKey {
         name: "socket.request.max.bytes",
         value: ValueType::Int,
-        shown: |broker| Some(broker.request_bytes_max.to_string()),
+        shown: |broker| Some(broker.frame_bytes_max().to_string()),
         documentation: "Largest request, in bytes.",
     },
 ];

@@ -20,6 +20,7 @@ use crate::context::Caller;
 use crate::dispatch::{self, Answer, Handled, Hangup, Incoming};
 use crate::inbound::{Inbound, InboundError};
 use crate::log_limit::note;
+use crate::memory::Charge;
 use crate::outbound::Outbound;
 
 /// How many produce requests of one connection may wait for durability at once.
@@ -30,7 +31,9 @@ const IDLE_DEADLINE: Duration = Duration::from_secs(600);
 /// An answer in its place in the order, and the permit that the barrier waits for.
 struct Queued {
     answer: Answer,
-    _pending: OwnedSemaphorePermit,
+    pending: OwnedSemaphorePermit,
+    /// For the memory of the answer, until it has left.
+    charge: Charge,
 }
 
 /// Serves one connection until it closes, misbehaves or the broker stops.
@@ -88,9 +91,9 @@ impl Reader {
             let Some(frame) = frame else { return Ok(()) };
             let incoming = dispatch::parse(frame)?;
             let permit = self.permit(&incoming.body).await;
-            let Some(Handled { answer, mute }) = self.handle(incoming).await? else { return Ok(()) };
+            let Some(Handled { answer, mute, charge }) = self.handle(incoming).await? else { return Ok(()) };
             if let Some(answer) = answer
-                && self.answers.send(Queued { answer, _pending: permit }).await.is_err()
+                && self.answers.send(Queued { answer, pending: permit, charge }).await.is_err()
             {
                 // The writer is gone: the peer does not read any more.
                 return Ok(());
@@ -142,7 +145,7 @@ async fn write_answers(socket: OwnedWriteHalf, mut queue: mpsc::Receiver<Queued>
                     return;
                 }
             }
-            served.push(queued._pending);
+            served.push((queued.pending, queued.charge));
             match queue.try_recv() {
                 Ok(next) => queued = next,
                 Err(_) => break,

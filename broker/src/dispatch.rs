@@ -16,11 +16,13 @@ use highwater_protocol::{
 use highwater_storage::FileRange;
 use thiserror::Error;
 
+use crate::answer_size;
 use crate::broker::Broker;
 use crate::context::{Caller, Context};
 use crate::handler;
 use crate::handler::produce::PendingProduce;
 use crate::inbound::InboundError;
+use crate::memory::Charge;
 use crate::metrics;
 use crate::outbound::Piece;
 use crate::quotas::Direction;
@@ -89,11 +91,15 @@ pub(crate) struct Handled {
     pub(crate) answer: Option<Answer>,
     /// For how long the client is not read from: it is above a quota (KIP-219).
     pub(crate) mute: Option<Duration>,
+    /// For the memory of the answer.
+    pub(crate) charge: Charge,
 }
 
 impl Handled {
-    const fn ready(pieces: Vec<Piece>) -> Self {
-        Self { answer: Some(Answer::Ready(pieces)), mute: None }
+    /// An answer that can leave. From here on it is charged for what it is.
+    fn ready(pieces: Vec<Piece>, mut charge: Charge) -> Self {
+        charge.settle(pieces.iter().map(Piece::held_bytes).sum());
+        Self { answer: Some(Answer::Ready(pieces)), mute: None, charge }
     }
 }
 
@@ -115,7 +121,8 @@ pub(crate) async fn handle(
         Ok(request) => request,
         Err(RequestError::UnsupportedVersion { key: ApiKey::ApiVersions, .. }) => {
             let response = ApiVersionsResponse::unsupported();
-            return Ok(Handled::ready(plain(encode_response(header.correlation_id, 0, &response)?)));
+            let pieces = plain(encode_response(header.correlation_id, 0, &response)?);
+            return Ok(Handled::ready(pieces, broker.memory.answer_unasked()));
         }
         Err(error) => return Err(error.into()),
     };
@@ -143,6 +150,7 @@ async fn produce(
     began: Instant,
 ) -> Result<Handled, Hangup> {
     let acks_nothing = request.acks == 0;
+    let charge = context.broker.memory.answer(answer_size::of_produce(&request)).await;
     let mut pending = handler::produce::handle(context, request).await;
     let mute = pending.throttle();
     let answer = match (acks_nothing, pending.first_error()) {
@@ -150,18 +158,18 @@ async fn produce(
         (true, Some(error)) => return Err(Hangup::Unacknowledged(error)),
         (false, _) => Some(Answer::Produce { pending, correlation_id, version: context.version, began }),
     };
-    Ok(Handled { answer, mute })
+    Ok(Handled { answer, mute, charge })
 }
 
 /// Reads, and takes what is read from the client's quota.
 async fn fetch(context: &Context<'_>, correlation_id: i32, request: FetchRequest) -> Result<Handled, Hangup> {
-    let (response, ranges) = Box::pin(handler::fetch::handle(context, request)).await;
+    let (response, ranges, charge) = Box::pin(handler::fetch::handle(context, request)).await;
     let throttle = u64::try_from(response.throttle_time_ms).ok().filter(|ms| *ms > 0);
     let pieces = with_files(encode_response(correlation_id, context.version, &response)?, ranges);
     if throttle.is_none() {
         context.charge(Direction::Consumed, pieces.iter().map(Piece::len).sum());
     }
-    Ok(Handled { mute: throttle.map(Duration::from_millis), ..Handled::ready(pieces) })
+    Ok(Handled { mute: throttle.map(Duration::from_millis), ..Handled::ready(pieces, charge) })
 }
 
 /// The match over the APIs.
@@ -172,6 +180,10 @@ async fn respond(
     began: Instant,
 ) -> Result<Handled, Hangup> {
     let form = Form { correlation_id: id, version: context.version };
+    let charge = match answer_size::estimate(context, &request) {
+        Some(bytes) => context.broker.memory.answer(bytes).await,
+        None => context.broker.memory.answer_unasked(),
+    };
     let answer = match request {
         Request::Produce(r) => return produce(context, id, r, began).await,
         Request::Fetch(r) => return fetch(context, id, r).await,
@@ -222,7 +234,7 @@ async fn respond(
             at_once(form, handler::describe_topic_partitions::handle(context, r))
         }
     };
-    Ok(Handled::ready(answer.await?))
+    Ok(Handled::ready(answer.await?, charge))
 }
 
 /// What an answer takes from its request.

@@ -2,7 +2,9 @@
 //!
 //! Small frames are sliced out of the connection's own buffer, which an idle connection gives up. Large ones are
 //! received into a pooled buffer that grows with the bytes that arrive, never with the length that a client claims.
-//! A frame that has begun must go on at a least rate, so that a trickle cannot hold a connection for ever.
+//! Buffers are charged to the memory budget first; while there is nothing left of it, the socket is not read.
+//! A frame that has begun must go on at a least rate, so that a trickle cannot hold a connection for ever, and be whole
+//! in a reasonable time when others wait for the memory that it holds.
 
 use std::io;
 use std::sync::Arc;
@@ -16,11 +18,10 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::Instant;
 
 use crate::buffers::BufferPool;
+use crate::memory::{Bytes as Size, Charge, MemorySize, SMALL_BUFFER_BYTES};
 
 /// Frames up to this size stay in the connection's own buffer.
-const SMALL_FRAME_BYTES_MAX: usize = 16 * 1024;
-/// How much is asked of the socket at once while no large frame is under way.
-const READ_BYTES: usize = 16 * 1024;
+const SMALL_FRAME_BYTES_MAX: usize = SMALL_BUFFER_BYTES;
 /// A large frame is first given this much, however long it claims to be.
 const FIRST_BYTES: usize = 64 * 1024;
 /// A connection that has delivered larger frames is given what it delivered, up to this.
@@ -31,15 +32,36 @@ const PACE_TIME: Duration = Duration::from_secs(30);
 const PACE_BYTES: usize = 30 * 1024;
 /// What a client does that sends less.
 const TOO_SLOW: &str = "sent less than 1 KiB a second for 30 s";
+/// A frame is whole within this time if others wait for memory, not counting the time that it waited for some itself.
+const WHOLE_TIME: Duration = Duration::from_secs(30);
+/// How often a frame that takes longer is looked at.
+const SHORTAGE_CHECK: Duration = Duration::from_secs(2);
+/// What a client does that takes longer.
+const DAWDLED: &str = "took longer than 30 s for it while others were waiting for the memory that it held; \
+                       a larger --memory lets more of them in at once";
 
 /// The reading half of a connection.
 pub(crate) struct Inbound {
     socket: OwnedReadHalf,
     buffer: BytesMut,
+    /// For the memory of `buffer`, which small frames are slices of. There is none while there is no buffer.
+    charge: Option<Arc<Charge>>,
     pool: Arc<BufferPool>,
     frame_bytes_max: u32,
     /// The largest frame that arrived whole, as far as the next one's first buffer depends on it.
     delivered_bytes: usize,
+}
+
+/// A small frame, and what it is charged for.
+struct SmallFrame {
+    bytes: Bytes,
+    _charge: Option<Arc<Charge>>,
+}
+
+impl AsRef<[u8]> for SmallFrame {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// How a frame comes along.
@@ -47,19 +69,29 @@ struct Pace {
     deadline: Instant,
     /// How much of the frame moves the deadline.
     goal: usize,
+    /// From here on it goes on only while nobody waits for memory.
+    whole_by: Instant,
 }
 
 impl Pace {
     /// A frame begins at `now`, with `received` bytes of it at hand.
     fn new(now: Instant, received: usize) -> Self {
-        Self { deadline: now + PACE_TIME, goal: received.saturating_add(PACE_BYTES) }
+        let goal = received.saturating_add(PACE_BYTES);
+        Self { deadline: now + PACE_TIME, goal, whole_by: now + WHOLE_TIME }
     }
 
     /// Bytes have come: `received` in all.
     fn advance(&mut self, now: impl FnOnce() -> Instant, received: usize) {
         if received >= self.goal {
-            *self = Self::new(now(), received);
+            *self = Self { whole_by: self.whole_by, ..Self::new(now(), received) };
         }
+    }
+
+    /// The frame had to wait from `began` to `ended`, which is not the client's fault.
+    fn pardon(&mut self, began: Instant, ended: Instant) {
+        let waited = ended.saturating_duration_since(began);
+        self.deadline += waited;
+        self.whole_by += waited;
     }
 }
 
@@ -69,6 +101,23 @@ pub(crate) enum InboundError {
     /// The length prefix is negative or above the limit.
     #[error(transparent)]
     Length(#[from] FrameError),
+    /// The length prefix is above what the memory budget has room for.
+    #[error(
+        "a request of {} is larger than {}, the most that fits a memory budget of {budget}; start the broker with a larger \
+         --memory, or let the client send smaller requests",
+        Size(*size as u64), Size(u64::from(*limit))
+    )]
+    OverBudget {
+        /// The size claimed.
+        size: usize,
+        /// The largest size that fits.
+        limit: u32,
+        /// The budget.
+        budget: MemorySize,
+    },
+    /// The system has no memory although the budget does.
+    #[error("the system gives no memory for a frame: {0}")]
+    Memory(io::Error),
     /// The peer closed or slowed down in the middle of a frame.
     #[error("the client sent {received} of the {expected} bytes of a frame and then {ended}")]
     Cut {
@@ -87,7 +136,7 @@ pub(crate) enum InboundError {
 impl Inbound {
     /// Reads frames of up to `frame_bytes_max` bytes from `socket`.
     pub(crate) fn new(socket: OwnedReadHalf, pool: Arc<BufferPool>, frame_bytes_max: u32) -> Self {
-        Self { socket, buffer: BytesMut::new(), pool, frame_bytes_max, delivered_bytes: 0 }
+        Self { socket, buffer: BytesMut::new(), charge: None, pool, frame_bytes_max, delivered_bytes: 0 }
     }
 
     /// The next frame without its length prefix; `None` if the peer closed between two frames, or began none for as
@@ -107,6 +156,11 @@ impl Inbound {
         }
         let prefix = [self.buffer[0], self.buffer[1], self.buffer[2], self.buffer[3]];
         let length = frame_length(prefix, self.frame_bytes_max as usize)?;
+        let memory = self.pool.memory();
+        let (limit, budget) = (memory.frame_bytes_max(), memory.budget());
+        if length > limit as usize {
+            return Err(InboundError::OverBudget { size: length, limit, budget });
+        }
         self.buffer.advance(SIZE_PREFIX_BYTES);
         if length > SMALL_FRAME_BYTES_MAX && length > self.buffer.len() {
             return self.large(length, pace).await.map(Some);
@@ -117,7 +171,18 @@ impl Inbound {
             }
             pace.advance(Instant::now, self.buffer.len());
         }
-        Ok(Some(self.buffer.split_to(length).freeze()))
+        let bytes = self.buffer.split_to(length).freeze();
+        let frame = SmallFrame { bytes, _charge: self.charge.clone() };
+        if self.buffer.is_empty() {
+            self.give_up_buffer();
+        }
+        Ok(Some(Bytes::from_owner(frame)))
+    }
+
+    /// An empty buffer is worth nothing: the memory is its frames' alone.
+    fn give_up_buffer(&mut self) {
+        self.buffer = BytesMut::new();
+        self.charge = None;
     }
 
     /// Completes when the peer has closed; never if it has sent more instead, since that may be a next request.
@@ -139,19 +204,21 @@ impl Inbound {
 
     async fn large(&mut self, length: usize, mut pace: Pace) -> Result<Bytes, InboundError> {
         let first = self.delivered_bytes.max(FIRST_BYTES).max(self.buffer.len());
-        let mut frame = self.pool.take(length.min(first));
+        let began = Instant::now();
+        let mut frame = self.pool.take(length.min(first)).await.map_err(InboundError::Memory)?;
+        pace.pardon(began, Instant::now());
         let mut received = self.buffer.len();
         frame.as_mut()[..received].copy_from_slice(&self.buffer);
-        self.buffer = BytesMut::new();
+        self.give_up_buffer();
         while received < length {
-            let room = frame.as_mut().len().min(length);
+            let room = frame.room().min(length);
             if received == room {
                 // More room is taken when there are bytes for it, not when there might be.
                 let more = tokio::time::timeout_at(pace.deadline, self.socket.peek(&mut [0])).await;
                 more.map_err(|_| cut(received, length, TOO_SLOW))??;
-                let mut larger = self.pool.take(length.min(room.saturating_mul(2)));
-                larger.as_mut()[..received].copy_from_slice(&frame.as_mut()[..received]);
-                frame = larger;
+                let began = Instant::now();
+                frame.grow(length).await.map_err(InboundError::Memory)?;
+                pace.pardon(began, Instant::now());
                 continue;
             }
             match self.socket.try_read(&mut frame.as_mut()[received..room]) {
@@ -170,18 +237,31 @@ impl Inbound {
 
     /// Waits for bytes of a frame of `expected` bytes, as long as its pace allows.
     async fn readable(&self, pace: &Pace, received: usize, expected: usize) -> Result<(), InboundError> {
-        let readable = tokio::time::timeout_at(pace.deadline, self.socket.readable()).await;
-        Ok(readable.map_err(|_| cut(received, expected, TOO_SLOW))??)
+        loop {
+            let now = Instant::now();
+            let late = now >= pace.whole_by;
+            if late && self.pool.memory().is_short(now) {
+                return Err(cut(received, expected, DAWDLED));
+            }
+            let look_again = if late { now + SHORTAGE_CHECK } else { pace.whole_by };
+            let until = pace.deadline.min(look_again);
+            match tokio::time::timeout_at(until, self.socket.readable()).await {
+                Ok(readable) => return Ok(readable?),
+                Err(_) if until == pace.deadline => return Err(cut(received, expected, TOO_SLOW)),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Waits for the next frame to begin. An idle connection keeps no buffer. 0 is the end of the stream.
     async fn first_bytes(&mut self) -> Result<usize, InboundError> {
         loop {
-            self.buffer = BytesMut::with_capacity(READ_BYTES);
+            self.charge = Some(Arc::new(self.pool.memory().small_frame().await));
+            self.buffer = BytesMut::with_capacity(SMALL_BUFFER_BYTES);
             match self.socket.try_read_buf(&mut self.buffer) {
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.buffer = BytesMut::new();
+                    self.give_up_buffer();
                     // Tried first: until a read finds nothing, the socket counts as readable.
                     self.socket.readable().await?;
                 }
@@ -193,7 +273,7 @@ impl Inbound {
     /// Reads into the connection's own buffer for a frame of `expected` bytes. 0 is the end of the stream.
     async fn fill(&mut self, pace: &Pace, expected: usize) -> Result<usize, InboundError> {
         loop {
-            self.buffer.reserve(READ_BYTES);
+            make_room(&mut self.buffer, expected);
             match self.socket.try_read_buf(&mut self.buffer) {
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -202,6 +282,15 @@ impl Inbound {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+/// Room for a small frame of `expected` bytes, in a buffer of the size that is charged.
+fn make_room(buffer: &mut BytesMut, expected: usize) {
+    if buffer.capacity() < expected {
+        let mut whole = BytesMut::with_capacity(SMALL_BUFFER_BYTES);
+        whole.extend_from_slice(buffer);
+        *buffer = whole;
     }
 }
 
@@ -228,5 +317,32 @@ mod tests {
         pace.advance(|| later(58), 5 * PACE_BYTES);
 
         assert_eq!(pace.deadline, later(88));
+    }
+
+    #[test]
+    fn a_frame_that_had_to_wait_for_memory_has_that_much_longer() {
+        let began = Instant::now();
+        let later = |seconds| began + Duration::from_secs(seconds);
+        let mut pace = Pace::new(began, 0);
+
+        pace.pardon(later(1), later(21));
+        assert_eq!((pace.deadline, pace.whole_by), (later(50), later(50)));
+        pace.advance(|| later(40), PACE_BYTES);
+
+        assert_eq!((pace.deadline, pace.whole_by), (later(70), later(50)), "progress makes nobody less late");
+    }
+
+    #[test]
+    fn a_small_buffer_stays_as_large_as_what_it_is_charged_for() {
+        let mut buffer = BytesMut::with_capacity(SMALL_BUFFER_BYTES);
+        buffer.extend_from_slice(&[7; 10_000]);
+        let frame = buffer.split_to(9_000).freeze();
+
+        make_room(&mut buffer, SMALL_FRAME_BYTES_MAX);
+
+        assert_eq!(
+            (buffer.capacity(), &buffer[..], frame.len()),
+            (SMALL_BUFFER_BYTES, &[7; 1_000][..], 9_000)
+        );
     }
 }

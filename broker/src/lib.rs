@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod append_meter;
+mod answer_size;
 mod broker;
 mod buffers;
 mod checkpointer;
@@ -28,6 +29,7 @@ mod listener;
 mod log_limit;
 mod log_opener;
 mod log_starts;
+mod memory;
 mod meta;
 mod metrics;
 mod outbound;
@@ -48,5 +50,6 @@ mod waiters;
 pub use config::{Config, ConnectionLimits, Durability, DurabilityError, Endpoint, EndpointError, Listen};
 pub use in_process::{Exchange, InProcess};
 pub use listener::ListenError;
+pub use memory::{MemorySize, MemorySizeError};
 pub use meta::MetadataError;
 pub use server::{Ready, RunError, run, worker_threads};

@@ -14,6 +14,8 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::memory::MemoryUse;
+
 /// Upper bounds of latency buckets, in seconds.
 const LATENCY_BUCKETS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -63,6 +65,11 @@ struct Handles {
     group_offsets_expired: Counter,
     group_records: Counter,
     groups_load: Gauge,
+    memory_budget: Gauge,
+    memory_used: Gauge,
+    memory_peak: Gauge,
+    memory_waiting: Gauge,
+    memory_resident_peak: Gauge,
 }
 
 impl Handles {
@@ -115,6 +122,11 @@ impl Handles {
             group_offsets_expired: counter!("highwater_group_offsets_expired_total"),
             group_records: counter!("highwater_group_records_total"),
             groups_load: gauge!("highwater_groups_load_seconds"),
+            memory_budget: gauge!("highwater_memory_budget_bytes"),
+            memory_used: gauge!("highwater_memory_used_bytes"),
+            memory_peak: gauge!("highwater_memory_peak_bytes"),
+            memory_waiting: gauge!("highwater_memory_waiting"),
+            memory_resident_peak: gauge!("highwater_memory_resident_peak_bytes"),
         }
     }
 
@@ -175,6 +187,21 @@ fn describe_all() {
     describe_gauge!("highwater_partitions", "Partitions of all topics.");
     describe_gauge!("highwater_topics", "Topics.");
     describe_groups();
+    describe_memory();
+}
+
+fn describe_memory() {
+    describe_gauge!("highwater_memory_budget_bytes", "What the process may hold (--memory).");
+    describe_gauge!("highwater_memory_used_bytes", "What requests and answers hold of the budget now.");
+    describe_gauge!("highwater_memory_peak_bytes", "The most that requests and answers have held at once.");
+    describe_gauge!(
+        "highwater_memory_waiting",
+        "Connections that wait for memory and are not read meanwhile."
+    );
+    describe_gauge!(
+        "highwater_memory_resident_peak_bytes",
+        "The most that the process has held, mapped pages of segments included (VmHWM)."
+    );
 }
 
 fn describe_groups() {
@@ -355,6 +382,15 @@ pub(crate) fn set_groups(partitions: &[Counts]) {
     }
     HANDLES.group_members.set(sum(|counts| counts.members));
     HANDLES.group_offsets.set(sum(|counts| counts.offsets));
+}
+
+/// How the memory budget is used, and what the system says of the process.
+pub(crate) fn set_memory(reading: &MemoryUse, resident_peak_bytes: Option<u64>) {
+    HANDLES.memory_budget.set(reading.budget_bytes as f64);
+    HANDLES.memory_used.set(reading.used_bytes as f64);
+    HANDLES.memory_peak.set(reading.peak_bytes as f64);
+    HANDLES.memory_waiting.set(reading.waiting as f64);
+    HANDLES.memory_resident_peak.set(resident_peak_bytes.unwrap_or(0) as f64);
 }
 
 /// Records of groups were appended.

@@ -30,6 +30,12 @@ impl Piece {
             Self::File(range) => range.len().into(),
         }
     }
+
+    /// How many bytes of this process's memory it holds. Bytes of files leave by `sendfile` and are never in it.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        let content = if let Self::Memory(bytes) = self { bytes.len() } else { 0 };
+        (content + size_of::<Self>()) as u64
+    }
 }
 
 /// The bytes of answers that are ready to leave, in order.

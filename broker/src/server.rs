@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::broker::{AppendPace, Broker, DECODES_MAX};
+use crate::broker::{AppendPace, Broker};
 use crate::buffers::BufferPool;
 use crate::config::{Config, ConnectionLimits};
 use crate::connection_limits::Doorkeeper;
@@ -26,6 +26,7 @@ use crate::graves::Graves;
 use crate::groups::{self, Groups};
 use crate::listener::{self, ListenError};
 use crate::log_opener::LogOpener;
+use crate::memory::{Bytes, DECODES_MAX, Memory, resident_peak_bytes};
 use crate::meta::{Metadata, MetadataError, ProducerIds};
 use crate::progress::RecoveryProgress;
 use crate::quotas::Quotas;
@@ -99,6 +100,12 @@ pub async fn run(
     let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let broker = tokio::task::spawn_blocking(move || open(config)).await??;
 
+    tracing::info!(
+        "memory budget: {} (--memory), requests of up to {}",
+        broker.memory.budget(),
+        Bytes(broker.memory.frame_bytes_max().into())
+    );
+
     let mut serving = JoinSet::new();
     let door = Doorkeeper::new(broker.config().connections);
     for listener in listeners {
@@ -122,6 +129,7 @@ pub async fn run(
         tracing::warn!("connections did not finish within {} s and are cut", DRAIN_DEADLINE.as_secs());
         serving.shutdown().await;
     }
+    say_memory(&broker.memory);
     tokio::task::spawn_blocking(move || recovery::close(&broker)).await?.map_err(RunError::LastSync)
 }
 
@@ -138,6 +146,17 @@ fn descriptors_for_logs(connections: &ConnectionLimits) -> usize {
     let connections = connections.total.map_or(all / 4, u64::from);
     let left = all.saturating_sub(connections).saturating_sub(DESCRIPTORS_SPARE).max(DESCRIPTORS_MIN);
     usize::try_from(left).unwrap_or(usize::MAX)
+}
+
+/// Holds what was used against the budget.
+fn say_memory(memory: &Memory) {
+    let reading = memory.reading();
+    tracing::info!(
+        "memory: {} resident at most (VmHWM), of a budget of {}; requests and answers held {} at most",
+        resident_peak_bytes().map_or_else(|| "unknown".to_owned(), |bytes| Bytes(bytes).to_string()),
+        memory.budget(),
+        Bytes(reading.peak_bytes)
+    );
 }
 
 /// Takes all the descriptors that the system allows: every active segment and every connection needs one.
@@ -174,6 +193,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
     });
     let recovery = Arc::new(RecoveryProgress::default());
     let opener = LogOpener::new(Arc::clone(&data), Arc::clone(&metadata), Arc::clone(&recovery), epoch);
+    let memory = Arc::new(Memory::new(config.memory, config.request_bytes_max));
     let broker = Arc::new(Broker {
         files,
         data,
@@ -193,7 +213,8 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         append_slots: Semaphore::new(worker_threads() - 1),
         append_pace: AppendPace::default(),
         decode_slots: Semaphore::new(DECODES_MAX),
-        buffers: Arc::new(BufferPool::default()),
+        buffers: Arc::new(BufferPool::new(Arc::clone(&memory))),
+        memory,
         shutdown: Shutdown::new(),
         recovery,
         groups: Groups::new(),

@@ -21,6 +21,8 @@ use highwater_record::{Producer, ProducerEpoch, ProducerId, Sequence};
 
 /// How long a broker may take for an answer before the test calls it stuck.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a client waits that knows that its broker is short of something.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 128 << 20;
 /// The newest version that names topics, in Produce.
@@ -47,6 +49,14 @@ impl Connection {
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
         Ok(Self { stream, correlation_id: 0 })
+    }
+
+    /// Connects, and waits as long as a broker that pushes back may take.
+    pub(crate) fn open_patient(address: SocketAddr) -> io::Result<Self> {
+        let connection = Self::open(address)?;
+        connection.stream.set_read_timeout(Some(PATIENCE))?;
+        connection.stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(connection)
     }
 
     /// The socket, for somebody who wants to close it while another waits on it.

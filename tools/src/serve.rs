@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use highwater_broker::{Config, ConnectionLimits, Durability, Endpoint, Listen, Ready};
+use highwater_broker::{Config, ConnectionLimits, Durability, Endpoint, Listen, MemorySize, Ready};
 
 /// Flags of `highwater serve`.
 #[derive(clap::Args, Debug)]
@@ -31,6 +31,11 @@ pub(crate) struct ServeArgs {
     /// What an acknowledgement waits for: fsync, interval=<ms> or os. `os` loses acknowledged records in a power cut.
     #[arg(long, value_name = "MODE", default_value = "fsync", env = "HIGHWATER_DURABILITY")]
     durability: Durability,
+    /// Memory for requests, answers and the broker itself: bytes, or a number of KiB, MiB or GiB; at least 32MiB. When it
+    /// is used up, connections wait for their turn. Default: a quarter of the machine's memory, or of its control group's
+    /// limit if that is less; at least 64MiB.
+    #[arg(long, value_name = "SIZE", env = "HIGHWATER_MEMORY")]
+    memory: Option<MemorySize>,
     /// Listen beyond loopback without encryption or authentication: everyone who can connect may read and write.
     #[arg(long)]
     insecure_allow_remote: bool,
@@ -65,6 +70,9 @@ impl ServeArgs {
         }
         config.advertise = self.advertise;
         config.durability = self.durability;
+        if let Some(memory) = self.memory {
+            config.memory = memory;
+        }
         config.insecure_allow_remote = self.insecure_allow_remote;
         config.auto_create_topics = !self.no_auto_create;
         config.partitions_default = self.partitions;

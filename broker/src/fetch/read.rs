@@ -13,6 +13,7 @@ use highwater_record::Offset;
 use highwater_storage::{FileRange, FirstBatch, ReadError};
 
 use super::set::{Ask, TopicKey};
+use crate::memory::Memory;
 use crate::metrics;
 use crate::partition::Partition;
 
@@ -82,7 +83,7 @@ impl Found {
 }
 
 /// Reads every partition: here if all is in memory, on the blocking pool if the disk may have to be waited for.
-pub(crate) async fn read(wanted: Vec<Wanted>, form: AnswerForm) -> Reading {
+pub(crate) async fn read(wanted: Vec<Wanted>, form: AnswerForm, memory: &Memory) -> Reading {
     metrics::count_partitions_read(wanted.len());
     if wanted.iter().all(is_hot) {
         let reading = read_now(&wanted, form);
@@ -92,6 +93,7 @@ pub(crate) async fn read(wanted: Vec<Wanted>, form: AnswerForm) -> Reading {
     }
     metrics::count_cold_fetch();
     let wanted: Arc<[Wanted]> = wanted.into();
+    let _buffer = memory.cold_read().await;
     let pooled = tokio::task::spawn_blocking({
         let wanted = Arc::clone(&wanted);
         move || {

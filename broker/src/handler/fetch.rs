@@ -14,11 +14,13 @@ use highwater_protocol::api::{FetchRequest, FetchResponse};
 use highwater_protocol::wire::{Str, Uuid};
 use highwater_storage::FileRange;
 
+use crate::answer_size;
 use crate::context::{Context, throttle_time_ms};
 use crate::fetch::{
     AnswerForm, Ask, Fetcher, Found, Increment, Key, Naming, Reading, Session, Settled, Superseded, TopicKey,
     Turn, read,
 };
+use crate::memory::Charge;
 use crate::metrics;
 use crate::quotas::Allowance;
 
@@ -58,11 +60,13 @@ struct Patience {
     wait: Duration,
 }
 
-/// The response and the file ranges that its deferred records stand for, in order.
+/// The response, the file ranges that its deferred records stand for, in order, and what it is charged for.
 pub(crate) async fn handle(
     context: &Context<'_>,
     request: FetchRequest,
-) -> (FetchResponse, Vec<Vec<FileRange>>) {
+) -> (FetchResponse, Vec<Vec<FileRange>>, Charge) {
+    let memory = &context.broker.memory;
+    let alone = |response| (response, Vec::new(), memory.answer_unasked());
     let bytes_max =
         u32::try_from(request.max_bytes).unwrap_or(0).min(context.broker.config().fetch_bytes_max);
     let allowance = context.fetch_allowance(bytes_max);
@@ -75,20 +79,21 @@ pub(crate) async fn handle(
     };
     let opened = match open(context, request) {
         Ok(opened) => opened,
-        Err(code) => return (refusal(NO_SESSION, code), Vec::new()),
+        Err(code) => return alone(refusal(NO_SESSION, code)),
     };
     if let Allowance::Wait(wait) = allowance {
-        return (throttled(opened.kind, wait), Vec::new());
+        return alone(throttled(opened.kind, wait));
     }
     let answered = match run(context, &opened, form, patience).await {
-        Ok(reading) => {
+        Ok((reading, charge)) => {
             let bytes = reading.bytes;
-            opened.session.answer(opened.epoch, reading).inspect(|_| metrics::count_fetched(bytes))
+            let found = opened.session.answer(opened.epoch, reading);
+            found.inspect(|_| metrics::count_fetched(bytes)).map(|found| (found, charge))
         }
         Err(superseded) => Err(superseded),
     };
     match (answered, opened.kind) {
-        (Ok(found), kind) => {
+        (Ok((found, charge)), kind) => {
             let session_id = match kind {
                 Kind::Sessionless => NO_SESSION,
                 Kind::Opening(fetcher) => {
@@ -98,12 +103,11 @@ pub(crate) async fn handle(
                 }
                 Kind::Incremental(id) => id,
             };
-            respond(session_id, found)
+            let (response, ranges) = respond(session_id, found);
+            (response, ranges, charge)
         }
-        (Err(Superseded), Kind::Incremental(id)) => {
-            (refusal(id, ErrorCode::InvalidFetchSessionEpoch), Vec::new())
-        }
-        (Err(Superseded), _) => (refusal(NO_SESSION, ErrorCode::InvalidFetchSessionEpoch), Vec::new()),
+        (Err(Superseded), Kind::Incremental(id)) => alone(refusal(id, ErrorCode::InvalidFetchSessionEpoch)),
+        (Err(Superseded), _) => alone(refusal(NO_SESSION, ErrorCode::InvalidFetchSessionEpoch)),
     }
 }
 
@@ -171,27 +175,31 @@ fn forgotten_of(topic: ForgottenTopic, naming: Naming) -> impl Iterator<Item = K
     topic.partitions.into_iter().map(move |index| Key { topic: key.clone(), index })
 }
 
-/// Reads until there is enough, something is wrong, the wait is over, or the broker stops.
+/// Reads until there is enough, something is wrong, the wait is over, or the broker stops. What is read is charged; a
+/// fetch that is parked holds nothing.
 async fn run(
     context: &Context<'_>,
     opened: &Opened,
     form: AnswerForm,
     Patience { bytes_min, wait }: Patience,
-) -> Result<Reading, Superseded> {
+) -> Result<(Reading, Charge), Superseded> {
+    let memory = &context.broker.memory;
     let (session, epoch, topics) = (&opened.session, opened.epoch, &context.broker.topics);
     let deadline = tokio::time::Instant::now() + wait;
     let mut woke = Woke::NotYet;
     loop {
         let (turn, wanted) = session.begin(epoch, topics, bytes_min)?;
         let nothing_asked = session.partition_count() == 0;
-        let reading = read(wanted, form).await;
+        let charge = memory.answer(answer_size::of_fetch(wanted.len())).await;
+        let reading = read(wanted, form, memory).await;
         let enough = reading.readable_bytes >= bytes_min;
         if enough && woke == Woke::ByPartitions {
             metrics::count_fetch_wake();
         }
         if enough || reading.failed || nothing_asked || wait.is_zero() || woke == Woke::ForGood {
-            return Ok(reading);
+            return Ok((reading, charge));
         }
+        drop(charge);
         woke = match session.settle(epoch, &reading)? {
             Settled::Again => woke,
             Settled::Wait => park(context, session, turn, deadline).await,

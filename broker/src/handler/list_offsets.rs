@@ -99,7 +99,7 @@ async fn find(
     let current = partition.leader_epoch().map_err(out_of_service)?;
     check_epoch(current, asked.current_leader_epoch)?;
     let (standing, view) = (partition.standing().map_err(out_of_service)?, partition.view_if_open());
-    let until = partition.high_watermark();
+    let (until, limits) = (partition.high_watermark(), context.broker.decode_limits());
     let at = |offset, epoch: Option<LeaderEpoch>| Found {
         offset: Some(offset),
         epoch: epoch.or(Some(current)),
@@ -114,9 +114,11 @@ async fn find(
         Wanted::LatestTiered => Ok(Found::default()),
         // A log without records is not opened to find none.
         Wanted::MaxTimestamp | Wanted::At(_) if standing.is_empty() => Ok(Found::default()),
-        Wanted::MaxTimestamp => search(context, partition, move |view| view.max_timestamp(until)).await,
+        Wanted::MaxTimestamp => {
+            search(context, partition, move |view| view.max_timestamp(until, limits)).await
+        }
         Wanted::At(timestamp) => {
-            search(context, partition, move |view| view.offset_for_time(timestamp, until)).await
+            search(context, partition, move |view| view.offset_for_time(timestamp, until, limits)).await
         }
     }
 }

@@ -16,8 +16,7 @@ use highwater_protocol::api::produce::{
 use highwater_protocol::api::{ProduceRequest, ProduceResponse};
 use highwater_protocol::wire::{Records, Str, Uuid};
 use highwater_record::{
-    Batch, CodecError, Compressed, DecodeLimits, ProduceError, ProduceRules, TimestampMs,
-    needs_decompression, validate,
+    Batch, CodecError, Compressed, ProduceError, ProduceRules, TimestampMs, needs_decompression, validate,
 };
 use highwater_storage::AppendError;
 use tokio::task::JoinError;
@@ -31,8 +30,6 @@ use crate::partition::{Accepted, Partition, Refused};
 use crate::quotas::Direction;
 use crate::waiters::{Ack, Lost};
 
-/// How far a batch whose header does not say its largest timestamp is decompressed to find it.
-const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 1000 };
 /// The first version that names topics by id (KIP-516).
 const TOPIC_ID_VERSION_MIN: i16 = 13;
 
@@ -195,7 +192,7 @@ fn check_batch(
         batch_bytes_max: partition.message_bytes_max(),
         produce_version: context.version,
         compressed: Compressed::Trust,
-        limits: DECODE_LIMITS,
+        limits: context.broker.decode_limits(),
     };
     validate(bytes, &rules).map_err(|error| {
         let message = match &error {

@@ -26,9 +26,6 @@ use crate::index::{OffsetEntry, TimeEntry, relative};
 use crate::point::{LogPoint, PointCell};
 use crate::segment::{NO_TIMESTAMP, Segment, lenient};
 
-/// How far a compressed batch is decompressed to find a record in it.
-const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 1000 };
-
 /// How much of a cold range is read at once.
 const WARM_BYTES: usize = 256 << 10;
 
@@ -237,11 +234,13 @@ impl LogView {
         }
     }
 
-    /// The first record below `until`, and not before the log's start, whose timestamp is at least `timestamp`.
+    /// The first record below `until`, and not before the log's start, whose timestamp is at least `timestamp`. A batch
+    /// that cannot be decompressed within `limits` is found by its header.
     pub fn offset_for_time(
         &self,
         timestamp: TimestampMs,
         until: Offset,
+        limits: DecodeLimits,
     ) -> Result<Option<TimedOffset>, ReadError> {
         let start = self.log_start();
         for segment in self.segments.load().iter() {
@@ -251,7 +250,7 @@ impl LogView {
             if segment.base() >= until {
                 break;
             }
-            let found = first_at_or_after(segment, timestamp, start)
+            let found = first_at_or_after(segment, timestamp, start, limits)
                 .map_err(|error| self.explain(error, start, segment))?;
             if found.is_some() {
                 return Ok(found.filter(|found| found.offset < until));
@@ -260,8 +259,13 @@ impl LogView {
         Ok(None)
     }
 
-    /// The first record below `until` that has the largest timestamp of the log; `None` if none has one.
-    pub fn max_timestamp(&self, until: Offset) -> Result<Option<TimedOffset>, ReadError> {
+    /// The first record below `until` that has the largest timestamp of the log; `None` if none has one. A batch
+    /// that cannot be decompressed within `limits` is found by its header.
+    pub fn max_timestamp(
+        &self,
+        until: Offset,
+        limits: DecodeLimits,
+    ) -> Result<Option<TimedOffset>, ReadError> {
         let start = self.log_start();
         let mut best: Option<(TimestampMs, Arc<Segment>, u64, BatchHeader)> = None;
         for segment in self.segments.load().iter() {
@@ -283,7 +287,7 @@ impl LogView {
             .read_batch(position, &header)
             .map_err(|error| self.explain(error, header.base_offset, &segment))?;
         let found = batch
-            .max_timestamp_record(DECODE_LIMITS)
+            .max_timestamp_record(limits)
             .unwrap_or_else(|error| Some(by_header(&header, start, &error)));
         Ok(found.map(|(offset, timestamp)| TimedOffset {
             offset,
@@ -383,6 +387,7 @@ fn first_at_or_after(
     segment: &Segment,
     timestamp: TimestampMs,
     start: Offset,
+    limits: DecodeLimits,
 ) -> Result<Option<TimedOffset>, WalkError> {
     // All records up to the entry's offset are older, so the search may begin with the batch that ends there.
     let time = lenient(segment, segment.times.last_where(|entry: &TimeEntry| entry.timestamp < timestamp));
@@ -398,7 +403,7 @@ fn first_at_or_after(
         })?;
         let Some((position, header)) = candidate else { return Ok(None) };
         let batch = segment.read_batch(position, &header)?;
-        let found = first_in_batch(&batch, timestamp, start)
+        let found = first_in_batch(&batch, timestamp, start, limits)
             .unwrap_or_else(|error| Some(by_header(&header, start, &error)));
         if let Some((offset, timestamp)) = found {
             return Ok(Some(TimedOffset { offset, timestamp, leader_epoch: header.leader_epoch }));
@@ -414,8 +419,9 @@ fn first_in_batch(
     batch: &Batch,
     timestamp: TimestampMs,
     start: Offset,
+    limits: DecodeLimits,
 ) -> Result<Option<(Offset, TimestampMs)>, RecordsError> {
-    for record in batch.decompress(DECODE_LIMITS)?.records() {
+    for record in batch.decompress(limits)?.records() {
         let record = record?;
         if record.timestamp >= timestamp && record.offset >= start {
             return Ok(Some((record.offset, record.timestamp)));

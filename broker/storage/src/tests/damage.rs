@@ -93,9 +93,9 @@ fn ask_everything(log: &Log) {
         }
     }
     for timestamp in (990..1050).step_by(7) {
-        let _ = view.offset_for_time(TimestampMs(timestamp), end);
+        let _ = view.offset_for_time(TimestampMs(timestamp), end, DECODE_LIMITS);
     }
-    let _ = view.max_timestamp(end);
+    let _ = view.max_timestamp(end, DECODE_LIMITS);
 }
 
 proptest! {

@@ -82,8 +82,10 @@ fn version_1_opens_and_reads_as_it_was_written() {
     assert_eq!(log.producer_count(), 1);
     let again = batch(Made { count: 2, len: 30, fill: b'h', timestamp: 0, producer: Some((77, 2, 1)) });
     assert!(log.append(&again, epoch(7), NOW).unwrap().duplicate);
-    let found =
-        log.view().offset_for_time(highwater_record::TimestampMs(1_700_000_002_001), offset(18)).unwrap();
+    let found = log
+        .view()
+        .offset_for_time(highwater_record::TimestampMs(1_700_000_002_001), offset(18), DECODE_LIMITS)
+        .unwrap();
     assert_eq!(found.map(|found| found.offset), Some(offset(6)));
 }
 

@@ -415,7 +415,7 @@ impl World {
     fn check_times(&mut self, in_log: &[Kept]) {
         let view = self.log().view();
         for wanted in [0, 13, 29, 47, 59, 60] {
-            let found = view.offset_for_time(TimestampMs(wanted), view.end().offset).unwrap();
+            let found = view.offset_for_time(TimestampMs(wanted), view.end().offset, DECODE_LIMITS).unwrap();
             let expected = in_log.iter().find(|kept| kept.made.timestamp >= wanted);
             assert_eq!(
                 found.map(|found| (found.offset.get(), found.timestamp.0)),
@@ -424,7 +424,7 @@ impl World {
             );
         }
         let largest = in_log.iter().map(|kept| kept.made.timestamp).max();
-        let found = view.max_timestamp(view.end().offset).unwrap();
+        let found = view.max_timestamp(view.end().offset, DECODE_LIMITS).unwrap();
         assert_eq!(found.map(|found| found.timestamp.0), largest);
     }
 

@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use highwater_record::{
-    Attributes, Batch, BatchHeader, Codec, HEADER_BYTES, LeaderEpoch, Offset, Producer, ProducerEpoch,
-    ProducerId, Sequence, TimestampMs, TimestampType,
+    Attributes, Batch, BatchHeader, Codec, DecodeLimits, HEADER_BYTES, LeaderEpoch, Offset, Producer,
+    ProducerEpoch, ProducerId, Sequence, TimestampMs, TimestampType,
 };
 
 use crate::{
     DiskFiles, FileLayer, FirstBatch, Log, LogCheckpoint, LogConfig, Recovery, SimFiles, SyncOutcome,
 };
+
+/// As far as any batch of these tests goes.
+pub(super) const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 1000 };
 
 pub(super) const NOW: TimestampMs = TimestampMs(1_000_000);
 

@@ -101,15 +101,15 @@ fn a_record_is_found_by_time_inside_a_compressed_batch_and_only_below_the_limit(
     };
     let end = view.end().offset;
 
-    assert_eq!(view.offset_for_time(TimestampMs(21), end).unwrap(), found(30, 2));
-    assert_eq!(view.offset_for_time(TimestampMs(11), end).unwrap(), found(20, 1));
-    assert_eq!(view.offset_for_time(TimestampMs(31), end).unwrap(), None);
-    assert_eq!(view.offset_for_time(TimestampMs(21), offset(2)).unwrap(), None);
-    assert_eq!(view.max_timestamp(end).unwrap(), found(30, 2));
-    assert_eq!(view.max_timestamp(offset(1)).unwrap(), found(10, 0));
+    assert_eq!(view.offset_for_time(TimestampMs(21), end, DECODE_LIMITS).unwrap(), found(30, 2));
+    assert_eq!(view.offset_for_time(TimestampMs(11), end, DECODE_LIMITS).unwrap(), found(20, 1));
+    assert_eq!(view.offset_for_time(TimestampMs(31), end, DECODE_LIMITS).unwrap(), None);
+    assert_eq!(view.offset_for_time(TimestampMs(21), offset(2), DECODE_LIMITS).unwrap(), None);
+    assert_eq!(view.max_timestamp(end, DECODE_LIMITS).unwrap(), found(30, 2));
+    assert_eq!(view.max_timestamp(offset(1), DECODE_LIMITS).unwrap(), found(10, 0));
 
     let _job = log.delete_before(offset(3)).unwrap();
-    assert_eq!(view.offset_for_time(TimestampMs(21), end).unwrap(), found(25, 3));
+    assert_eq!(view.offset_for_time(TimestampMs(21), end, DECODE_LIMITS).unwrap(), found(25, 3));
 }
 
 #[test]
@@ -138,10 +138,10 @@ fn a_batch_that_no_codec_reads_is_found_by_its_header() {
         })
     };
 
-    assert_eq!(view.offset_for_time(TimestampMs(25), end).unwrap(), found(30, 1));
-    assert_eq!(view.max_timestamp(end).unwrap(), found(30, 1));
-    assert_eq!(view.offset_for_time(TimestampMs(5), end).unwrap(), found(10, 0));
+    assert_eq!(view.offset_for_time(TimestampMs(25), end, DECODE_LIMITS).unwrap(), found(30, 1));
+    assert_eq!(view.max_timestamp(end, DECODE_LIMITS).unwrap(), found(30, 1));
+    assert_eq!(view.offset_for_time(TimestampMs(5), end, DECODE_LIMITS).unwrap(), found(10, 0));
 
     let _job = log.delete_before(offset(2)).unwrap();
-    assert_eq!(view.offset_for_time(TimestampMs(25), end).unwrap(), found(30, 2));
+    assert_eq!(view.offset_for_time(TimestampMs(25), end, DECODE_LIMITS).unwrap(), found(30, 2));
 }
