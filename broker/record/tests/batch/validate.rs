@@ -2,8 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 use highwater_record::{
-    Batch, BatchBuilder, BatchHeader, CRC_START, Codec, Compressed, DecodeLimits, HEADER_BYTES, ProduceRules,
-    Producer, ProducerEpoch, ProducerId, Sequence, TimestampMs, crc32c, validate,
+    Batch, BatchBuilder, BatchHeader, CRC_START, Codec, Compressed, DecodeLimits, HEADER_BYTES, Keys,
+    ProduceRules, Producer, ProducerEpoch, ProducerId, Sequence, TimestampMs, crc32c, validate,
 };
 
 use crate::support::{CODECS, LIMITS, batch, build, read, record};
@@ -12,6 +12,7 @@ const RULES: ProduceRules = ProduceRules {
     batch_bytes_max: 1_000,
     produce_version: 9,
     compressed: Compressed::Trust,
+    keys: Keys::Optional,
     limits: LIMITS,
 };
 const STRICT: ProduceRules = ProduceRules { compressed: Compressed::Walk, ..RULES };
