@@ -170,7 +170,8 @@ fn replay(partition: &Partition, machine: &mut Coordinator) -> Result<(), LoadEr
     let (mut at, end) = (view.log_start(), view.end().offset);
     while at < end {
         let chunk = view.read(at, CHUNK_BYTES, end, FirstBatch::Whole)?;
-        if chunk.ranges.is_empty() {
+        // Where compaction left nothing there is nothing to read, and the end is reached all the same.
+        if chunk.next_offset == at {
             return Err(LoadError::Short { at, end });
         }
         for range in &chunk.ranges {

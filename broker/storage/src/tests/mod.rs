@@ -1,6 +1,8 @@
 //! Specs of the log as its callers see it, on simulated and on real files.
 
 mod append;
+mod compact;
+mod compact_model;
 mod damage;
 mod faults;
 mod given_up;
