@@ -8,6 +8,7 @@
 mod broker;
 mod buffers;
 mod checkpointer;
+mod cleaner;
 mod clock;
 mod config;
 mod config_admin;

@@ -63,6 +63,12 @@ struct Handles {
     group_offsets_expired: Counter,
     group_records: Counter,
     groups_load: Gauge,
+    compactions: Counter,
+    compaction_failures: Counter,
+    compaction_bytes: Counter,
+    compaction_reclaimed: Counter,
+    compaction_dirty: Gauge,
+    compaction_last: Gauge,
 }
 
 impl Handles {
@@ -115,6 +121,12 @@ impl Handles {
             group_offsets_expired: counter!("highwater_group_offsets_expired_total"),
             group_records: counter!("highwater_group_records_total"),
             groups_load: gauge!("highwater_groups_load_seconds"),
+            compactions: counter!("highwater_compactions_total"),
+            compaction_failures: counter!("highwater_compaction_failures_total"),
+            compaction_bytes: counter!("highwater_compaction_bytes_total"),
+            compaction_reclaimed: counter!("highwater_compaction_reclaimed_bytes_total"),
+            compaction_dirty: gauge!("highwater_compaction_dirty_ratio_max"),
+            compaction_last: gauge!("highwater_compaction_last_seconds"),
         }
     }
 
@@ -175,6 +187,28 @@ fn describe_all() {
     describe_gauge!("highwater_partitions", "Partitions of all topics.");
     describe_gauge!("highwater_topics", "Topics.");
     describe_groups();
+    describe_compaction();
+}
+
+fn describe_compaction() {
+    describe_counter!(
+        "highwater_compactions_total",
+        "Logs that were compacted, up to an end or to a full table."
+    );
+    describe_counter!(
+        "highwater_compaction_failures_total",
+        "Logs whose compaction ended early for damage or an error of the disk."
+    );
+    describe_counter!("highwater_compaction_bytes_total", "Bytes that compaction read and wrote.");
+    describe_counter!(
+        "highwater_compaction_reclaimed_bytes_total",
+        "Bytes of segments that compaction gave back."
+    );
+    describe_gauge!(
+        "highwater_compaction_dirty_ratio_max",
+        "The largest part of a compacted log that waits for compaction."
+    );
+    describe_gauge!("highwater_compaction_last_seconds", "How long the last compaction of a log took.");
 }
 
 fn describe_groups() {
@@ -366,4 +400,22 @@ pub(crate) fn count_group_records(records: usize) {
 /// The groups of all partitions were loaded in `elapsed`.
 pub(crate) fn observe_groups_load(elapsed: Duration) {
     HANDLES.groups_load.set(elapsed.as_secs_f64());
+}
+
+/// The largest part of a log that waits for compaction.
+pub(crate) fn set_dirty_ratio_max(ratio: f64) {
+    HANDLES.compaction_dirty.set(ratio);
+}
+
+/// A log was compacted in `elapsed`.
+pub(crate) fn observe_compaction(elapsed: Duration, bytes: u64, reclaimed: u64) {
+    HANDLES.compactions.increment(1);
+    HANDLES.compaction_bytes.increment(bytes);
+    HANDLES.compaction_reclaimed.increment(reclaimed);
+    HANDLES.compaction_last.set(elapsed.as_secs_f64());
+}
+
+/// The compaction of a log ended early.
+pub(crate) fn count_compaction_failure() {
+    HANDLES.compaction_failures.increment(1);
 }

@@ -243,9 +243,13 @@ fn lists_take_appended_values_and_lose_subtracted_ones() -> anyhow::Result<()> {
 
     assert_eq!(served.alter(&[(APPEND, "cleanup.policy", Some("delete"))])?, done());
     assert_eq!(served.setting("t", "cleanup.policy")?, "delete");
-    let (code, message) = served.alter(&[(APPEND, "cleanup.policy", Some("compact"))])?;
+    assert_eq!(served.alter(&[(APPEND, "cleanup.policy", Some("compact"))])?, done());
+    assert_eq!(served.setting("t", "cleanup.policy")?, "delete,compact");
+    let (code, message) = served.alter(&[(APPEND, "cleanup.policy", Some("compress"))])?;
     assert_eq!(code, ErrorCode::InvalidConfig);
-    assert!(message.contains("\"delete,compact\""), "{message}");
+    assert!(message.contains("\"delete,compact,compress\""), "{message}");
+    assert_eq!(served.alter(&[(SUBTRACT, "cleanup.policy", Some("compact"))])?, done());
+    assert_eq!(served.setting("t", "cleanup.policy")?, "delete");
     let (code, message) = served.alter(&[(SUBTRACT, "cleanup.policy", Some("delete"))])?;
     assert_eq!(code, ErrorCode::InvalidConfig, "{message}");
     let (code, message) = served.alter(&[(APPEND, "segment.bytes", Some("1"))])?;

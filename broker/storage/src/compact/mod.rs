@@ -59,6 +59,9 @@ pub struct Ratio(u32);
 impl Ratio {
     const WHOLE: u32 = 1_000_000;
 
+    /// One half.
+    pub const HALF: Self = Self(Self::WHOLE / 2);
+
     /// The ratio nearest to `value`; `None` unless that is from 0 to 1.
     pub fn new(value: f64) -> Option<Self> {
         (0.0..=1.0).contains(&value).then(|| Self((value * f64::from(Self::WHOLE)).round() as u32))
