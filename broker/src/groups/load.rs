@@ -1,8 +1,8 @@
 //! Loading: the whole log of a partition is replayed into a new machine, a chunk at a time.
 //!
 //! At a start all partitions are loaded, a few at once, after their logs have recovered; a partition whose append was
-//! lost is loaded again when its log has been mended. Until compaction exists this reads everything that was ever
-//! committed. A log that cannot be read or understood keeps its groups out of service: an empty answer would make
+//! lost is loaded again when its log has been mended. What is read is what compaction has left of everything that was
+//! ever committed. A log that cannot be read or understood keeps its groups out of service: an empty answer would make
 //! them start over.
 
 use std::sync::Arc;
