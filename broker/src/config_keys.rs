@@ -3,9 +3,12 @@
 //! A row says what a setting is called, what its values are, which setting of the broker gives its default, what
 //! setting it does, and what it does in a sentence. Knows no protocol but the numbers of DescribeConfigs.
 
+use highwater_storage::Ratio;
+
 use crate::broker::NODE_ID;
+use crate::cleaner;
 use crate::config::{Config, Listen};
-use crate::topic_config::{TopicConfig, number, number_u32, replicas};
+use crate::topic_config::{Cleanup, TopicConfig, number, number_u32, replicas};
 
 /// What the values of a setting are, with Kafka's numbers (`DescribeConfigsResponse.ConfigType`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -15,6 +18,7 @@ pub(crate) enum ValueType {
     String = 2,
     Int = 3,
     Long = 5,
+    Double = 6,
     List = 7,
 }
 
@@ -84,8 +88,15 @@ pub(crate) const TOPIC_KEYS: &[TopicKey] = &[
         name: "cleanup.policy",
         value: ValueType::List,
         broker_name: Some("log.cleanup.policy"),
-        rule: Rule::Says { so: "delete", why: "compaction is not built yet" },
-        documentation: "How old records go: only `delete` exists, and nothing is deleted by age or size yet.",
+        rule: Rule::Takes {
+            set: |config, key, value, _| {
+                config.cleanup = Cleanup::parse(key, value)?;
+                Ok(())
+            },
+            shown: |config, _| config.cleanup.name().to_owned(),
+        },
+        documentation: "How old records go: with `compact` only the latest record of each key stays, and records need a \
+                        key; with `delete` nothing goes by age or size yet.",
     },
     TopicKey {
         name: "compression.type",
@@ -93,6 +104,20 @@ pub(crate) const TOPIC_KEYS: &[TopicKey] = &[
         broker_name: Some("compression.type"),
         rule: Rule::Says { so: "producer", why: "batches are stored as they arrive" },
         documentation: "How batches are compressed: as their producer did it.",
+    },
+    TopicKey {
+        name: "delete.retention.ms",
+        value: ValueType::Long,
+        broker_name: Some("log.cleaner.delete.retention.ms"),
+        rule: Rule::Takes {
+            set: |config, key, value, _| {
+                config.compaction.delete_retention_ms = number(key, value, 0, NEVER)?;
+                Ok(())
+            },
+            shown: |config, _| config.compaction.delete_retention_ms.to_string(),
+        },
+        documentation: "Milliseconds that a tombstone stays in a compacted topic after the pass that first met it: who \
+                        reads the topic from its start within that time sees every deletion.",
     },
     TopicKey {
         name: "durability",
@@ -150,6 +175,20 @@ pub(crate) const TOPIC_KEYS: &[TopicKey] = &[
         documentation: "Bytes of batches between two index entries, from the next segment on.",
     },
     TopicKey {
+        name: "max.compaction.lag.ms",
+        value: ValueType::Long,
+        broker_name: Some("log.cleaner.max.compaction.lag.ms"),
+        rule: Rule::Takes {
+            set: |config, key, value, _| {
+                config.compaction.max_lag_ms = number(key, value, 1, NEVER)?;
+                Ok(())
+            },
+            shown: |config, _| config.compaction.max_lag_ms.to_string(),
+        },
+        documentation: "Milliseconds after which a record of a compacted topic waits no longer for compaction, whatever \
+                        part of the log is dirty.",
+    },
+    TopicKey {
         name: "max.message.bytes",
         value: ValueType::Int,
         broker_name: Some("message.max.bytes"),
@@ -171,6 +210,34 @@ pub(crate) const TOPIC_KEYS: &[TopicKey] = &[
             shown: |config, _| config.timestamp_type_name().to_owned(),
         },
         documentation: "Whose clock stamps records: `CreateTime` the producer's, `LogAppendTime` the broker's.",
+    },
+    TopicKey {
+        name: "min.cleanable.dirty.ratio",
+        value: ValueType::Double,
+        broker_name: Some("log.cleaner.min.cleanable.ratio"),
+        rule: Rule::Takes {
+            set: |config, key, value, _| {
+                let ratio = value.trim().parse().ok().and_then(Ratio::new);
+                let wrong = || format!("{key} is {value:?}; it must be a number from 0 to 1");
+                config.compaction.dirty_ratio_min = ratio.ok_or_else(wrong)?;
+                Ok(())
+            },
+            shown: |config, _| format!("{:?}", config.compaction.dirty_ratio_min.get()),
+        },
+        documentation: "Part of a compacted log that must be new, not compacted yet, before a pass is worth its while.",
+    },
+    TopicKey {
+        name: "min.compaction.lag.ms",
+        value: ValueType::Long,
+        broker_name: Some("log.cleaner.min.compaction.lag.ms"),
+        rule: Rule::Takes {
+            set: |config, key, value, _| {
+                config.compaction.min_lag_ms = number(key, value, 0, NEVER)?;
+                Ok(())
+            },
+            shown: |config, _| config.compaction.min_lag_ms.to_string(),
+        },
+        documentation: "Milliseconds that a record of a compacted topic is left alone for, by its timestamp.",
     },
     TopicKey {
         name: "min.insync.replicas",
@@ -329,6 +396,36 @@ pub(crate) const BROKER_KEYS: &[BrokerKey] = &[
         value: ValueType::List,
         shown: |broker| Some(listeners(broker)),
         documentation: "The addresses that the broker listens on.",
+    },
+    BrokerKey {
+        name: "log.cleaner.backoff.ms",
+        value: ValueType::Long,
+        shown: |_| Some(cleaner::BACKOFF.as_millis().to_string()),
+        documentation: "Milliseconds between two looks at which compacted logs are dirty.",
+    },
+    BrokerKey {
+        name: "log.cleaner.dedupe.buffer.size",
+        value: ValueType::Long,
+        shown: |_| Some(cleaner::MAP_BYTES_MAX.to_string()),
+        documentation: "Most bytes that a pass takes to note keys; it takes no more than it needs.",
+    },
+    BrokerKey {
+        name: "log.cleaner.enable",
+        value: ValueType::Boolean,
+        shown: |_| Some("true".to_owned()),
+        documentation: "Whether compacted topics are compacted.",
+    },
+    BrokerKey {
+        name: "log.cleaner.io.max.bytes.per.second",
+        value: ValueType::Double,
+        shown: |_| Some(format!("{:?}", cleaner::BYTES_PER_SECOND as f64)),
+        documentation: "Bytes that compaction reads and writes in a second, at most.",
+    },
+    BrokerKey {
+        name: "log.cleaner.threads",
+        value: ValueType::Int,
+        shown: |_| Some("1".to_owned()),
+        documentation: "Logs that are compacted at once.",
     },
     BrokerKey {
         name: "log.dirs",

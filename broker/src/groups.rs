@@ -12,7 +12,7 @@
 //!    of it, and the partition is replayed.
 //! 4. Nothing is answered from a partition that is not loaded.
 //!
-//! Until compaction exists a load replays everything that was ever committed.
+//! A load replays what compaction has left of everything that was ever committed.
 
 mod append;
 mod load;

@@ -10,6 +10,7 @@ mod answer_size;
 mod broker;
 mod buffers;
 mod checkpointer;
+mod cleaner;
 mod clock;
 mod config;
 mod config_admin;

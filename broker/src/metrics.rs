@@ -70,6 +70,12 @@ struct Handles {
     memory_peak: Gauge,
     memory_waiting: Gauge,
     memory_resident_peak: Gauge,
+    compactions: Counter,
+    compaction_failures: Counter,
+    compaction_bytes: Counter,
+    compaction_reclaimed: Counter,
+    compaction_dirty: Gauge,
+    compaction_last: Gauge,
 }
 
 impl Handles {
@@ -127,6 +133,12 @@ impl Handles {
             memory_peak: gauge!("highwater_memory_peak_bytes"),
             memory_waiting: gauge!("highwater_memory_waiting"),
             memory_resident_peak: gauge!("highwater_memory_resident_peak_bytes"),
+            compactions: counter!("highwater_compactions_total"),
+            compaction_failures: counter!("highwater_compaction_failures_total"),
+            compaction_bytes: counter!("highwater_compaction_bytes_total"),
+            compaction_reclaimed: counter!("highwater_compaction_reclaimed_bytes_total"),
+            compaction_dirty: gauge!("highwater_compaction_dirty_ratio_max"),
+            compaction_last: gauge!("highwater_compaction_last_seconds"),
         }
     }
 
@@ -188,6 +200,7 @@ fn describe_all() {
     describe_gauge!("highwater_topics", "Topics.");
     describe_groups();
     describe_memory();
+    describe_compaction();
 }
 
 fn describe_memory() {
@@ -202,6 +215,27 @@ fn describe_memory() {
         "highwater_memory_resident_peak_bytes",
         "The most that the process has held, mapped pages of segments included (VmHWM)."
     );
+}
+
+fn describe_compaction() {
+    describe_counter!(
+        "highwater_compactions_total",
+        "Logs that were compacted, up to an end or to a full table."
+    );
+    describe_counter!(
+        "highwater_compaction_failures_total",
+        "Logs whose compaction ended early for damage or an error of the disk."
+    );
+    describe_counter!("highwater_compaction_bytes_total", "Bytes that compaction read and wrote.");
+    describe_counter!(
+        "highwater_compaction_reclaimed_bytes_total",
+        "Bytes of segments that compaction gave back."
+    );
+    describe_gauge!(
+        "highwater_compaction_dirty_ratio_max",
+        "The largest part of a compacted log that waits for compaction."
+    );
+    describe_gauge!("highwater_compaction_last_seconds", "How long the last compaction of a log took.");
 }
 
 fn describe_groups() {
@@ -401,4 +435,22 @@ pub(crate) fn count_group_records(records: usize) {
 /// The groups of all partitions were loaded in `elapsed`.
 pub(crate) fn observe_groups_load(elapsed: Duration) {
     HANDLES.groups_load.set(elapsed.as_secs_f64());
+}
+
+/// The largest part of a log that waits for compaction.
+pub(crate) fn set_dirty_ratio_max(ratio: f64) {
+    HANDLES.compaction_dirty.set(ratio);
+}
+
+/// A log was compacted in `elapsed`.
+pub(crate) fn observe_compaction(elapsed: Duration, bytes: u64, reclaimed: u64) {
+    HANDLES.compactions.increment(1);
+    HANDLES.compaction_bytes.increment(bytes);
+    HANDLES.compaction_reclaimed.increment(reclaimed);
+    HANDLES.compaction_last.set(elapsed.as_secs_f64());
+}
+
+/// The compaction of a log ended early.
+pub(crate) fn count_compaction_failure() {
+    HANDLES.compaction_failures.increment(1);
 }

@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use highwater_record::{Batch, LeaderEpoch, Offset, TimestampMs, TopicId, TopicPartition};
+use highwater_record::{Batch, Keys, LeaderEpoch, Offset, TimestampMs, TopicId, TopicPartition};
 use highwater_storage::{
     AppendError, Appended, CutError, Log, LogCheckpoint, LogConfig, LogOutline, LogPoint, LogView, RemovalJob,
     SyncJob, SyncOutcome,
@@ -179,7 +179,13 @@ impl Partition {
         self.settings.load().log.clone()
     }
 
-    fn durability(&self) -> Durability {
+    /// Whether records need a key: they do where the log is compacted.
+    pub(crate) fn keys(&self) -> Keys {
+        if self.settings.load().log.compaction.is_some() { Keys::Required } else { Keys::Optional }
+    }
+
+    /// What an acknowledgement waits for.
+    pub(crate) fn durability(&self) -> Durability {
         self.settings.load().durability
     }
 

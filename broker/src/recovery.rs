@@ -34,7 +34,10 @@ pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
             Err(error) => tracing::error!(name = tombstone.name, %error, "a deleted topic has no legal name"),
         }
     }
-    for (name, record) in broker.metadata.topics()? {
+    for (name, mut record) in broker.metadata.topics()? {
+        if name.is_internal() {
+            record.configs = topic_admin::internal_configs();
+        }
         let unreadable = |cause: String| MetadataError::Value { key: name.to_string(), cause };
         let id = record.id.parse().map_err(|error| unreadable(format!("{error}")))?;
         let config = TopicConfig::parse(&record.configs, broker.config()).map_err(unreadable)?;

@@ -33,7 +33,7 @@ use crate::quotas::Quotas;
 use crate::shutdown::Shutdown;
 use crate::sync_scheduler::SyncScheduler;
 use crate::topics::Topics;
-use crate::{checkpointer, clock, metrics, recovery};
+use crate::{checkpointer, cleaner, clock, metrics, recovery};
 
 /// How long connections may take to finish what they have begun when the broker stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
@@ -116,6 +116,7 @@ pub async fn run(
     recovery::finish_deletions(&broker).await;
     let checkpoints = tokio::spawn(checkpointer::run(Arc::clone(&broker)));
     let timers = tokio::spawn(groups::run_timers(Arc::clone(&broker)));
+    let cleaner = tokio::spawn(cleaner::run(Arc::clone(&broker)));
     ready(&Ready { addresses, data: broker.data.path().to_owned(), took: began.elapsed() });
 
     stop.await;
@@ -123,6 +124,7 @@ pub async fn run(
     broker.shutdown.stop();
     checkpoints.await?;
     timers.await?;
+    cleaner.await?;
     let drained =
         tokio::time::timeout(DRAIN_DEADLINE, async { while serving.join_next().await.is_some() {} }).await;
     if drained.is_err() {

@@ -14,12 +14,13 @@ use crate::config::Durability;
 use crate::log_opener::OpenLogError;
 use crate::meta::{MetadataError, TopicRecord, new_topic_id, partition_ids};
 use crate::partition::{Dormant, Partition, Settings};
-use crate::topic_config::TopicConfig;
+use crate::topic_config::{Cleanup, TopicConfig};
 use crate::topics::Topic;
 use crate::groups;
 
-/// Size of the segments of the broker's own topics (`offsets.topic.segment.bytes`).
-const INTERNAL_SEGMENT_BYTES: u32 = 100 << 20;
+/// Size of the segments of the broker's own topics. Kafka's `offsets.topic.segment.bytes` is 100 MiB; what is in the
+/// active segment is not compacted, and a start replays it.
+const INTERNAL_SEGMENT_BYTES: u32 = 2 << 20;
 
 /// A topic to create.
 #[derive(Clone, Debug)]
@@ -173,9 +174,17 @@ pub(crate) fn create_internal(
     if let Some(topic) = broker.topics.by_name(&name) {
         return Ok(topic);
     }
-    let configs = BTreeMap::from([("segment.bytes".to_owned(), INTERNAL_SEGMENT_BYTES.to_string())]);
+    let configs = internal_configs();
     let config = TopicConfig::parse(&configs, broker.config()).map_err(CreateError::Config)?;
     store(broker, name, partitions, configs, config)
+}
+
+/// The settings of the broker's own topics, whatever was stored when they were made.
+pub(crate) fn internal_configs() -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("cleanup.policy".to_owned(), Cleanup::Compact.name().to_owned()),
+        ("segment.bytes".to_owned(), INTERNAL_SEGMENT_BYTES.to_string()),
+    ])
 }
 
 /// Opens the logs of a new topic, makes it durable and brings it into service. Its changes are the caller's alone.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use highwater_record::{TimestampType, TopicId};
-use highwater_storage::LogConfig;
+use highwater_storage::{CompactionConfig, LogConfig, Ratio};
 
 use crate::config::{Config, Durability};
 use crate::config_keys::{Rule, TOPIC_KEYS, topic_key};
@@ -28,6 +28,48 @@ pub(crate) struct TopicConfig {
     pub(crate) index_bytes_max: u32,
     pub(crate) message_bytes_max: u32,
     pub(crate) timestamp_type: TimestampType,
+    pub(crate) cleanup: Cleanup,
+    /// How the topic is compacted if its cleanup says so.
+    pub(crate) compaction: CompactionConfig,
+}
+
+/// How old records go (`cleanup.policy`).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Cleanup {
+    /// By age and size.
+    Delete,
+    /// The latest record of each key stays.
+    Compact,
+    /// Both.
+    CompactAndDelete,
+}
+
+impl Cleanup {
+    /// Reads Kafka's list, in any order.
+    pub(crate) fn parse(key: &str, value: &str) -> Result<Self, String> {
+        let (mut compact, mut delete) = (false, false);
+        for policy in value.split(',') {
+            match policy.trim() {
+                "compact" => compact = true,
+                "delete" => delete = true,
+                _ => return Err(format!("{key} is {value:?}; it must be delete, compact or compact,delete")),
+            }
+        }
+        Ok(match (compact, delete) {
+            (true, true) => Self::CompactAndDelete,
+            (true, false) => Self::Compact,
+            (false, _) => Self::Delete,
+        })
+    }
+
+    /// Kafka's list.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Compact => "compact",
+            Self::CompactAndDelete => "compact,delete",
+        }
+    }
 }
 
 /// Kafka's default of `max.message.bytes`.
@@ -49,6 +91,13 @@ impl Default for TopicConfig {
             index_bytes_max: 10 << 20,
             message_bytes_max: MESSAGE_BYTES_MAX,
             timestamp_type: TimestampType::CreateTime,
+            cleanup: Cleanup::Delete,
+            compaction: CompactionConfig {
+                min_lag_ms: 0,
+                max_lag_ms: i64::MAX as u64,
+                dirty_ratio_min: Ratio::HALF,
+                delete_retention_ms: 24 * 60 * 60 * 1000,
+            },
         }
     }
 }
@@ -102,14 +151,18 @@ impl TopicConfig {
 
     /// The part that storage needs.
     pub(crate) fn log_config(&self, broker: Durability, topic: TopicId) -> LogConfig {
+        let compaction = (self.cleanup != Cleanup::Delete).then_some(self.compaction);
+        // A record in the active segment is not compacted, so that segment must not be older than records may get.
+        let max_lag_ms = compaction.map_or(u64::MAX, |compaction| compaction.max_lag_ms);
         LogConfig {
             segment_bytes: self.segment_bytes,
-            segment_ms: self.segment_ms,
+            segment_ms: self.segment_ms.min(max_lag_ms),
             index_interval_bytes: self.index_interval_bytes,
             index_bytes_max: self.index_bytes_max,
             timestamp_type: self.timestamp_type,
             writeback: self.durability(broker) != Durability::Os,
             producer_expiry_ms: PRODUCER_EXPIRY_MS,
+            compaction,
             topic_id: Some(topic),
         }
     }
@@ -182,14 +235,43 @@ mod tests {
 
     #[test]
     fn a_setting_that_would_change_nothing_is_refused_with_its_reason() {
-        assert!(parse(&[("cleanup.policy", "delete")]).is_ok());
-        let refused = parse(&[("cleanup.policy", "compact")]).unwrap_err();
+        assert!(parse(&[("compression.type", "producer")]).is_ok());
+        let refused = parse(&[("compression.type", "zstd")]).unwrap_err();
 
         assert_eq!(
             refused,
-            "cleanup.policy is \"compact\", only \"delete\" is accepted: compaction is not built yet"
+            "compression.type is \"zstd\", only \"producer\" is accepted: batches are stored as they arrive"
         );
         assert!(parse(&[("retention.mss", "1")]).unwrap_err().contains("is not known"));
+    }
+
+    #[test]
+    fn a_topic_is_compacted_if_its_policy_says_so_and_by_its_settings() {
+        let log = |entries: &[_]| {
+            let id = TopicId::new([1; 16]).unwrap();
+            parse(entries).map(|config| config.log_config(Durability::Fsync, id))
+        };
+        let lag = ("max.compaction.lag.ms", "1000");
+
+        assert_eq!(log(&[lag]).unwrap().compaction, None);
+        assert_eq!(log(&[lag]).unwrap().segment_ms, 604_800_000);
+        for policy in ["compact", "compact,delete", "delete, compact"] {
+            let log = log(&[("cleanup.policy", policy), lag, ("min.cleanable.dirty.ratio", "0.1")]).unwrap();
+            let compaction = log.compaction.unwrap();
+            assert_eq!(compaction.max_lag_ms, 1000);
+            assert_eq!(Some(compaction.dirty_ratio_min), Ratio::new(0.1));
+            assert_eq!(log.segment_ms, 1000, "what is too old for the active segment leaves it");
+        }
+        for (key, value, sentence) in [
+            ("cleanup.policy", "", "it must be delete, compact or compact,delete"),
+            ("cleanup.policy", "compress", "it must be delete, compact or compact,delete"),
+            ("min.cleanable.dirty.ratio", "1.5", "it must be a number from 0 to 1"),
+            ("delete.retention.ms", "-1", "it must be a number from 0 to"),
+            ("max.compaction.lag.ms", "0", "it must be a number from 1 to"),
+        ] {
+            let refused = log(&[(key, value)]).unwrap_err();
+            assert!(refused.contains(sentence), "{refused}");
+        }
     }
 
     #[test]

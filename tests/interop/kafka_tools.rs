@@ -4,6 +4,7 @@
 //! that need no files against another broker, which is how what they expect was found out.
 
 mod cluster;
+mod compaction;
 mod configs;
 mod groups;
 mod load;

@@ -67,6 +67,14 @@ impl Batch {
         Self { header, bytes: bytes.into() }
     }
 
+    /// A batch of a header and of bytes that have room for it in front; size and CRC are set.
+    pub(crate) fn from_parts(mut header: BatchHeader, mut bytes: Vec<u8>) -> Self {
+        header.size_bytes = bytes.len() as u32;
+        header.crc = header.compute_crc(&bytes[HEADER_BYTES..]);
+        bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
+        Self { header, bytes: bytes.into() }
+    }
+
     /// The decoded header.
     pub const fn header(&self) -> &BatchHeader {
         &self.header

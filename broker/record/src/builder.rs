@@ -1,7 +1,7 @@
 //! Building a batch: records go in one by one, the bytes of one v2 batch come out.
 //!
 //! Offsets are the base offset and counting; timestamps are relative to the first record's. A batch with holes, as
-//! compaction leaves it, cannot be built here.
+//! compaction leaves it, is made of another one (`thin.rs`).
 
 use std::io;
 
@@ -12,7 +12,7 @@ use crate::header::{Attributes, BatchHeader, HEADER_BYTES, LENGTH_PREFIX_BYTES, 
 use crate::{Codec, LeaderEpoch, Offset, TimestampMs, codec, varint};
 
 /// Largest batch that the length field can express, in bytes.
-const BATCH_BYTES_MAX: usize = i32::MAX as usize + LENGTH_PREFIX_BYTES;
+pub(crate) const BATCH_BYTES_MAX: usize = i32::MAX as usize + LENGTH_PREFIX_BYTES;
 /// What the builder takes for the largest timestamp as long as no record has a larger one
 /// (Kafka: `RecordBatch.NO_TIMESTAMP`).
 pub(crate) const NO_TIMESTAMP: TimestampMs = TimestampMs(-1);
@@ -153,7 +153,7 @@ impl BatchBuilder {
         }
         self.base_timestamp = Some(base);
         self.max_timestamp = self.max_timestamp.max(record.timestamp);
-        self.put_record(record, timestamp_delta, body_bytes);
+        put_record(&mut self.records, record, timestamp_delta, self.count);
         self.count += 1;
         Ok(())
     }
@@ -213,20 +213,25 @@ impl BatchBuilder {
         }
         attributes
     }
+}
 
-    fn put_record(&mut self, record: &NewRecord<'_>, timestamp_delta: i64, body_bytes: usize) {
-        let bytes = &mut self.records;
-        varint::put_i64(bytes, body_bytes as i64);
-        bytes.push(0);
-        varint::put_i64(bytes, timestamp_delta);
-        varint::put_i64(bytes, self.count.into());
-        put_nullable(bytes, record.key);
-        put_nullable(bytes, record.value);
-        varint::put_i64(bytes, record.headers.len() as i64);
-        for (key, value) in record.headers {
-            put_nullable(bytes, Some(key));
-            put_nullable(bytes, *value);
-        }
+/// Appends a record as it stands in a batch.
+pub(crate) fn put_record(
+    bytes: &mut Vec<u8>,
+    record: &NewRecord<'_>,
+    timestamp_delta: i64,
+    offset_delta: u32,
+) {
+    varint::put_i64(bytes, body_bytes(record, timestamp_delta, offset_delta) as i64);
+    bytes.push(0);
+    varint::put_i64(bytes, timestamp_delta);
+    varint::put_i64(bytes, offset_delta.into());
+    put_nullable(bytes, record.key);
+    put_nullable(bytes, record.value);
+    varint::put_i64(bytes, record.headers.len() as i64);
+    for (key, value) in record.headers {
+        put_nullable(bytes, Some(key));
+        put_nullable(bytes, *value);
     }
 }
 

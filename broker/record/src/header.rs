@@ -104,6 +104,18 @@ impl Attributes {
         Self(self.0 | ATTRIBUTE_CONTROL)
     }
 
+    /// The same, with the delete horizon in place of the base timestamp.
+    #[must_use]
+    pub(crate) const fn with_delete_horizon(self) -> Self {
+        Self(self.0 | ATTRIBUTE_DELETE_HORIZON)
+    }
+
+    /// What is left of them when the batch has lost its records: whose clock it is, and what kind of batch.
+    #[must_use]
+    pub(crate) const fn emptied(self) -> Self {
+        Self(self.0 & (ATTRIBUTE_LOG_APPEND_TIME | ATTRIBUTE_TRANSACTIONAL | ATTRIBUTE_CONTROL))
+    }
+
     /// The codec's number, also if it is an unknown one.
     pub const fn codec_number(self) -> i16 {
         self.0 & ATTRIBUTE_CODEC_MASK
@@ -278,6 +290,11 @@ impl BatchHeader {
         put(53, &sequence.to_be_bytes());
         put(57, &self.record_count.to_be_bytes());
         bytes
+    }
+
+    /// When the tombstones of the batch may go, if compaction has said so (KIP-534).
+    pub const fn delete_horizon(&self) -> Option<TimestampMs> {
+        if self.attributes.has_delete_horizon() { Some(self.base_timestamp) } else { None }
     }
 
     /// Last offset that the batch stands for.

@@ -12,6 +12,7 @@ mod header;
 mod ids;
 mod read;
 mod record;
+mod thin;
 mod topic;
 mod validate;
 mod varint;
@@ -28,5 +29,6 @@ pub use header::{
 pub use ids::{LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TimestampMs};
 pub use read::{ReadError, RecordsBuf};
 pub use record::{Headers, Record, RecordError, RecordFault, Records};
+pub use thin::{ThinError, Thinned};
 pub use topic::{TOPIC_NAME_BYTES_MAX, TopicId, TopicIdError, TopicName, TopicNameError, TopicPartition};
-pub use validate::{Compressed, ProduceError, ProduceRules, needs_decompression, validate};
+pub use validate::{Compressed, Keys, ProduceError, ProduceRules, needs_decompression, validate};

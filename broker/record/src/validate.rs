@@ -13,8 +13,10 @@
 //! That copies the batch, once. For a compressed batch that is not walked only a largest timestamp before the base
 //! timestamp shows that it is unset; such a batch is decompressed, within limits.
 //!
-//! What is not here: rules of a topic (keys on compacted topics, timestamps too far off) and of a producer
-//! (sequences).
+//! A record without a key is refused where [`Keys::Required`] says so, on compacted topics; that needs a look at every
+//! record, so compressed batches are then decompressed within limits, as Kafka does.
+//!
+//! What is not here: timestamps too far off, and rules of a producer (sequences).
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -37,6 +39,15 @@ pub enum Compressed {
     Walk,
 }
 
+/// Whether records may be without a key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Keys {
+    /// They may.
+    Optional,
+    /// They may not: the topic is compacted, which keeps the latest record of each key.
+    Required,
+}
+
 /// What applies to one batch of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct ProduceRules {
@@ -46,6 +57,8 @@ pub struct ProduceRules {
     pub produce_version: i16,
     /// How compressed batches are treated.
     pub compressed: Compressed,
+    /// Whether records may be without a key.
+    pub keys: Keys,
     /// How far they may be decompressed.
     pub limits: DecodeLimits,
 }
@@ -121,6 +134,12 @@ pub enum ProduceError {
     /// The records are not what the header promises.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// Compaction has no use for a record without a key.
+    #[error("record {index} has no key, and the topic is compacted (cleanup.policy), which needs one")]
+    NoKey {
+        /// Place of the record in the batch, from 0.
+        index: u32,
+    },
 }
 
 /// Decides about the bytes of one partition. The batch that comes back is the one that was sent, or the same with
@@ -137,9 +156,12 @@ pub fn validate(bytes: Bytes, rules: &ProduceRules) -> Result<Batch, ProduceErro
     let batch = Batch::new(bytes)?;
     check_header(&header, rules)?;
     let largest = match batch.records() {
-        Some(records) => walk(records)?,
-        None if rules.compressed == Compressed::Walk || lacks_max_timestamp(&header) => {
-            walk(batch.decompress(rules.limits)?.records())?
+        Some(records) => walk(records, rules.keys)?,
+        None if rules.compressed == Compressed::Walk
+            || rules.keys == Keys::Required
+            || lacks_max_timestamp(&header) =>
+        {
+            walk(batch.decompress(rules.limits)?.records(), rules.keys)?
         }
         None => header.max_timestamp,
     };
@@ -149,11 +171,12 @@ pub fn validate(bytes: Bytes, rules: &ProduceRules) -> Result<Batch, ProduceErro
     Ok(batch.with_max_timestamp(TimestampType::CreateTime, largest))
 }
 
-/// Whether [`validate`] with [`Compressed::Trust`] would decompress what these bytes begin with, which takes time and
-/// memory.
-pub fn needs_decompression(bytes: &[u8]) -> bool {
+/// Whether [`validate`] with [`Compressed::Trust`] and these `keys` would decompress what these bytes begin with, which
+/// takes time and memory.
+pub fn needs_decompression(bytes: &[u8], keys: Keys) -> bool {
     BatchHeader::parse(bytes).is_ok_and(|header| {
-        !matches!(header.attributes.codec(), None | Some(Codec::None)) && lacks_max_timestamp(&header)
+        !matches!(header.attributes.codec(), None | Some(Codec::None))
+            && (keys == Keys::Required || lacks_max_timestamp(&header))
     })
 }
 
@@ -202,10 +225,14 @@ fn check_header(header: &BatchHeader, rules: &ProduceRules) -> Result<(), Produc
 ///
 /// Offsets need no check of their own: the walk wants ascending deltas of at most the last offset delta, and as many
 /// records as that leaves room for, so the deltas are 0, 1, 2 and so on.
-fn walk(records: Records<'_>) -> Result<TimestampMs, RecordError> {
+fn walk(records: Records<'_>, keys: Keys) -> Result<TimestampMs, ProduceError> {
     let mut largest = NO_TIMESTAMP;
-    for record in records {
-        largest = largest.max(record?.timestamp);
+    for (index, record) in (0..).zip(records) {
+        let record = record?;
+        if record.key.is_none() && keys == Keys::Required {
+            return Err(ProduceError::NoKey { index });
+        }
+        largest = largest.max(record.timestamp);
     }
     Ok(largest)
 }

@@ -1,9 +1,9 @@
 //! Loading: the whole log of a partition is replayed into a new machine, a chunk at a time.
 //!
 //! At a start all partitions are loaded, a few at once, after their logs have recovered; a partition whose append was
-//! lost is loaded again when its log has been mended, one that the disk would not read a little later. Until compaction
-//! exists this reads everything that was ever committed. A log that cannot be understood keeps its groups out of
-//! service: an empty answer would make them start over.
+//! lost is loaded again when its log has been mended, one that the disk would not read a little later. What is read is
+//! what compaction has left of everything that was ever committed. A log that cannot be understood keeps its groups out
+//! of service: an empty answer would make them start over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -201,7 +201,8 @@ fn replay(partition: &Partition, machine: &mut Coordinator) -> Result<(), LoadEr
     let (mut at, end) = (view.log_start(), view.end().offset);
     while at < end {
         let chunk = view.read(at, CHUNK_BYTES, end, FirstBatch::Whole)?;
-        if chunk.ranges.is_empty() {
+        // Where compaction left nothing there is nothing to read, and the end is reached all the same.
+        if chunk.next_offset == at {
             return Err(LoadError::Short { at, end });
         }
         for range in &chunk.ranges {

@@ -26,7 +26,7 @@ use crate::context::Context;
 use crate::partition::Partition;
 use crate::topic_admin::{self, NewTopic};
 use crate::topics::Topic;
-use crate::{handler, recovery, server};
+use crate::{cleaner, handler, recovery, server};
 
 const GROUP: &str = "group";
 const TOPIC_READ: &str = "read";
@@ -513,5 +513,59 @@ async fn commits_of_many_clients_share_appends() {
         batches += 1;
     }
     assert!(batches < 100, "{batches} appends for 201 commits");
+    close(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_after_many_commits_replays_few_of_them() {
+    let directory = TempDir::new().unwrap();
+    let broker = in_service(&directory).await;
+    const PARTITIONS: i32 = 500;
+    const ROUNDS: i64 = 150;
+    for round in 0..ROUNDS {
+        let offset = |partition| CommitOffset {
+            topic: TOPIC_READ.into(),
+            topic_id: topic_id(&broker),
+            partition: PartitionId::new(partition).unwrap(),
+            offset: round * 1000 + i64::from(partition),
+            leader_epoch: None,
+            metadata: Str::default(),
+        };
+        let request = CommitRequest {
+            group: GROUP.into(),
+            generation: None,
+            member_id: Str::default(),
+            instance_id: None,
+            retention_ms: None,
+            offsets: (0..PARTITIONS).map(offset).collect(),
+            knows_group_id_not_found: true,
+            may_create: true,
+        };
+        ask(&broker, GROUP, |machine, now| machine.commit(request, now)).await.unwrap().unwrap();
+    }
+    let shard = broker.topics.by_name(&topic_name()).unwrap().partitions[shard_of(GROUP)].clone();
+    let size = |shard: &Partition| shard.view().unwrap().size_bytes();
+    let before = size(&shard);
+
+    let compacting = Arc::clone(&broker);
+    tokio::task::spawn_blocking(move || cleaner::pass(&compacting, Default::default())).await.unwrap();
+
+    assert!(size(&shard) < before / 2, "{} of {before} bytes are left", size(&shard));
+    drop(shard);
+    close(broker).await;
+    let broker = open(&directory).await;
+    recover(&broker).await;
+    assert_eq!(offsets_held(&broker).await, PARTITIONS as usize);
+    let wanted: Vec<_> = (0..PARTITIONS)
+        .map(|partition| WantedOffset {
+            topic: TOPIC_READ.into(),
+            topic_id: topic_id(&broker),
+            partition: PartitionId::new(partition).unwrap(),
+        })
+        .collect();
+    let found = look(&broker, GROUP, |machine| machine.fetch_offsets(GROUP, &wanted)).await.unwrap();
+    for (partition, found) in found.iter().enumerate() {
+        assert_eq!(found.as_ref().map(|found| found.offset), Some((ROUNDS - 1) * 1000 + partition as i64));
+    }
     close(broker).await;
 }

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::produce::{
-    PartitionProduceData, PartitionProduceResponse, TopicProduceData, TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, TopicProduceData,
+    TopicProduceResponse,
 };
 use highwater_protocol::api::{ProduceRequest, ProduceResponse};
 use highwater_protocol::wire::{Records, Str, Uuid};
 use highwater_record::{
-    Batch, CodecError, Compressed, ProduceError, ProduceRules, TimestampMs, needs_decompression, validate,
+    Batch, CodecError, Compressed, Keys, ProduceError, ProduceRules, TimestampMs, needs_decompression,
+    validate,
 };
 use highwater_storage::AppendError;
 use tokio::task::JoinError;
@@ -28,6 +30,7 @@ use crate::context::{Context, throttle_time_ms};
 use crate::metrics;
 use crate::partition::{Accepted, Partition, Refused};
 use crate::quotas::Direction;
+use crate::topics::Topic;
 use crate::waiters::{Ack, Lost};
 
 /// The first version that names topics by id (KIP-516).
@@ -58,11 +61,13 @@ struct PendingPartition {
 struct Rejection {
     code: ErrorCode,
     message: Option<String>,
+    /// The record that is the cause, by its place in the batch.
+    record: Option<u32>,
 }
 
 impl From<ErrorCode> for Rejection {
     fn from(code: ErrorCode) -> Self {
-        Self { code, message: None }
+        Self { code, message: None, record: None }
     }
 }
 
@@ -93,7 +98,8 @@ pub(crate) async fn handle(context: &Context<'_>, request: ProduceRequest) -> Pe
     };
     let throttle = context.charge(Direction::Produced, context.request_bytes as u64);
     let mut pending = PendingProduce { appended: Instant::now(), topics: Vec::new(), throttle };
-    let (topics, appends) = if request.topic_data.iter().any(needs_decompression_of) {
+    let needs_decompression = |data: &TopicProduceData| needs_decompression_of(context, data);
+    let (topics, appends) = if request.topic_data.iter().any(needs_decompression) {
         Box::pin(check_on_the_pool(context, request.topic_data, refuse_all)).await
     } else {
         check_topics(context, request.topic_data, refuse_all)
@@ -106,10 +112,22 @@ pub(crate) async fn handle(context: &Context<'_>, request: ProduceRequest) -> Pe
 }
 
 /// Whether checking a batch of this topic may take long.
-fn needs_decompression_of(data: &TopicProduceData) -> bool {
-    data.partition_data
-        .iter()
-        .any(|data| data.records.bytes().is_some_and(|bytes| needs_decompression(bytes)))
+fn needs_decompression_of(context: &Context<'_>, data: &TopicProduceData) -> bool {
+    let topic = topic_of(context, data);
+    data.partition_data.iter().any(|data| {
+        let partition = topic.as_ref().ok().and_then(|topic| partition(topic, data.index).ok());
+        let keys = partition.map_or(Keys::Optional, |partition| partition.keys());
+        data.records.bytes().is_some_and(|bytes| needs_decompression(bytes, keys))
+    })
+}
+
+/// The topic that is meant.
+fn topic_of(context: &Context<'_>, data: &TopicProduceData) -> Result<Arc<Topic>, ErrorCode> {
+    if context.version >= TOPIC_ID_VERSION_MIN {
+        topic_by_id(context.broker, data.topic_id)
+    } else {
+        topic_by_name(context.broker, &data.name)
+    }
 }
 
 /// Checks in turn with others on the pool: what is small on the wire may be large in memory and long in time.
@@ -153,8 +171,7 @@ fn check_topic(
 ) -> PendingTopic {
     let topic = match refuse_all {
         Some(code) => Err(code),
-        None if context.version >= TOPIC_ID_VERSION_MIN => topic_by_id(context.broker, data.topic_id),
-        None => topic_by_name(context.broker, &data.name),
+        None => topic_of(context, &data),
     };
     let topic = topic.and_then(|topic| match topic.name.is_internal() {
         true => Err(ErrorCode::InvalidTopicException),
@@ -186,12 +203,13 @@ fn check_batch(
 ) -> Result<Batch, Rejection> {
     let Records::Bytes(bytes) = data.records else {
         let message = Some("the request has no record batch for this partition".to_owned());
-        return Err(Rejection { code: ErrorCode::InvalidRecord, message });
+        return Err(Rejection { code: ErrorCode::InvalidRecord, message, record: None });
     };
     let rules = ProduceRules {
         batch_bytes_max: partition.message_bytes_max(),
         produce_version: context.version,
         compressed: Compressed::Trust,
+        keys: partition.keys(),
         limits: context.broker.decode_limits(),
     };
     validate(bytes, &rules).map_err(|error| {
@@ -202,9 +220,13 @@ fn check_batch(
             ),
             _ => error.to_string(),
         };
+        let record = match &error {
+            ProduceError::NoKey { index } => Some(*index),
+            _ => None,
+        };
         let client_id = context.client_id.as_deref().unwrap_or_default();
         tracing::debug!(partition = %partition.id(), peer = %context.peer, client_id, message, "refused a batch");
-        Rejection { code: code_of(&error), message: Some(message) }
+        Rejection { code: code_of(&error), message: Some(message), record }
     })
 }
 
@@ -348,12 +370,19 @@ impl PendingPartition {
                 (ErrorCode::NotLeaderOrFollower, "the partition was closed before the batch was durable")
             }
         };
-        reject(&mut self.response, Rejection { code, message: Some(message.to_owned()) });
+        reject(&mut self.response, Rejection { code, message: Some(message.to_owned()), record: None });
     }
 }
 
 fn reject(response: &mut PartitionProduceResponse, rejection: Rejection) {
     response.error_code = rejection.code.code();
+    response.record_errors = (rejection.record.into_iter())
+        .map(|index| BatchIndexAndErrorMessage {
+            batch_index: i32::try_from(index).unwrap_or(i32::MAX),
+            batch_index_error_message: rejection.message.clone().map(Str::from),
+            ..BatchIndexAndErrorMessage::default()
+        })
+        .collect();
     response.error_message = rejection.message.map(Str::from);
     response.base_offset = -1;
     response.log_append_time_ms = -1;
@@ -375,5 +404,5 @@ fn rejection_of(refused: &Refused) -> Rejection {
     if code == ErrorCode::KafkaStorageError {
         tracing::error!(%error, "an append failed");
     }
-    Rejection { code, message: Some(error.to_string()) }
+    Rejection { code, message: Some(error.to_string()), record: None }
 }

@@ -307,6 +307,19 @@ impl<E: Entry> Index<E> {
         self.file.close();
     }
 
+    /// Keeps the file open from now on: see [`LazyFile::pin`].
+    pub(crate) fn pin(&self) -> io::Result<()> {
+        self.file.pin()
+    }
+
+    pub(crate) fn unpin(&self) {
+        self.file.unpin();
+    }
+
+    pub(crate) fn remove(&self) {
+        self.file.remove();
+    }
+
     pub(crate) fn path(&self) -> &PathBuf {
         self.file.path()
     }

@@ -2,7 +2,8 @@
 //!
 //! Thousands of partitions have more files than a process may hold open; only those in use are, and the pool of their
 //! file layer closes those that were not used lately. A file with unsynced bytes is synced before that; if the sync
-//! fails, every later one of this file says so, and what it was to make durable is cut off (design D4).
+//! fails, every later one of this file says so, and what it was to make durable is cut off (design D4). A file whose
+//! name is about to be given to another one is pinned: it stays open, and its name is not used any more.
 
 use std::io;
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     handle: Option<Arc<dyn FileHandle>>,
+    /// What is open stays open, and what is not is never opened.
+    pinned: bool,
     /// What a sync said that was made to close the file.
     failed: Option<Failure>,
 }
@@ -84,12 +87,43 @@ impl LazyFile {
             inner.marks.note_use();
             return Ok(Arc::clone(file));
         }
-        if let Some(pool) = inner.pool() {
-            pool.descriptors.admit(inner);
+        if state.pinned {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "there was no such file when it was replaced",
+            ));
         }
-        let file = inner.files.open(&inner.path, access).inspect_err(|_| inner.release())?;
+        let file = Inner::open(inner, access)?;
         state.handle = Some(Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Opens the file, if there is one, and keeps it open for as long as this lives: its name is not used any more.
+    pub(crate) fn pin(&self) -> io::Result<()> {
+        let mut state = self.0.state.lock();
+        if state.handle.is_none() {
+            match Inner::open(&self.0, Access::Write) {
+                Ok(file) => state.handle = Some(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        state.pinned = true;
+        Ok(())
+    }
+
+    /// Takes back a pin: the name is still this file's.
+    pub(crate) fn unpin(&self) {
+        self.0.state.lock().pinned = false;
+        self.close();
+    }
+
+    /// Removes the file, unless its name is not used any more.
+    pub(crate) fn remove(&self) {
+        let state = self.0.state.lock();
+        if !state.pinned {
+            let _ = self.0.files.unlink(&self.0.path);
+        }
     }
 
     /// Says that bytes were written that somebody is going to sync. The handle that wrote them must still be held: noted
@@ -115,7 +149,8 @@ impl LazyFile {
 
     /// Forgets the handle; whoever uses it keeps it.
     pub(crate) fn close(&self) {
-        if self.0.state.lock().handle.take().is_some() {
+        let mut state = self.0.state.lock();
+        if !state.pinned && state.handle.take().is_some() {
             self.0.release();
         }
     }
@@ -132,8 +167,15 @@ impl Inner {
         }
     }
 
+    fn open(this: &Arc<Self>, access: Access) -> io::Result<Arc<dyn FileHandle>> {
+        if let Some(pool) = this.pool() {
+            pool.descriptors.admit(this);
+        }
+        this.files.open(&this.path, access).inspect_err(|_| this.release())
+    }
+
     fn in_use(state: &State) -> bool {
-        state.handle.as_ref().is_some_and(|handle| Arc::strong_count(handle) > 1)
+        state.pinned || state.handle.as_ref().is_some_and(|handle| Arc::strong_count(handle) > 1)
     }
 }
 

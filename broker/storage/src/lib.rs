@@ -4,7 +4,8 @@
 //! no network, no tokio and no Kafka error codes. All I/O goes through [`FileLayer`], so that tests can crash it.
 //!
 //! - [`Log`] is one partition: [`Log::open`], [`Log::append`], [`Log::begin_sync`] / [`SyncJob::run`] /
-//!   [`Log::finish_sync`], [`Log::truncate`], [`Log::delete_before`], [`Log::checkpoint`], [`Log::close`].
+//!   [`Log::finish_sync`], [`Log::begin_compaction`] / [`CompactionJob::run`] / [`Log::finish_compaction`],
+//!   [`Log::truncate`], [`Log::delete_before`], [`Log::checkpoint`], [`Log::close`].
 //! - [`LogView`] is what readers hold: [`LogView::read`], [`LogView::offset_for_time`], [`LogView::end_of_epoch`],
 //!   [`LogView::end`], [`LogView::durable`].
 //! - [`DataDir`] owns a data directory; [`CheckpointFile`] is its checkpoint; [`MetaLog`] keeps the broker's metadata.
@@ -17,6 +18,7 @@
 mod batches;
 mod bounded;
 mod checkpoint;
+mod compact;
 mod data_dir;
 mod disk;
 mod epochs;
@@ -44,13 +46,16 @@ mod view;
 pub use batches::BatchFault;
 pub use bounded::BoundedFiles;
 pub use checkpoint::{Checkpoint, CheckpointFile, LoadedCheckpoint, PartitionCheckpoint};
+pub use compact::{
+    CompactionConfig, CompactionError, CompactionJob, CompactionStep, Dirt, Dirtiness, Pace, Ratio,
+};
 pub use data_dir::{DataDir, DataDirError, Listing};
 pub use disk::DiskFiles;
 pub use files::{Access, DirEntry, FileHandle, FileLayer};
 pub use index::{OffsetEntry, TimeEntry};
 pub use log::{
-    AppendError, Appended, CutError, Log, LogCheckpoint, LogConfig, LogOutline, OpenError, Opening, Recovery,
-    RemovalJob, SidecarJob, SyncJob, SyncOutcome, TailSegment,
+    AppendError, Appended, CompactionOutcome, CutError, Log, LogCheckpoint, LogConfig, LogOutline, OpenError,
+    Opening, Recovery, RemovalJob, SidecarJob, SyncJob, SyncOutcome, TailSegment,
 };
 pub use map::{PublishedEnd, SegmentMap};
 pub use meta_log::{MetaDamage, MetaLog, MetaOpenError};

@@ -114,6 +114,7 @@ impl MetaLog {
             timestamp_type: TimestampType::CreateTime,
             writeback: false,
             producer_expiry_ms: u64::MAX,
+            compaction: None,
             topic_id: None,
         };
         let (mut log, _) = Log::open(files, dir.clone(), config, None, now)?;

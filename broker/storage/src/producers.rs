@@ -143,6 +143,11 @@ impl Producers {
         });
     }
 
+    /// Base offsets of the batches that producers are known by: compaction leaves them, if need be without records.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = Offset> {
+        self.entries.values().flat_map(|entry| entry.batches.iter().map(|seen| seen.base_offset))
+    }
+
     fn forget_oldest(&mut self) {
         // The log has one batch at an offset: no two producers are equally old, and a replay forgets the same ones.
         let last_wrote = |entry: &Entry| entry.batches.back().map(|seen| seen.base_offset);

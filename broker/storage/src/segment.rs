@@ -109,7 +109,12 @@ pub(crate) struct Segment {
 
 impl Segment {
     pub(crate) fn new(place: &Place, base: Offset, extent: &Extent, map_bytes: u64) -> Self {
-        let path = |suffix| place.path(base, suffix);
+        Self::named(place, base, extent, map_bytes, "")
+    }
+
+    /// A segment whose files have `mark` at the end of their names.
+    pub(crate) fn named(place: &Place, base: Offset, extent: &Extent, map_bytes: u64, mark: &str) -> Self {
+        let path = |suffix| place.path(base, &format!("{suffix}{mark}"));
         let files = || Arc::clone(&place.files);
         let segment = Self {
             base,
@@ -229,13 +234,27 @@ impl Segment {
     }
 
     /// Makes the indexes durable. If that fails they are removed, so that nobody trusts them later.
-    pub(crate) fn sync_indexes(&self, files: &dyn FileLayer) {
+    pub(crate) fn sync_indexes(&self) {
         if let Err(error) = self.offsets.sync().and_then(|()| self.times.sync()) {
             tracing::warn!(path = %self.path().display(), %error, "indexes are not durable");
-            let _ = files.unlink(self.offsets.path());
-            let _ = files.unlink(self.times.path());
+            self.offsets.remove();
+            self.times.remove();
         }
         self.close_indexes();
+    }
+
+    /// Keeps all files open from now on, because their names are about to be given to other files or to nobody.
+    pub(crate) fn pin(&self) -> io::Result<()> {
+        self.log.pin()?;
+        self.offsets.pin()?;
+        self.times.pin()
+    }
+
+    /// Takes that back: the names are still this segment's.
+    pub(crate) fn unpin(&self) {
+        self.log.unpin();
+        self.offsets.unpin();
+        self.times.unpin();
     }
 
     /// Forgets the open files; whoever uses them keeps them.

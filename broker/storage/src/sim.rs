@@ -72,6 +72,8 @@ struct Contents {
 enum Change {
     Link(PathBuf, Inode),
     Unlink(PathBuf),
+    /// From, to: at once, as `rename` promises.
+    Move(PathBuf, PathBuf, Inode),
     MakeDir(PathBuf),
     RemoveDir(PathBuf),
 }
@@ -92,6 +94,8 @@ struct World {
     faults: Vec<SimFault>,
     capacity_bytes: Option<u64>,
     syncs: u64,
+    /// Changes that are still made before the power goes.
+    changes_left: Option<u64>,
     locked: BTreeSet<PathBuf>,
 }
 
@@ -103,6 +107,10 @@ impl Names {
             }
             Change::Unlink(path) => {
                 self.files.remove(path);
+            }
+            Change::Move(from, to, inode) => {
+                self.files.remove(from);
+                self.files.insert(to.clone(), *inode);
             }
             Change::MakeDir(path) => {
                 self.dirs.insert(path.clone());
@@ -154,6 +162,18 @@ impl World {
         match self.fault(call, path) {
             Some(fault) => Err(io::Error::from_raw_os_error(fault.errno)),
             None => Ok(()),
+        }
+    }
+
+    /// Counts a call that changes something, or makes it durable, against the time that the power lasts.
+    fn powered(&mut self) -> io::Result<()> {
+        match &mut self.changes_left {
+            None => Ok(()),
+            Some(0) => Err(io::Error::from_raw_os_error(libc::EIO)),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
         }
     }
 
@@ -224,6 +244,12 @@ impl SimFiles {
     pub fn plan(&self, fault: SimFault) {
         assert!(fault.times > 0, "a fault that never strikes is no plan");
         self.0.lock().faults.push(fault);
+    }
+
+    /// Lets this many more calls change something; from then on all of them fail and change nothing. What
+    /// [`SimFiles::crash`] gives then is what a power cut at that call leaves.
+    pub fn cut_power_after(&self, changes: u64) {
+        self.0.lock().changes_left = Some(changes);
     }
 
     /// Limits the bytes in all files; `None` lifts the limit.
@@ -298,6 +324,7 @@ impl FileLayer for SimFiles {
                 if !world.names.dirs.contains(parent(path)) {
                     return Err(not_found(parent(path)));
                 }
+                world.powered()?;
                 world.check(SimCall::Create, path)?;
                 world.inodes.push(Contents::default());
                 let inode = world.inodes.len() - 1;
@@ -332,6 +359,7 @@ impl FileLayer for SimFiles {
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         let mut world = self.0.lock();
+        world.powered()?;
         if world.names.dirs.contains(dir) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -342,6 +370,7 @@ impl FileLayer for SimFiles {
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
         let mut world = self.0.lock();
+        world.powered()?;
         if world.names.files.keys().any(|path| parent(path) == dir) {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
@@ -351,10 +380,15 @@ impl FileLayer for SimFiles {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.0.lock();
+        world.powered()?;
         world.check(SimCall::Rename, to)?;
         if let Some(inode) = world.names.files.get(from).copied() {
-            world.change(parent(from), Change::Unlink(from.to_owned()));
-            world.change(parent(to), Change::Link(to.to_owned(), inode));
+            if parent(from) == parent(to) {
+                world.change(parent(to), Change::Move(from.to_owned(), to.to_owned(), inode));
+            } else {
+                world.change(parent(from), Change::Unlink(from.to_owned()));
+                world.change(parent(to), Change::Link(to.to_owned(), inode));
+            }
             return Ok(());
         }
         if !world.names.dirs.contains(from) {
@@ -379,6 +413,7 @@ impl FileLayer for SimFiles {
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         let mut world = self.0.lock();
+        world.powered()?;
         if !world.names.files.contains_key(path) {
             return Err(not_found(path));
         }
@@ -388,6 +423,7 @@ impl FileLayer for SimFiles {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut world = self.0.lock();
+        world.powered()?;
         world.syncs += 1;
         world.check(SimCall::SyncDir, dir)?;
         if !world.names.dirs.contains(dir) {
@@ -411,6 +447,7 @@ struct SimFile {
 impl FileHandle for SimFile {
     fn pwritev(&self, parts: &[IoSlice<'_>], position: u64) -> io::Result<()> {
         let mut world = self.files.0.lock();
+        world.powered()?;
         let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let mut result = Ok(());
         if let Some(fault) = world.fault(SimCall::Write, &self.path) {
@@ -452,6 +489,7 @@ impl FileHandle for SimFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut world = self.files.0.lock();
+        world.powered()?;
         world.check(SimCall::SetLen, &self.path)?;
         world.inodes[self.inode].bytes.resize(len as usize, 0);
         Ok(())
@@ -459,6 +497,7 @@ impl FileHandle for SimFile {
 
     fn fdatasync(&self) -> io::Result<()> {
         let mut world = self.files.0.lock();
+        world.powered()?;
         world.syncs += 1;
         world.check(SimCall::Sync, &self.path)?;
         let contents = &mut world.inodes[self.inode];

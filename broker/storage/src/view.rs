@@ -55,7 +55,8 @@ pub struct ReadChunk {
     pub ranges: Vec<FileRange>,
     /// Bytes in all ranges.
     pub bytes: u32,
-    /// Offset to read from next: the end of the last batch, or the requested offset if there is none.
+    /// Offset to read from next: the end of the last batch, or the requested offset if there is none; beyond it if
+    /// compaction left nothing up to there.
     pub next_offset: Offset,
 }
 
@@ -199,6 +200,10 @@ impl LogView {
                     }
                 }
                 Found::NothingHere => {}
+                Found::Gap => {
+                    chunk.next_offset = until;
+                    break;
+                }
                 Found::TooLarge => break,
             }
         }
@@ -321,6 +326,8 @@ enum Found {
     Range { range: FileRange, end: Offset, more: bool },
     /// The segment has no batch from the offset on.
     NothingHere,
+    /// It has, but up to the limit compaction has left nothing.
+    Gap,
     /// It has, but not within the limits.
     TooLarge,
 }
@@ -339,7 +346,7 @@ fn read_segment(
     let limit = limit_of(segment, until)?;
     let Some((start, first)) = segment.locate(from)? else { return Ok(Found::NothingHere) };
     if start >= limit.bytes {
-        return Ok(Found::TooLarge);
+        return Ok(if first.base_offset >= until { Found::Gap } else { Found::TooLarge });
     }
     let first_end = start + u64::from(first.size_bytes);
     let to = if limit.bytes - start <= u64::from(bytes_max) {
@@ -370,7 +377,8 @@ fn limit_of(segment: &Segment, until: Offset) -> Result<LogPoint, WalkError> {
         return Ok(durable);
     }
     Ok(match segment.locate(until)? {
-        Some((position, header)) => LogPoint { offset: header.base_offset, bytes: position },
+        // Compaction may have left a gap around `until`.
+        Some((position, header)) => LogPoint { offset: header.base_offset.min(until), bytes: position },
         None => end,
     })
 }
@@ -444,7 +452,7 @@ fn max_batch(
     let mut best: Option<(u64, BatchHeader)> = None;
     segment.locate_from(None, |position, header| {
         let newer = best.is_none_or(|(_, best)| header.max_timestamp > best.max_timestamp);
-        if header.last_offset() >= start && header.last_offset() < until && newer {
+        if header.record_count > 0 && header.last_offset() >= start && header.last_offset() < until && newer {
             best = Some((position, *header));
         }
         header.last_offset() >= until

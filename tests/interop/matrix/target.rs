@@ -49,7 +49,7 @@ impl Target {
     }
 
     /// The process, if it may be killed.
-    pub(super) const fn broker(&mut self) -> Option<&mut Broker> {
+    pub(crate) const fn broker(&mut self) -> Option<&mut Broker> {
         match self {
             Self::Ours(broker) => Some(broker),
             Self::Other(..) => None,

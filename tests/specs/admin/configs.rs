@@ -8,6 +8,7 @@ use highwater_protocol::api::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
 use highwater_protocol::wire::Str;
+use highwater_record::{BatchBuilder, Codec, NewRecord, TimestampMs};
 
 use super::{BROKER, Served, TOPIC, named};
 use crate::faults::batches::plain_batch;
@@ -86,6 +87,10 @@ fn a_topic_is_described_with_sources_synonyms_types_and_documentation() -> anyho
     );
     let expected = [
         ("cleanup.policy", "delete", 7),
+        ("delete.retention.ms", "86400000", 5),
+        ("max.compaction.lag.ms", "9223372036854775807", 5),
+        ("min.cleanable.dirty.ratio", "0.5", 6),
+        ("min.compaction.lag.ms", "0", 5),
         ("compression.type", "producer", 2),
         ("max.message.bytes", "1048588", 3),
         ("min.insync.replicas", "1", 3),
@@ -245,14 +250,46 @@ fn lists_take_appended_values_and_lose_subtracted_ones() -> anyhow::Result<()> {
 
     assert_eq!(served.alter(&[(APPEND, "cleanup.policy", Some("delete"))])?, done());
     assert_eq!(served.setting("t", "cleanup.policy")?, "delete");
-    let (code, message) = served.alter(&[(APPEND, "cleanup.policy", Some("compact"))])?;
+    assert_eq!(served.alter(&[(APPEND, "cleanup.policy", Some("compact"))])?, done());
+    assert_eq!(served.setting("t", "cleanup.policy")?, "delete,compact");
+    let (code, message) = served.alter(&[(APPEND, "cleanup.policy", Some("compress"))])?;
     assert_eq!(code, ErrorCode::InvalidConfig);
-    assert!(message.contains("\"delete,compact\""), "{message}");
+    assert!(message.contains("\"delete,compact,compress\""), "{message}");
+    assert_eq!(served.alter(&[(SUBTRACT, "cleanup.policy", Some("compact"))])?, done());
+    assert_eq!(served.setting("t", "cleanup.policy")?, "delete");
     let (code, message) = served.alter(&[(SUBTRACT, "cleanup.policy", Some("delete"))])?;
     assert_eq!(code, ErrorCode::InvalidConfig, "{message}");
     let (code, message) = served.alter(&[(APPEND, "segment.bytes", Some("1"))])?;
     assert_eq!(code, ErrorCode::InvalidConfig);
     assert!(message.contains("is no list"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn a_compacted_topic_takes_no_record_without_a_key() -> anyhow::Result<()> {
+    let mut served = Served::with_topic(1)?;
+    let batch = |codec, keys: &[Option<&[u8]>]| {
+        let mut builder = BatchBuilder::new(codec);
+        for key in keys {
+            let record = NewRecord { timestamp: TimestampMs(1), key: *key, value: Some(b"v"), headers: &[] };
+            builder.append(&record).expect("the record fits");
+        }
+        builder.build().expect("there are records")
+    };
+    let (key, none) = (Some(&b"k"[..]), None);
+    assert_eq!(served.connection.produce("t", 0, batch(Codec::Zstd, &[none]))?.error_code, 0);
+
+    assert_eq!(served.alter(&[(SET, "cleanup.policy", Some("compact"))])?, done());
+
+    for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        assert_eq!(served.connection.produce("t", 0, batch(codec, &[key, key]))?.error_code, 0);
+        let refused = served.connection.produce("t", 0, batch(codec, &[key, key, none]))?;
+        assert_eq!(refused.error_code, ErrorCode::InvalidRecord.code(), "{codec}");
+        let message = refused.error_message.context("a refusal has a message")?;
+        assert!(message.as_str().starts_with("record 2 has no key"), "{message:?}");
+        assert_eq!(refused.record_errors.iter().map(|error| error.batch_index).collect::<Vec<_>>(), [2]);
+    }
+    assert_eq!(served.connection.latest_offset("t", 0)?, Some(11));
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use bytes::Bytes;
 use highwater_record::{
-    Batch, BatchBuilder, CRC_START, Codec, CodecError, Compressed, DecodeLimits, Decoder, HEADER_BYTES,
+    Batch, BatchBuilder, CRC_START, Codec, CodecError, Compressed, DecodeLimits, Decoder, HEADER_BYTES, Keys,
     ProduceRules, RATIO_FREE_BYTES, compress, crc32c, decompress, validate,
 };
 
@@ -184,6 +184,7 @@ fn a_hundred_thousand_mutations_are_refused_or_read() {
         batch_bytes_max: 1 << 20,
         produce_version: 13,
         compressed: Compressed::Walk,
+        keys: Keys::Optional,
         limits: DecodeLimits { bytes_max: 1 << 20, ratio_max: 100 },
     };
     let mut random = Random(0x9e37_79b9_7f4a_7c15);

@@ -6,4 +6,5 @@ mod hostile;
 mod records;
 mod round_trip;
 mod support;
+mod thin;
 mod validate;

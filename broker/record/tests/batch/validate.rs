@@ -2,16 +2,17 @@
 
 use bytes::{Bytes, BytesMut};
 use highwater_record::{
-    Batch, BatchBuilder, BatchHeader, CRC_START, Codec, Compressed, DecodeLimits, HEADER_BYTES, ProduceRules,
-    Producer, ProducerEpoch, ProducerId, Sequence, TimestampMs, crc32c, validate,
+    Batch, BatchBuilder, BatchHeader, CRC_START, Codec, Compressed, DecodeLimits, HEADER_BYTES, Keys,
+    ProduceRules, Producer, ProducerEpoch, ProducerId, Sequence, TimestampMs, crc32c, validate,
 };
 
-use crate::support::{CODECS, LIMITS, batch, build, read, record};
+use crate::support::{CODECS, LIMITS, Owned, batch, build, read, record};
 
 const RULES: ProduceRules = ProduceRules {
     batch_bytes_max: 1_000,
     produce_version: 9,
     compressed: Compressed::Trust,
+    keys: Keys::Optional,
     limits: LIMITS,
 };
 const STRICT: ProduceRules = ProduceRules { compressed: Compressed::Walk, ..RULES };
@@ -50,6 +51,24 @@ fn a_batch_of_a_producer_passes_through_unchanged_in_every_codec() {
         for rules in [RULES, STRICT] {
             assert_eq!(validate(bytes.clone(), &rules).unwrap().bytes(), &bytes, "{codec}");
         }
+    }
+}
+
+#[test]
+fn where_a_key_is_required_the_first_record_without_one_is_named_in_every_codec() {
+    let keyed = ProduceRules { keys: Keys::Required, ..RULES };
+    let with_key = |timestamp| Owned { key: Some(b"k".to_vec()), ..record(timestamp, b"v") };
+    for codec in CODECS {
+        let some = build(BatchBuilder::new(codec), &[with_key(1), record(2, b"v"), with_key(3)]);
+        let all = build(BatchBuilder::new(codec), &[with_key(1), with_key(2)]);
+
+        validate(all, &keyed).unwrap();
+        validate(some.clone(), &RULES).unwrap();
+        check_refused(
+            some,
+            &keyed,
+            "record 1 has no key, and the topic is compacted (cleanup.policy), which needs one",
+        );
     }
 }
 

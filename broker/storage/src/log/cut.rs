@@ -147,6 +147,7 @@ impl Log {
         self.owed.indexes.retain(|owed| segments.iter().any(|segment| Arc::ptr_eq(owed, segment)));
         self.owed.indexes.extend(segments.last().filter(|last| last.complete_indexes()).map(Arc::clone));
         self.set_epochs(|epochs| epochs.truncate_from_end(end));
+        self.compacted.cut(&self.place, end);
         self.publish_cut(segments, end);
         // Newest first, so that what a crash leaves has no hole.
         for segment in dropped.iter().rev() {
@@ -178,9 +179,17 @@ impl Log {
         let end = if durable.offset == to {
             durable
         } else {
-            let located = segment.locate(to)?;
-            let end = segment.end();
-            located.map_or(end, |(position, header)| LogPoint { offset: header.base_offset, bytes: position })
+            // Where compaction left a gap around `to`, that is the end of the batch before the gap.
+            let mut end = LogPoint { offset: base, bytes: 0 };
+            segment.locate_from(None, |position, header| {
+                let stays = header.last_offset() < to;
+                if stays {
+                    let bytes = position + u64::from(header.size_bytes);
+                    end = LogPoint { offset: header.next_offset(), bytes };
+                }
+                !stays
+            })?;
+            end
         };
         segment.flush_indexes()?;
         let distance = end.offset.since(base);
@@ -281,7 +290,7 @@ impl RemovalJob {
 }
 
 /// The batch that a list of segments ends with.
-fn last_batch(segments: &[Arc<Segment>]) -> Result<Option<Fingerprint>, WalkError> {
+pub(super) fn last_batch(segments: &[Arc<Segment>]) -> Result<Option<Fingerprint>, WalkError> {
     let Some(last) = segments.iter().rfind(|segment| segment.end().bytes > 0) else { return Ok(None) };
     let wanted = Offset::new(last.end().offset.get() - 1).unwrap_or_default();
     let found = last.locate(wanted)?;

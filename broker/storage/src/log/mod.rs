@@ -5,12 +5,14 @@
 //! the network and error codes are not known.
 //!
 //! Invariants:
-//! 1. Segments are in offset order; each begins where the one before ends, and only the last grows.
+//! 1. Segments are in offset order; each begins where the one before ends, and only the last grows. Inside the others
+//!    compaction may have left gaps.
 //! 2. `durable <= end`. Below the durable end everything was covered by a sync that succeeded, names included.
 //! 3. What was recorded of producers and epochs is what a walk over the batch headers would record.
 //! 4. After a failed write or sync nothing is appended until the log was cut at its durable end.
 
 mod append;
+mod compact;
 mod cut;
 mod outline;
 mod recover;
@@ -28,6 +30,7 @@ use highwater_record::{LeaderEpoch, Offset, TimestampMs, TimestampType, TopicId}
 use thiserror::Error;
 
 use crate::batches::BatchFault;
+use crate::compact::CompactionConfig;
 use crate::epochs::{self, Epochs};
 use crate::files::FileLayer;
 use crate::own_file::{self, Durable};
@@ -38,11 +41,14 @@ use crate::view::LogView;
 
 pub(crate) use append::METADATA_FILE_NAME;
 pub use append::{AppendError, Appended};
+pub use compact::CompactionOutcome;
 pub use cut::{CutError, RemovalJob};
 pub use outline::{LogOutline, TailSegment};
 pub use recover::Recovery;
 pub use sync::{SidecarJob, SyncJob, SyncOutcome};
+pub(crate) use writer::{Indexer, no_time};
 
+use compact::Compacted;
 use cut::Retired;
 use writer::Writer;
 
@@ -63,6 +69,8 @@ pub struct LogConfig {
     pub writeback: bool,
     /// How long a silent producer is remembered (`producer.id.expiration.ms`).
     pub producer_expiry_ms: u64,
+    /// How the log is compacted, if it is.
+    pub compaction: Option<CompactionConfig>,
     /// The topic's UUID, written to `partition.metadata` when the directory is made.
     pub topic_id: Option<TopicId>,
 }
@@ -148,6 +156,7 @@ pub struct Log {
     syncing: bool,
     failed: bool,
     retired: Vec<Retired>,
+    compacted: Compacted,
 }
 
 /// What the next sync has to make durable besides the segments.

@@ -4,7 +4,8 @@
 //! corruption, which refuses the log and changes nothing. Above it each batch is read, its CRC compared and its
 //! offset matched; the first fault is the end of the log. An epoch that goes back is such a fault: it is a batch from an
 //! earlier life that a crash brought back. Segments after such an end are moved aside
-//! (`.log.dropped`), not deleted. Bytes at or above the next segment's base offset are what a cut left behind, and
+//! (`.log.dropped`), not deleted. In a sealed segment offsets may have gaps, where compaction took batches away, but it
+//! ends where the next one begins. Bytes at or above the next segment's base offset are what a cut left behind, and
 //! are cut off. Indexes, epochs and producers are completed or rebuilt from batch headers. Doing it twice, or being
 //! interrupted, changes nothing about the result: all that is written is either disposable or a cut of bytes that
 //! would be cut again.
@@ -17,11 +18,12 @@ use std::sync::atomic::AtomicU64;
 use highwater_record::{BatchHeader, HEADER_BYTES, Offset, TimestampMs};
 
 use crate::batches::{ReadAt, WalkError, checked_header, walk};
+use crate::compact;
 use crate::epochs::{self, Epochs};
 use crate::index::{Entry, Index, OffsetEntry, TimeEntry, relative};
 use crate::log::tail::{Anchor, Walk};
 use crate::log::writer::{Indexer, Writer, no_time};
-use crate::log::{Log, LogConfig, OpenError, Opening, Owed};
+use crate::log::{Compacted, Log, LogConfig, OpenError, Opening, Owed};
 use crate::own_file;
 use crate::point::LogPoint;
 use crate::producers::{self, Fingerprint, Producers, Snapshot};
@@ -74,6 +76,7 @@ pub(super) fn open(
     config: LogConfig,
     Opening { known, now, scanned }: Opening,
 ) -> Result<(Log, Recovery), OpenError> {
+    compact::complete(&place).map_err(|source| OpenError::Io { path: place.dir.clone(), source })?;
     let listed = list(&place)?;
     let dir_exists = listed.is_some();
     let mut listed = listed.unwrap_or_default();
@@ -369,6 +372,8 @@ impl Recoverer {
             sidecar_end,
             ..Owed::default()
         };
+        let last = view.segments().last().map_or(log_start, |last| last.base());
+        let compacted = Compacted::load(&self.place, &self.config, last);
         let log = Log {
             place: self.place,
             config: self.config,
@@ -387,6 +392,7 @@ impl Recoverer {
             syncing: false,
             failed: false,
             retired: Vec::new(),
+            compacted,
         };
         Ok((log, self.recovery))
     }

@@ -109,7 +109,7 @@ impl SyncJob {
             self.files.sync_dir(parent)?;
         }
         for segment in &self.indexes {
-            segment.sync_indexes(&*self.files);
+            segment.sync_indexes();
         }
         if let Some(sidecar) = &self.sidecar
             && let Err(error) = sidecar.run()

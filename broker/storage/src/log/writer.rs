@@ -31,17 +31,17 @@ pub(super) struct Stamped<'a> {
 
 /// Decides which batches get index entries; used alike by appends and by recovery.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Indexer {
+pub(crate) struct Indexer {
     interval_bytes: u64,
     bytes_since_entry: u64,
     /// The largest timestamp that the time index has.
     last_time: TimestampMs,
-    pub(super) max_time: MaxTime,
+    pub(crate) max_time: MaxTime,
 }
 
 impl Indexer {
     /// An indexer for a segment whose last entry is for the batch that comes next, or that has none.
-    pub(super) const fn new(interval_bytes: u32, max_time: MaxTime) -> Self {
+    pub(crate) const fn new(interval_bytes: u32, max_time: MaxTime) -> Self {
         Self {
             interval_bytes: interval_bytes as u64,
             bytes_since_entry: 0,
@@ -51,9 +51,10 @@ impl Indexer {
     }
 
     /// Takes note of a batch, after it was written (Kafka: `LogSegment.append`).
-    pub(super) fn add(&mut self, segment: &Segment, position: u64, header: &BatchHeader) {
+    pub(crate) fn add(&mut self, segment: &Segment, position: u64, header: &BatchHeader) {
         let last = header.last_offset();
-        if header.max_timestamp > self.max_time.timestamp {
+        // Of an emptied batch no record has that time.
+        if header.record_count > 0 && header.max_timestamp > self.max_time.timestamp {
             self.max_time = MaxTime { timestamp: header.max_timestamp, offset: last };
         }
         if self.bytes_since_entry > self.interval_bytes
@@ -70,7 +71,7 @@ impl Indexer {
     }
 
     /// Brings the indexes of a segment that takes no more batches up to its end.
-    pub(super) fn complete(&mut self, segment: &Segment) {
+    pub(crate) fn complete(&mut self, segment: &Segment) {
         self.add_time(segment);
         Self::flush(segment);
     }
@@ -244,6 +245,6 @@ impl Writer {
 }
 
 /// The largest time of a segment without batches.
-pub(super) const fn no_time(base: Offset) -> MaxTime {
+pub(crate) const fn no_time(base: Offset) -> MaxTime {
     MaxTime { timestamp: NO_TIMESTAMP, offset: base }
 }

@@ -2,6 +2,8 @@
 
 mod append;
 mod counting;
+mod compact;
+mod compact_model;
 mod damage;
 mod faults;
 mod given_up;

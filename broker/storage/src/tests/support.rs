@@ -35,6 +35,7 @@ pub(super) fn config() -> LogConfig {
         timestamp_type: TimestampType::CreateTime,
         writeback: false,
         producer_expiry_ms: 86_400_000,
+        compaction: None,
         topic_id: None,
     }
 }

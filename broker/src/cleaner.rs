@@ -1,0 +1,150 @@
+//! The cleaner: compacts the logs of compacted topics, one after another, in the background.
+//!
+//! It looks every 15 seconds which logs are dirty enough and begins with the broker's own topics, since a start replays
+//! those, then with the dirtiest. The work is done on the blocking pool at a bounded rate, and ends within a piece when
+//! the broker stops: what was swapped stays, the rest is begun again by the next start. Storage does the work; this
+//! file knows clocks and order.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use highwater_record::TopicPartition;
+use highwater_storage::{CompactionError, CompactionOutcome, Log, Ratio};
+use tokio::runtime::Handle;
+
+use crate::broker::Broker;
+use crate::config::Durability;
+use crate::partition::Partition;
+use crate::{clock, metrics};
+
+/// The pause between two looks (`log.cleaner.backoff.ms`).
+pub(crate) const BACKOFF: Duration = Duration::from_secs(15);
+/// Most bytes that a pass takes to note keys: 1.2 million of them. Kafka's `log.cleaner.dedupe.buffer.size` is 128 MiB and
+/// is taken at the start; here it is what the dirty part needs, for the length of a pass.
+pub(crate) const MAP_BYTES_MAX: usize = 32 << 20;
+/// Bytes that are read and written in a second. Kafka's cleaner has no limit unless it is given one.
+pub(crate) const BYTES_PER_SECOND: u64 = 64 << 20;
+/// How long a log is left alone after an error of the disk.
+const AFTER_ERROR: Duration = Duration::from_secs(300);
+/// A wait that is shorter is put off.
+const WAIT_MIN: Duration = Duration::from_millis(10);
+
+/// Logs that are left alone for a while, and until when.
+type Resting = HashMap<TopicPartition, Instant>;
+
+/// Compacts until the broker stops.
+pub(crate) async fn run(broker: Arc<Broker>) {
+    let mut stopping = broker.stopping();
+    let mut resting = Resting::new();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(BACKOFF) => {}
+            () = stopping.stopped() => return,
+        }
+        let (broker, before) = (Arc::clone(&broker), std::mem::take(&mut resting));
+        match tokio::task::spawn_blocking(move || pass(&broker, before)).await {
+            Ok(still) => resting = still,
+            Err(error) => tracing::error!(%error, "compaction panicked"),
+        }
+    }
+}
+
+/// Compacts every log that is dirty enough. Blocks on the disk. Says which logs are to be left alone for a while.
+pub(crate) fn pass(broker: &Broker, mut resting: Resting) -> Resting {
+    resting.retain(|_, until| *until > Instant::now());
+    let mut dirty = find_dirty(broker);
+    dirty.retain(|(partition, _)| !resting.contains_key(partition.id()));
+    dirty.sort_by_key(|(partition, ratio)| (!partition.id().topic.is_internal(), std::cmp::Reverse(*ratio)));
+    for (partition, _) in dirty {
+        match compact(broker, &partition) {
+            Ok(()) => {}
+            Err(CompactionError::Stopped) => break,
+            Err(error) => {
+                metrics::count_compaction_failure();
+                tracing::warn!(partition = %partition.id(), %error, "a log is not compacted any further");
+                resting.insert(partition.id().clone(), Instant::now() + AFTER_ERROR);
+            }
+        }
+    }
+    resting
+}
+
+/// The logs that are worth a pass, and how dirty they are.
+fn find_dirty(broker: &Broker) -> Vec<(Arc<Partition>, Ratio)> {
+    let (mut dirty, mut largest) = (Vec::new(), 0.0_f64);
+    for topic in broker.topics.all() {
+        for partition in &topic.partitions {
+            let Some(dirt) = partition.with_log(|log| log.dirt()).flatten() else { continue };
+            if partition.durability() == Durability::Os {
+                // Nobody else syncs it, and only what is durable is compacted.
+                broker.scheduler.request(partition);
+            }
+            match dirt.look(clock::now()) {
+                Ok(found) => {
+                    largest = largest.max(found.ratio().get());
+                    if found.is_eligible() {
+                        dirty.push((Arc::clone(partition), found.ratio()));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(partition = %partition.id(), %error, "cannot tell how dirty a log is");
+                }
+            }
+        }
+    }
+    metrics::set_dirty_ratio_max(largest);
+    dirty
+}
+
+/// Compacts one log. The log is held only to take the job and to swap segments.
+fn compact(broker: &Broker, partition: &Partition) -> Result<(), CompactionError> {
+    let size = || partition.view().map_or(0, |view| view.size_bytes());
+    let (began, before) = (Instant::now(), size());
+    let begin = |log: &mut Log| log.begin_compaction(clock::now());
+    let Some(mut job) = partition.with_log(begin).flatten() else { return Ok(()) };
+    let mut pace = Pace::new(broker);
+    loop {
+        let result = job.run(MAP_BYTES_MAX, &mut |bytes| pace.spend(bytes));
+        let outcome = partition.with_log(|log| log.finish_compaction(&mut job, result));
+        match outcome {
+            Some(CompactionOutcome::Swapped) => {}
+            Some(CompactionOutcome::Done(end)) => {
+                let (after, bytes) = (size(), job.bytes());
+                metrics::observe_compaction(began.elapsed(), bytes, before.saturating_sub(after));
+                tracing::info!(partition = %partition.id(), %end, before, after, "compacted a log");
+                return Ok(());
+            }
+            Some(CompactionOutcome::Failed(error)) => return Err(error),
+            // It was cut, or deleted; the next pass looks again.
+            Some(CompactionOutcome::Superseded) | None => return Ok(()),
+        }
+    }
+}
+
+/// Keeps the work to its rate, and ends it when the broker stops.
+struct Pace<'a> {
+    broker: &'a Broker,
+    runtime: Handle,
+    began: Instant,
+    bytes: u64,
+}
+
+impl<'a> Pace<'a> {
+    fn new(broker: &'a Broker) -> Self {
+        Self { broker, runtime: Handle::current(), began: Instant::now(), bytes: 0 }
+    }
+
+    fn spend(&mut self, bytes: u64) -> ControlFlow<()> {
+        self.bytes += bytes;
+        let due = Duration::from_secs_f64(self.bytes as f64 / BYTES_PER_SECOND as f64);
+        let mut stopping = self.broker.stopping();
+        let wait = due.saturating_sub(self.began.elapsed());
+        if wait >= WAIT_MIN {
+            // It ends early only when the broker stops.
+            let _ = self.runtime.block_on(async { tokio::time::timeout(wait, stopping.stopped()).await });
+        }
+        if stopping.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}

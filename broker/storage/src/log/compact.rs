@@ -1,0 +1,181 @@
+//! Compaction as the log's owner sees it: a job goes out, and what it made takes its place in the log.
+//!
+//! A job says nothing any more about segments that were cut or deleted meanwhile; those that are still in the list have
+//! the bytes that the job read. Only while files are swapped is the log held, for one sync of its directory.
+
+use std::sync::Arc;
+
+use highwater_record::{Offset, TimestampMs};
+
+use crate::compact::{Cleaned, CompactionError, CompactionJob, CompactionStep, Dirt, Sizes, swap};
+use crate::log::cut::last_batch;
+use crate::log::{Log, LogConfig};
+use crate::own_file::{self, Durable, Fields, Kind, frame, unframe};
+use crate::segment::{Extent, Place, Segment};
+
+/// Name of the file that says how far the log is compacted.
+const FILE_NAME: &str = "compacted";
+const KIND: Kind = Kind { magic: *b"HWCO", version: 1 };
+
+/// What became of a run of a job.
+#[derive(Debug)]
+pub enum CompactionOutcome {
+    /// A new segment took the place of old ones: run the job again.
+    Swapped,
+    /// The pass is complete: the log is compacted up to this offset.
+    Done(Offset),
+    /// The log was cut, or what was compacted is deleted. The pass ends.
+    Superseded,
+    /// The pass ends. After damage there is no other until the log is opened again or cut.
+    Failed(CompactionError),
+}
+
+/// How far a log is compacted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Compacted {
+    /// Of what is below, only the latest record of each key is left.
+    upto: Offset,
+    /// A batch from here on cannot be read.
+    blocked: bool,
+}
+
+impl Compacted {
+    /// Reads what the last life left. It is disposable: without it everything is dirty.
+    pub(super) fn load(place: &Place, config: &LogConfig, last_base: Offset) -> Self {
+        let path = place.dir.join(FILE_NAME);
+        let stored = config.compaction.and_then(|_| own_file::load(&*place.files, &path).ok().flatten());
+        let upto = stored.and_then(|bytes| {
+            let mut fields = Fields(unframe(KIND, &bytes)?);
+            Offset::new(fields.i64()?).filter(|_| fields.0.is_empty())
+        });
+        // The last segment is never compacted: who says so belongs to another log.
+        let upto = upto.filter(|upto| *upto <= last_base).unwrap_or_default();
+        Self { upto, blocked: false }
+    }
+
+    fn advance(&mut self, place: &Place, upto: Offset) {
+        if upto <= self.upto {
+            return;
+        }
+        self.upto = upto;
+        let bytes = frame(KIND, &upto.get().to_be_bytes());
+        let path = place.dir.join(FILE_NAME);
+        if let Err(error) = own_file::store(&*place.files, &path, &bytes, Durable::No) {
+            tracing::warn!(path = %path.display(), %error, "the next start compacts the whole log again");
+        }
+    }
+
+    /// Takes note of a cut. What is appended in place of what was cut is dirty, also after a crash: a tombstone in a
+    /// part that is wrongly taken for clean would go before what it deletes.
+    pub(super) fn cut(&mut self, place: &Place, end: Offset) {
+        self.blocked = false;
+        if end < self.upto {
+            self.upto = Offset::ZERO;
+            let _ = place.files.unlink(&place.dir.join(FILE_NAME));
+        }
+    }
+}
+
+impl Log {
+    /// What could be compacted; `None` if the log is not to be compacted, or cannot be now.
+    pub fn dirt(&self) -> Option<Dirt> {
+        let config = self.config.compaction?;
+        if self.failed || self.compacted.blocked || !self.retired.is_empty() {
+            return None;
+        }
+        let segments = self.view.segments();
+        let (_active, sealed) = segments.split_last()?;
+        let durable = self.durable.offset;
+        let sealed = sealed.iter().take_while(|segment| segment.end().offset <= durable).cloned().collect();
+        let from = self.compacted.upto.max(self.view.log_start());
+        Some(Dirt { segments: sealed, from, config })
+    }
+
+    /// A job that compacts what may be compacted at `now`. One at a time; it may be dropped. `None` if there is nothing.
+    pub fn begin_compaction(&self, now: TimestampMs) -> Option<CompactionJob> {
+        let dirt =
+            self.dirt().filter(|dirt| dirt.segments.last().is_some_and(|s| s.end().offset > dirt.from))?;
+        let sizes = Sizes {
+            segment_bytes: self.config.segment_bytes,
+            index_bytes_max: self.config.index_bytes_max,
+            index_interval_bytes: self.config.index_interval_bytes,
+        };
+        let mut job = CompactionJob::new(&self.place, sizes, dirt, self.producers.batches().collect(), now);
+        job.generation = self.generation;
+        Some(job)
+    }
+
+    /// Takes up what a run of a job came to.
+    pub fn finish_compaction(
+        &mut self,
+        job: &mut CompactionJob,
+        result: Result<CompactionStep, CompactionError>,
+    ) -> CompactionOutcome {
+        let cleaned = job.take_cleaned();
+        let superseded = self.failed || job.generation != self.generation;
+        match result {
+            _ if superseded => {
+                cleaned.inspect(|cleaned| cleaned.discard(&self.place));
+                CompactionOutcome::Superseded
+            }
+            Ok(CompactionStep::Done) => {
+                self.compacted.advance(&self.place, job.end());
+                CompactionOutcome::Done(job.end())
+            }
+            Ok(CompactionStep::Swap) => match cleaned {
+                Some(cleaned) => self.take_cleaned(&cleaned),
+                None => CompactionOutcome::Superseded,
+            },
+            Err(error) => {
+                self.compacted.blocked |= matches!(error, CompactionError::Damaged { .. });
+                CompactionOutcome::Failed(error)
+            }
+        }
+    }
+
+    /// Puts a new segment in the place of old ones.
+    fn take_cleaned(&mut self, cleaned: &Cleaned) -> CompactionOutcome {
+        let segments = self.view.segments();
+        let at = segments.iter().position(|segment| Arc::ptr_eq(segment, &cleaned.old[0]));
+        let same = at.filter(|at| {
+            let found = segments.get(*at..*at + cleaned.old.len());
+            found.is_some_and(|found| found.iter().zip(&cleaned.old).all(|(a, b)| Arc::ptr_eq(a, b)))
+        });
+        let Some(at) = same else {
+            cleaned.discard(&self.place);
+            return CompactionOutcome::Superseded;
+        };
+        let swapped = match swap(&self.place, &cleaned.old) {
+            Ok(swapped) => swapped,
+            Err(source) => {
+                cleaned.discard(&self.place);
+                return CompactionOutcome::Failed(CompactionError::Io {
+                    path: self.place.dir.clone(),
+                    source,
+                });
+            }
+        };
+        let mut extent = cleaned.extent;
+        if !swapped.indexed {
+            extent = Extent { offset_entries: 0, time_entries: 0, ..extent };
+        }
+        let segment = Segment::named(&self.place, cleaned.base(), &extent, 0, swapped.mark);
+        segment.set_durable(extent.end);
+        let mut segments = Vec::clone(&segments);
+        segments.splice(at..at + cleaned.old.len(), [Arc::new(segment)]);
+        self.owed.dir = true;
+        self.owed.indexes.retain(|owed| segments.iter().any(|segment| Arc::ptr_eq(owed, segment)));
+        if self.owed.sidecar_end.is_some_and(|end| end <= extent.end.offset) {
+            // The batch that it ends with may be another one now.
+            self.owed.sidecar_end = None;
+        }
+        match last_batch(&segments) {
+            Ok(last) => self.last_batch = last,
+            Err(error) => {
+                tracing::warn!(dir = %self.place.dir.display(), %error, "cannot read the last batch")
+            }
+        }
+        self.view.set_segments(segments);
+        CompactionOutcome::Swapped
+    }
+}
