@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use highwater_record::TopicPartition;
+use highwater_record::{Keys, TopicPartition};
 use highwater_storage::{CompactionError, CompactionOutcome, Log, Ratio};
 use tokio::runtime::Handle;
 
@@ -76,6 +76,9 @@ fn find_dirty(broker: &Broker) -> Vec<(Arc<Partition>, Ratio)> {
     let (mut dirty, mut largest) = (Vec::new(), 0.0_f64);
     for topic in broker.topics.all() {
         for partition in &topic.partitions {
+            if partition.keys() == Keys::Required {
+                partition.wake_if_sealed();
+            }
             let Some(dirt) = partition.with_log(|log| log.dirt()).flatten() else { continue };
             if partition.durability() == Durability::Os {
                 // Nobody else syncs it, and only what is durable is compacted.
@@ -100,7 +103,7 @@ fn find_dirty(broker: &Broker) -> Vec<(Arc<Partition>, Ratio)> {
 
 /// Compacts one log. The log is held only to take the job and to swap segments.
 fn compact(broker: &Broker, partition: &Partition) -> Result<(), CompactionError> {
-    let size = || partition.view().map_or(0, |view| view.size_bytes());
+    let size = || partition.standing().map_or(0, |standing| standing.size_bytes);
     let (began, before) = (Instant::now(), size());
     let begin = |log: &mut Log| log.begin_compaction(clock::now());
     let Some(mut job) = partition.with_log(begin).flatten() else { return Ok(()) };

@@ -544,7 +544,7 @@ async fn a_start_after_many_commits_replays_few_of_them() {
         ask(&broker, GROUP, |machine, now| machine.commit(request, now)).await.unwrap().unwrap();
     }
     let shard = broker.topics.by_name(&topic_name()).unwrap().partitions[shard_of(GROUP)].clone();
-    let size = |shard: &Partition| shard.view().unwrap().size_bytes();
+    let size = |shard: &Partition| shard.standing().unwrap().size_bytes;
     let before = size(&shard);
 
     let compacting = Arc::clone(&broker);
@@ -563,7 +563,7 @@ async fn a_start_after_many_commits_replays_few_of_them() {
             partition: PartitionId::new(partition).unwrap(),
         })
         .collect();
-    let found = look(&broker, GROUP, |machine| machine.fetch_offsets(GROUP, &wanted)).await.unwrap();
+    let found = look(&broker, |machine| machine.fetch_offsets(GROUP, &wanted)).await.unwrap();
     for (partition, found) in found.iter().enumerate() {
         assert_eq!(found.as_ref().map(|found| found.offset), Some((ROUNDS - 1) * 1000 + partition as i64));
     }

@@ -116,6 +116,18 @@ impl Partition {
         self.view.get().ok_or(NotLeader)
     }
 
+    /// Opens a dormant log that has more than the segment that takes the next batch: such a one may be compacted. Waits for
+    /// the disk.
+    pub(crate) fn wake_if_sealed(&self) {
+        let is_sealed = |dormant: &Dormant| {
+            let Dormant { outline, .. } = dormant;
+            outline.size_bytes > outline.tail.map_or(0, |tail| tail.bytes)
+        };
+        if self.view.get().is_none() && self.dormant.get().is_some_and(is_sealed) {
+            self.wake(&mut self.log.lock());
+        }
+    }
+
     /// Opens the log if it is dormant. One that cannot be opened is out of service from here on.
     pub(super) fn wake(&self, slot: &mut Slot) {
         let Slot::Dormant(opener) = slot else { return };

@@ -148,7 +148,7 @@ async fn fetched(broker: &Arc<Broker>, fetch_offset: i64) -> (i16, i64, i64, u32
         topics: vec![topic],
         ..Default::default()
     };
-    let (answer, ranges) = handler::fetch::handle(&context(broker, 11), request).await;
+    let (answer, ranges, _charge) = handler::fetch::handle(&context(broker, 11), request).await;
     let answer = &answer.responses[0].partitions[0];
     let bytes = ranges.iter().flatten().map(highwater_storage::FileRange::len).sum();
     (answer.error_code, answer.high_watermark, answer.log_start_offset, bytes)
