@@ -46,8 +46,8 @@ use highwater_protocol::wire::{Str, Uuid};
 use highwater_record::{LeaderEpoch, TopicId, TopicName};
 
 use crate::broker::Broker;
-use crate::config_admin::{Refusal, refuse};
 use crate::partition::Partition;
+use crate::refusal::{Refusal, refuse};
 use crate::topics::Topic;
 
 /// The topic that a request names; names that cannot exist are unknown.
@@ -83,13 +83,35 @@ fn named_twice<T: Clone + Eq + Hash>(names: impl Iterator<Item = T>) -> HashSet<
     names.filter(|name| !seen.insert(name.clone())).collect()
 }
 
-/// Refuses settings of one resource that a request names more than once.
+/// Refuses names within one thing that a request names more than once.
 fn no_duplicates<'a>(names: impl Iterator<Item = &'a Str>) -> Result<(), Refusal> {
     match named_twice(names).into_iter().next() {
         Some(name) => Err(refuse(
             ErrorCode::InvalidRequest,
-            format!("the request names config {:?} twice", name.as_str()),
+            format!("the request names {:?} twice", name.as_str()),
         )),
         None => Ok(()),
     }
+}
+
+/// Does something about each thing that a request names, one after the other. Those of a `kind` that it names more
+/// than once are refused. Each name with what came of it, in the order of the request.
+async fn each_once<Asked, Name: Clone + Eq + Hash, Done>(
+    all: Vec<Asked>,
+    kind: &str,
+    name_of: impl Fn(&Asked) -> Name,
+    act: impl AsyncFn(Asked) -> Result<Done, Refusal>,
+) -> Vec<(Name, Result<Done, Refusal>)> {
+    let twice = named_twice(all.iter().map(&name_of));
+    let mut results = Vec::with_capacity(all.len());
+    for asked in all {
+        let name = name_of(&asked);
+        let result = if twice.contains(&name) {
+            Err(refuse(ErrorCode::InvalidRequest, format!("the request names the {kind} twice")))
+        } else {
+            act(asked).await
+        };
+        results.push((name, result));
+    }
+    results
 }

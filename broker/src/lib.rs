@@ -32,6 +32,7 @@ mod outbound;
 mod partition;
 mod quotas;
 mod recovery;
+mod refusal;
 mod server;
 mod shutdown;
 mod sync_scheduler;

@@ -7,13 +7,12 @@ use highwater_protocol::ErrorCode;
 use highwater_protocol::api::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic, CreatePartitionsTopicResult,
 };
-use highwater_protocol::wire::Str;
 use highwater_record::TopicName;
 
-use super::named_twice;
+use super::each_once;
 use crate::broker::NODE_ID;
-use crate::config_admin::{Refusal, refuse};
 use crate::context::Context;
+use crate::refusal::{Refusal, refuse, told};
 use crate::topic_change::{self, Growth, Mode};
 
 pub(crate) async fn handle(
@@ -21,26 +20,14 @@ pub(crate) async fn handle(
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let mode = Mode::of(request.validate_only);
-    let twice = named_twice(request.topics.iter().map(|topic| topic.name.clone()));
-    let mut results = Vec::with_capacity(request.topics.len());
-    for asked in request.topics {
-        let name = asked.name.clone();
-        let created = if twice.contains(&name) {
-            Err(refuse(
-                ErrorCode::InvalidRequest,
-                format!("the request names topic {:?} twice", name.as_str()),
-            ))
-        } else {
-            create(context, asked, mode).await
-        };
-        let refusal = created.err();
-        results.push(CreatePartitionsTopicResult {
-            name,
-            error_code: refusal.as_ref().map_or(ErrorCode::None, |refusal| refusal.code).code(),
-            error_message: refusal.map(|refusal| Str::from(refusal.message)),
-        });
-    }
-    CreatePartitionsResponse { results, ..CreatePartitionsResponse::default() }
+    let name_of = |topic: &CreatePartitionsTopic| topic.name.clone();
+    let create = async |topic| create(context, topic, mode).await;
+    let created = each_once(request.topics, "topic", name_of, create).await;
+    let results = created.into_iter().map(|(name, result)| {
+        let (error_code, error_message) = told(result);
+        CreatePartitionsTopicResult { name, error_code, error_message }
+    });
+    CreatePartitionsResponse { results: results.collect(), ..CreatePartitionsResponse::default() }
 }
 
 async fn create(context: &Context<'_>, asked: CreatePartitionsTopic, mode: Mode) -> Result<(), Refusal> {

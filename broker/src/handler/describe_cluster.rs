@@ -11,6 +11,7 @@ use highwater_protocol::wire::Str;
 
 use crate::broker::NODE_ID;
 use crate::context::Context;
+use crate::refusal::refuse;
 
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
@@ -23,19 +24,16 @@ pub(crate) fn handle(context: &Context<'_>, request: &DescribeClusterRequest) ->
         BROKERS => None,
         CONTROLLERS => {
             let message = "this is an endpoint of brokers, controllers have none";
-            Some((ErrorCode::MismatchedEndpointType, message.to_owned()))
+            Some(refuse(ErrorCode::MismatchedEndpointType, message))
         }
         other => {
             let message = format!("there is no type of endpoint with number {other}");
-            Some((ErrorCode::UnsupportedEndpointType, message))
+            Some(refuse(ErrorCode::UnsupportedEndpointType, message))
         }
     };
-    if let Some((code, message)) = refusal {
-        return DescribeClusterResponse {
-            error_code: code.code(),
-            error_message: Some(Str::from(message)),
-            ..DescribeClusterResponse::default()
-        };
+    if let Some(refusal) = refusal {
+        let (error_code, error_message) = refusal.told();
+        return DescribeClusterResponse { error_code, error_message, ..DescribeClusterResponse::default() };
     }
     let endpoint = context.endpoint();
     let broker = DescribeClusterBroker {
