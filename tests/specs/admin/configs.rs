@@ -2,11 +2,15 @@
 
 use anyhow::Context as _;
 use highwater_protocol::ErrorCode;
+use highwater_protocol::api::alter_client_quotas::request::EntryData;
+use highwater_protocol::api::alter_client_quotas::{EntityData, OpData};
 use highwater_protocol::api::alter_configs::{self, AlterConfigsRequest};
+use highwater_protocol::api::describe_client_quotas::ComponentData;
 use highwater_protocol::api::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use highwater_protocol::api::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
+use highwater_protocol::api::{AlterClientQuotasRequest, DescribeClientQuotasRequest};
 use highwater_protocol::wire::Str;
 
 use super::{BROKER, Served, TOPIC, named};
@@ -309,7 +313,29 @@ fn names_and_values_of_any_length_are_refused_with_a_sentence() -> anyhow::Resul
         let refused = format!("{:#}", refused.expect_err("the topic cannot be created"));
         assert!(refused.contains("was refused"), "the connection was closed: {}", &refused[..100]);
     }
+    for (kind, name, key) in [
+        (long.as_str(), "x", "producer_byte_rate"),
+        ("client-id", &long, "producer_byte_rate"),
+        ("client-id", "x", &long),
+    ] {
+        let refused = served.connection.call(1, &quota(kind, name, &[key]))?;
+        assert_eq!(named(refused.entries[0].error_code), ErrorCode::InvalidRequest);
+    }
+    let refused = served.connection.call(1, &quota("client-id", "x", &[&long, &long]))?;
+    assert_eq!(named(refused.entries[0].error_code), ErrorCode::InvalidRequest);
+    let component = ComponentData { entity_type: long.as_str().into(), match_type: 1, match_: None };
+    let filter = DescribeClientQuotasRequest { components: vec![component], strict: false };
+    assert_eq!(named(served.connection.call(1, &filter)?.error_code), ErrorCode::UnsupportedVersion);
     Ok(())
+}
+
+/// Sets quotas of one entity.
+fn quota(kind: &str, name: &str, keys: &[&str]) -> AlterClientQuotasRequest {
+    let entity = EntityData { entity_type: kind.into(), entity_name: Some(name.into()) };
+    let op = |key: &&str| OpData { key: (*key).into(), value: 5.0, remove: false };
+    let ops = keys.iter().map(op).collect();
+    let entries = vec![EntryData { entity: vec![entity], ops }];
+    AlterClientQuotasRequest { entries, validate_only: false }
 }
 
 #[test]
