@@ -161,7 +161,7 @@ fn topic_setting(key: &TopicKey, topic: &Topic, broker: &Config) -> Described {
         name: key.name,
         value: Some(set.cloned().unwrap_or_else(|| key.default_value(broker))),
         value_type: key.value,
-        read_only: !key.takes_effect(),
+        read_only: key.is_fixed(),
         synonyms: own.into_iter().chain(inherited.into_iter().flatten()).collect(),
         documentation: key.documentation,
     }

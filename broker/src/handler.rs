@@ -86,21 +86,20 @@ fn named_twice<T: Clone + Eq + Hash>(names: impl Iterator<Item = T>) -> HashSet<
 /// Refuses names within one thing that a request names more than once.
 fn no_duplicates<'a>(names: impl Iterator<Item = &'a Str>) -> Result<(), Refusal> {
     match named_twice(names).into_iter().next() {
-        Some(name) => Err(refuse(
-            ErrorCode::InvalidRequest,
-            format!("the request names {:?} twice", name.as_str()),
-        )),
+        Some(name) => {
+            Err(refuse(ErrorCode::InvalidRequest, format!("the request names {:?} twice", name.as_str())))
+        }
         None => Ok(()),
     }
 }
 
 /// Does something about each thing that a request names, one after the other. Those of a `kind` that it names more
 /// than once are refused. Each name with what came of it, in the order of the request.
-async fn each_once<Asked, Name: Clone + Eq + Hash, Done>(
+async fn each_once<Asked, Name: Clone + Eq + Hash, Done, Act: Future<Output = Result<Done, Refusal>>>(
     all: Vec<Asked>,
-    kind: &str,
+    kind: &'static str,
     name_of: impl Fn(&Asked) -> Name,
-    act: impl AsyncFn(Asked) -> Result<Done, Refusal>,
+    act: impl Fn(Asked) -> Act,
 ) -> Vec<(Name, Result<Done, Refusal>)> {
     let twice = named_twice(all.iter().map(&name_of));
     let mut results = Vec::with_capacity(all.len());

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config_keys::{TopicKey, ValueType, topic_key};
 use crate::meta::{MetadataError, TopicRecord};
 use crate::topic_admin::{self, CreateError};
-use crate::topic_config::TopicConfig;
+use crate::topic_config::{TopicConfig, note_accepted};
 use crate::topics::Topic;
 
 /// Why a topic is not changed.
@@ -117,12 +117,14 @@ pub(crate) async fn alter_configs(
     run(broker, move |broker| {
         let topic = changeable(broker, &name)?;
         let configs = change.apply(&topic.record.configs, broker)?;
-        let config = TopicConfig::parse(&configs, broker.config()).map_err(ChangeError::Config)?;
-        if mode == Mode::Check || configs == topic.record.configs {
+        let before = &topic.record.configs;
+        let config = TopicConfig::change(&configs, before, broker.config()).map_err(ChangeError::Config)?;
+        if mode == Mode::Check || configs == *before {
             return Ok(());
         }
         let record = TopicRecord { configs, ..topic.record.clone() };
         broker.metadata.update_topic(&topic.name, &record)?;
+        note_accepted(&topic.name, &record.configs, before);
         let settings = topic_admin::settings(broker, &topic.name, topic.id, &config);
         let changed = Topic {
             name: topic.name.clone(),
@@ -154,10 +156,9 @@ pub(crate) async fn add_partitions(
         if mode == Mode::Check {
             return Ok(());
         }
-        let config =
-            TopicConfig::parse(&topic.record.configs, broker.config()).map_err(ChangeError::Config)?;
         let record = TopicRecord { partitions: wanted, ..topic.record.clone() };
-        let mut grown = topic_admin::assemble(broker, topic.name.clone(), topic.id, record, &config);
+        let settings = Arc::clone(&topic.settings);
+        let mut grown = topic_admin::assemble(topic.name.clone(), topic.id, record, settings);
         let existing = topic.partitions.len();
         for partition in &grown.partitions[existing..] {
             let log = topic_admin::open_log(broker, &grown, partition, None, clock::now())?;

@@ -19,7 +19,7 @@ use crate::topic_change::{self, ConfigChange, Mode};
 pub(crate) async fn handle(context: &Context<'_>, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let mode = Mode::of(request.validate_only);
     let name_of = |resource: &AlterConfigsResource| (resource.resource_type, resource.resource_name.clone());
-    let alter = async |resource| alter(context, resource, mode).await;
+    let alter = |resource| alter(context, resource, mode);
     let altered = each_once(request.resources, "resource", name_of, alter).await;
     let responses = altered.into_iter().map(|((resource_type, resource_name), result)| {
         let (error_code, error_message) = told(result);

@@ -21,8 +21,7 @@ pub(crate) fn handle(
     let may_change_factor = request.allow_replication_factor_change;
     let responses = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|asked| {
-            let (error_code, error_message) =
-                told(reassign(context, &topic.name, asked, may_change_factor));
+            let (error_code, error_message) = told(reassign(context, &topic.name, asked, may_change_factor));
             ReassignablePartitionResponse {
                 partition_index: asked.partition_index,
                 error_code,

@@ -21,7 +21,7 @@ pub(crate) async fn handle(
 ) -> CreatePartitionsResponse {
     let mode = Mode::of(request.validate_only);
     let name_of = |topic: &CreatePartitionsTopic| topic.name.clone();
-    let create = async |topic| create(context, topic, mode).await;
+    let create = |topic| create(context, topic, mode);
     let created = each_once(request.topics, "topic", name_of, create).await;
     let results = created.into_iter().map(|(name, result)| {
         let (error_code, error_message) = told(result);

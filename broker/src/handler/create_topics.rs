@@ -25,7 +25,7 @@ pub(crate) async fn handle(context: &Context<'_>, request: CreateTopicsRequest) 
         return refuse_all(request, &refusal);
     }
     let name_of = |topic: &CreatableTopic| topic.name.clone();
-    let create = async |topic| create(context, topic, request.validate_only).await;
+    let create = |topic| create(context, topic, request.validate_only);
     let created = each_once(request.topics, "topic", name_of, create).await;
     let topics = created.into_iter().map(|(name, created)| {
         created.unwrap_or_else(|refusal| {
@@ -56,7 +56,12 @@ fn too_many(config: &Config, request: &CreateTopicsRequest) -> Option<Refusal> {
 fn refuse_all(request: CreateTopicsRequest, refusal: &Refusal) -> CreateTopicsResponse {
     let topics = request.topics.into_iter().enumerate().map(|(index, topic)| {
         let (error_code, error_message) = refusal.told_of_part(index);
-        CreatableTopicResult { name: topic.name, error_code, error_message, ..CreatableTopicResult::default() }
+        CreatableTopicResult {
+            name: topic.name,
+            error_code,
+            error_message,
+            ..CreatableTopicResult::default()
+        }
     });
     CreateTopicsResponse { topics: topics.collect(), ..CreateTopicsResponse::default() }
 }
@@ -77,6 +82,7 @@ async fn create(
         (count, Uuid::ZERO)
     } else {
         let topic = topic_admin::create(broker, new).await.map_err(|error| refuse(error.code(), error))?;
+        note_replication(&asked);
         (topic.record.partitions, Uuid::from_bytes(topic.id.get()))
     };
     let set = asked.configs.into_iter().map(|config| CreatableTopicConfigs {
@@ -127,19 +133,20 @@ fn partition_count(asked: &CreatableTopic) -> Result<Option<u32>, Refusal> {
 fn check_replication(broker: &Config, asked: &CreatableTopic) -> Result<(), Refusal> {
     match asked.replication_factor {
         -1 | 1 => Ok(()),
-        factor @ 2.. if broker.accept_replication_as_one => {
-            tracing::warn!(
-                topic = asked.name.as_str(),
-                factor,
-                "one broker keeps one replica: the factor counts as 1"
-            );
-            Ok(())
-        }
+        2.. if broker.accept_replication_as_one => Ok(()),
         factor => {
             let message =
                 format!("replication factor is {factor}, this broker keeps 1 replica of each partition");
             Err(refuse(ErrorCode::InvalidReplicationFactor, message))
         }
+    }
+}
+
+/// Says that a topic has fewer replicas than were asked for.
+fn note_replication(asked: &CreatableTopic) {
+    if let factor @ 2.. = asked.replication_factor {
+        let topic = asked.name.as_str();
+        tracing::warn!(topic, factor, "one broker keeps one replica: the factor counts as 1");
     }
 }
 

@@ -22,13 +22,16 @@ pub(crate) async fn handle(
 ) -> IncrementalAlterConfigsResponse {
     let mode = Mode::of(request.validate_only);
     let name_of = |resource: &AlterConfigsResource| (resource.resource_type, resource.resource_name.clone());
-    let alter = async |resource| alter(context, resource, mode).await;
+    let alter = |resource| alter(context, resource, mode);
     let altered = each_once(request.resources, "resource", name_of, alter).await;
     let responses = altered.into_iter().map(|((resource_type, resource_name), result)| {
         let (error_code, error_message) = told(result);
         AlterConfigsResourceResponse { error_code, error_message, resource_type, resource_name }
     });
-    IncrementalAlterConfigsResponse { responses: responses.collect(), ..IncrementalAlterConfigsResponse::default() }
+    IncrementalAlterConfigsResponse {
+        responses: responses.collect(),
+        ..IncrementalAlterConfigsResponse::default()
+    }
 }
 
 async fn alter(context: &Context<'_>, asked: AlterConfigsResource, mode: Mode) -> Result<(), Refusal> {
