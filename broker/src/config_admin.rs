@@ -8,8 +8,9 @@ use highwater_record::TopicName;
 
 use crate::broker::{Broker, NODE_ID};
 use crate::config::Config;
-use crate::config_keys::{BROKER_KEYS, BrokerKey, TOPIC_KEYS, TopicKey, ValueType};
+use crate::config_keys::{BROKER_KEYS, BrokerKey, DURABILITY, TOPIC_KEYS, TopicKey, ValueType};
 use crate::refusal::{Refusal, refuse};
+use crate::topic_config::forced_durability;
 use crate::topics::Topic;
 
 /// What can have settings, with Kafka's numbers (`ConfigResource.Type`).
@@ -154,12 +155,13 @@ fn this_broker(name: &str) -> Result<(), Refusal> {
 }
 
 fn topic_setting(key: &TopicKey, topic: &Topic, broker: &Config) -> Described {
-    let set = topic.record.configs.get(key.name);
-    let own = set.map(|value| Synonym { name: key.name, value: value.clone(), source: Source::Topic });
+    let forced = forced_durability(&topic.name, broker.durability).filter(|_| key.name == DURABILITY);
+    let set = forced.map(|forced| forced.to_string()).or_else(|| topic.record.configs.get(key.name).cloned());
+    let own = set.clone().map(|value| Synonym { name: key.name, value, source: Source::Topic });
     let inherited = key.broker_name.map(|_| broker_synonyms_of(key, broker));
     Described {
         name: key.name,
-        value: Some(set.cloned().unwrap_or_else(|| key.default_value(broker))),
+        value: Some(set.unwrap_or_else(|| key.default_value(broker))),
         value_type: key.value,
         read_only: key.is_fixed(),
         synonyms: own.into_iter().chain(inherited.into_iter().flatten()).collect(),
