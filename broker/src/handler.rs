@@ -50,10 +50,11 @@ use crate::partition::Partition;
 use crate::refusal::{Refusal, refuse};
 use crate::topics::Topic;
 
-/// The topic that a request names; names that cannot exist are unknown.
+/// The topic that a request names; names that no topic can have are unknown, as in Kafka, where they are looked up
+/// like others. Only what creates or describes topics tells the two apart (`Topic.validate`).
 fn topic_by_name(broker: &Broker, name: &str) -> Result<Arc<Topic>, ErrorCode> {
-    let name = TopicName::new(name).map_err(|_| ErrorCode::InvalidTopicException)?;
-    broker.topics.by_name(&name).ok_or(ErrorCode::UnknownTopicOrPartition)
+    let topic = TopicName::new(name).ok().and_then(|name| broker.topics.by_name(&name));
+    topic.ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
 /// The topic with the id that a request names.

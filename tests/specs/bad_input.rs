@@ -259,10 +259,12 @@ fn a_topic_or_partition_that_does_not_exist_is_named_as_unknown() -> anyhow::Res
     let unknown = ErrorCode::UnknownTopicOrPartition.code();
     let mut connection = served.connect()?;
 
-    assert_eq!(connection.fetch("no-such-topic", 0, 0)?.error_code, unknown);
+    for name in ["no-such-topic", "no/such topic", ""] {
+        assert_eq!(connection.fetch(name, 0, 0)?.error_code, unknown, "{name:?}");
+        assert_eq!(connection.produce(name, 0, plain_batch(99, 10))?.error_code, unknown, "{name:?}");
+    }
     assert_eq!(connection.fetch(TOPIC, 7, 0)?.error_code, unknown);
     assert_eq!(connection.fetch(TOPIC, -1, 0)?.error_code, unknown);
-    assert_eq!(connection.produce("no-such-topic", 0, plain_batch(99, 10))?.error_code, unknown);
     assert_eq!(connection.produce(TOPIC, 7, plain_batch(99, 10))?.error_code, unknown);
     assert_eq!(connection.fetch(TOPIC, 0, 1000)?.error_code, ErrorCode::OffsetOutOfRange.code());
     served.still_serves()

@@ -32,7 +32,7 @@ pub(crate) async fn handle(
 
 async fn create(context: &Context<'_>, asked: CreatePartitionsTopic, mode: Mode) -> Result<(), Refusal> {
     let name =
-        TopicName::new(&asked.name).map_err(|error| refuse(ErrorCode::InvalidTopicException, error))?;
+        TopicName::new(&asked.name).map_err(|error| refuse(ErrorCode::UnknownTopicOrPartition, error))?;
     let assigned = asked.assignments.as_ref().map(Vec::len);
     if asked.assignments.iter().flatten().any(|assignment| assignment.broker_ids != [NODE_ID]) {
         let message = format!("the assignment must place each partition on broker {NODE_ID} alone");

@@ -81,6 +81,9 @@ fn page(
                 }
             }
             Err(_) if page.everything => {}
+            Err(_) if TopicName::new(&name).is_err() => {
+                response.topics.push(unknown(name, ErrorCode::InvalidTopicException));
+            }
             Err(code) => response.topics.push(unknown(name, code)),
         }
     }

@@ -228,9 +228,10 @@ fn no_election_is_needed() -> anyhow::Result<()> {
         Ok((named(response.error_code), results.map(|one| named(one.error_code)).collect()))
     };
 
-    let named_ones = vec![topic("t", &[0, 5]), topic("absent", &[0])];
+    let named_ones = vec![topic("t", &[0, 5]), topic("absent", &[0]), topic("a/b", &[0])];
     let expected = vec![
         ErrorCode::ElectionNotNeeded,
+        ErrorCode::UnknownTopicOrPartition,
         ErrorCode::UnknownTopicOrPartition,
         ErrorCode::UnknownTopicOrPartition,
     ];

@@ -145,7 +145,7 @@ fn what_cannot_be_is_refused() -> anyhow::Result<()> {
         (topic("t", 3, Some(&[&[2]])), ErrorCode::InvalidReplicaAssignment),
         (topic("t", 3, Some(&[&[1, 2]])), ErrorCode::InvalidReplicaAssignment),
         (topic("absent", 3, None), ErrorCode::UnknownTopicOrPartition),
-        (topic("a/b", 3, None), ErrorCode::InvalidTopicException),
+        (topic("a/b", 3, None), ErrorCode::UnknownTopicOrPartition),
     ];
     for (topic, code) in refused {
         let (found, message) = served.grow_with(topic.clone(), false)?;
