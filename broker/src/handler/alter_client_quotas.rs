@@ -50,9 +50,12 @@ pub(crate) async fn handle(
 /// Changes the quotas, one request at a time. What became of each entry. Blocks on the disk.
 fn alter(broker: &Broker, entries: &[request::EntryData], validate_only: bool) -> Vec<Result<(), Refusal>> {
     let _one_at_a_time = broker.quota_changes.lock();
-    let mut quotas = broker.quotas.all();
-    let mut changed = BTreeSet::new();
+    let before = broker.quotas.all();
+    let (mut quotas, mut changed) = (before.clone(), BTreeSet::new());
     let mut results: Vec<_> = entries.iter().map(|entry| change(&mut quotas, &mut changed, entry)).collect();
+    quotas.retain(|_, limits| !limits.is_empty());
+    // What is as it was costs no write.
+    changed.retain(|entity| quotas.get(entity) != before.get(entity));
     if validate_only || changed.is_empty() {
         return results;
     }
@@ -64,7 +67,6 @@ fn alter(broker: &Broker, entries: &[request::EntryData], validate_only: bool) -
         }
         return results;
     }
-    quotas.retain(|_, limits| !limits.is_empty());
     tracing::info!(changed = changed.len(), entities = quotas.len(), "changed quotas");
     broker.quotas.replace(quotas);
     results
