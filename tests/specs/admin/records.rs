@@ -146,6 +146,19 @@ fn whole_segments_below_the_start_are_removed() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_partition_that_is_named_a_thousand_times_is_moved_once() -> anyhow::Result<()> {
+    let mut served = Served::with_records(5, 100)?;
+    let moves = |served: &Served| served.broker.log().matches("deleted records").count();
+
+    assert_eq!(served.delete("t", &[(0, 3); 1000])?, vec![Ok(3); 1000]);
+    assert_eq!(moves(&served), 1);
+
+    assert_eq!(served.delete("t", &[(0, 3), (0, 1)])?, [Ok(3), Ok(3)]);
+    assert_eq!(moves(&served), 1);
+    Ok(())
+}
+
+#[test]
 fn a_kill_brings_nothing_back() -> anyhow::Result<()> {
     let mut served = Served::with_records(5, 100)?;
     assert_eq!(served.delete("t", &[(0, 3)])?, [Ok(3)]);
