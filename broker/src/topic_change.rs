@@ -34,8 +34,6 @@ pub(crate) enum ChangeError {
         "{wanted} partitions are too many; the topic can have {max} here, where {existing} of {total} partitions exist"
     )]
     TooMany { wanted: u32, max: usize, existing: usize, total: u32 },
-    #[error("{added} partitions are to be added, one request may create {max}")]
-    TooManyAtOnce { added: u32, max: u32 },
     #[error("{added} partitions are to be added, {assigned} are assigned")]
     Assignment { assigned: usize, added: u32 },
     #[error("cannot store the change: {0}")]
@@ -54,7 +52,6 @@ impl ChangeError {
             Self::Internal => ErrorCode::InvalidTopicException,
             Self::Config(_) => ErrorCode::InvalidConfig,
             Self::NotMore { .. } | Self::TooMany { .. } => ErrorCode::InvalidPartitions,
-            Self::TooManyAtOnce { .. } => ErrorCode::PolicyViolation,
             Self::Assignment { .. } => ErrorCode::InvalidReplicaAssignment,
             Self::Metadata(_) => ErrorCode::KafkaStorageError,
             Self::Open(error) => error.code(),
@@ -207,10 +204,7 @@ impl Growth {
         if wanted as usize > max {
             return Err(ChangeError::TooMany { wanted, max, existing: all, total });
         }
-        let (added, at_once) = (wanted - existing, broker.config().partitions_per_request_max);
-        if added > at_once {
-            return Err(ChangeError::TooManyAtOnce { added, max: at_once });
-        }
+        let added = wanted - existing;
         match self.assigned.filter(|assigned| *assigned != added as usize) {
             Some(assigned) => Err(ChangeError::Assignment { assigned, added }),
             None => Ok(wanted),

@@ -138,8 +138,7 @@ fn what_cannot_be_is_refused() -> anyhow::Result<()> {
         (topic("t", 2, None), ErrorCode::InvalidPartitions),
         (topic("t", 1, None), ErrorCode::InvalidPartitions),
         (topic("t", -1, None), ErrorCode::InvalidPartitions),
-        (topic("t", i32::MAX, None), ErrorCode::InvalidPartitions),
-        (topic("t", 20_001, None), ErrorCode::InvalidPartitions),
+        (topic("t", i32::MAX, None), ErrorCode::PolicyViolation),
         (topic("t", 1_003, None), ErrorCode::PolicyViolation),
         (topic("t", 4, Some(&[&[1]])), ErrorCode::InvalidReplicaAssignment),
         (topic("t", 3, Some(&[&[2]])), ErrorCode::InvalidReplicaAssignment),
@@ -153,6 +152,38 @@ fn what_cannot_be_is_refused() -> anyhow::Result<()> {
         assert!(!message.is_empty(), "{topic:?}");
     }
     assert_eq!(served.partitions("t")?, [0, 1]);
+    Ok(())
+}
+
+#[test]
+fn a_request_adds_a_thousand_partitions_at_most_to_all_its_topics() -> anyhow::Result<()> {
+    let mut served = Served::with_topic(1)?;
+    served.connection.create_topic("other", 1, &[])?;
+    let mut grow = |counts: [i32; 2]| -> anyhow::Result<Vec<ErrorCode>> {
+        let topics = vec![topic("t", counts[0], None), topic("other", counts[1], None)];
+        let request = CreatePartitionsRequest { topics, timeout_ms: 30_000, validate_only: false };
+        let response = served.connection.call(3, &request)?;
+        Ok(response.results.iter().map(|answer| named(answer.error_code)).collect())
+    };
+
+    assert_eq!(grow([502, 501])?, [ErrorCode::PolicyViolation; 2]);
+    assert_eq!(grow([501, 501])?, [ErrorCode::None; 2]);
+
+    assert_eq!(served.partitions("t")?.len() + served.partitions("other")?.len(), 1002);
+    Ok(())
+}
+
+#[test]
+fn a_topic_does_not_grow_beyond_what_all_topics_may_have() -> anyhow::Result<()> {
+    // The only way to so many with one request: a topic that leaves its number to the broker.
+    let mut served = Served::start(&["--partitions", "19999"])?;
+    served.connection.create_topic("t", -1, &[])?;
+
+    let (code, message) = served.grow(20_001)?;
+
+    assert_eq!(code, ErrorCode::InvalidPartitions);
+    assert!(message.contains("where 19999 of 20000 partitions exist"), "{message}");
+    assert_eq!(served.grow(20_000)?, done());
     Ok(())
 }
 
