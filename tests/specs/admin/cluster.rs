@@ -56,12 +56,7 @@ fn controllers_have_no_endpoint() -> anyhow::Result<()> {
 #[test]
 fn this_broker_is_the_only_voter_on_its_metadata() -> anyhow::Result<()> {
     let mut served = Served::start(&[])?;
-    let partition = |partition_index| describe_quorum::request::PartitionData { partition_index };
-    let topic = |name: &str| describe_quorum::request::TopicData {
-        topic_name: name.into(),
-        partitions: vec![partition(0), partition(1)],
-    };
-    let request = DescribeQuorumRequest { topics: vec![topic("__cluster_metadata"), topic("t")] };
+    let request = quorum_request(&[("__cluster_metadata", &[0])]);
     let mut ends = Vec::new();
     for version in 0..=2 {
         served.connection.create_topic(&format!("t{version}"), 1, &[])?;
@@ -73,12 +68,40 @@ fn this_broker_is_the_only_voter_on_its_metadata() -> anyhow::Result<()> {
         assert_eq!(quorum.observers.len(), 0);
         assert_eq!(described.nodes.len(), usize::from(version == 2));
         ends.push(quorum.high_watermark);
-        let others = [&described.topics[0].partitions[1], &described.topics[1].partitions[0]];
-        for other in others {
-            assert_eq!(named(other.error_code), ErrorCode::UnknownTopicOrPartition);
-        }
     }
     assert!(ends.is_sorted_by(|one, next| one < next), "each topic adds to the metadata: {ends:?}");
+    Ok(())
+}
+
+fn quorum_request(topics: &[(&str, &[i32])]) -> DescribeQuorumRequest {
+    let partition = |index: &i32| describe_quorum::request::PartitionData { partition_index: *index };
+    let topic = |(name, partitions): &(&str, &[i32])| describe_quorum::request::TopicData {
+        topic_name: (*name).into(),
+        partitions: partitions.iter().map(partition).collect(),
+    };
+    DescribeQuorumRequest { topics: topics.iter().map(topic).collect() }
+}
+
+#[test]
+fn the_quorum_of_one_partition_is_described_and_no_other() -> anyhow::Result<()> {
+    let mut served = Served::start(&[])?;
+    let metadata = "__cluster_metadata";
+    for (topics, count) in [
+        (&[(metadata, &[0, 0][..])][..], 2),
+        (&[(metadata, &[0]), (metadata, &[0])], 2),
+        (&[(metadata, &[0]), ("t", &[0])], 2),
+        (&[(metadata, &[1])], 1),
+        (&[("t", &[0])], 1),
+        (&[(metadata, &[])], 0),
+        (&[], 0),
+    ] {
+        let described = served.connection.call(2, &quorum_request(topics))?;
+
+        let partitions = described.topics.iter().flat_map(|topic| &topic.partitions);
+        let codes: Vec<_> = partitions.map(|partition| named(partition.error_code)).collect();
+        assert_eq!(codes, vec![ErrorCode::UnknownTopicOrPartition; count], "{topics:?}");
+        assert_eq!((described.error_code, described.nodes.len()), (0, 0), "{topics:?}");
+    }
     Ok(())
 }
 
