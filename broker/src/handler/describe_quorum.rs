@@ -6,7 +6,8 @@
 
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::describe_quorum::{
-    DescribeQuorumRequest, DescribeQuorumResponse, Listener, Node, PartitionData, ReplicaState, TopicData, request,
+    DescribeQuorumRequest, DescribeQuorumResponse, Listener, Node, PartitionData, ReplicaState, TopicData,
+    request,
 };
 use highwater_protocol::wire::Str;
 

@@ -11,6 +11,7 @@ use highwater_protocol::api::describe_topic_partitions::{
     Cursor, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicRequest,
 };
 use highwater_protocol::api::elect_leaders::{ElectLeadersRequest, TopicPartitions};
+use highwater_protocol::api::metadata::MetadataRequestTopic;
 use highwater_protocol::api::update_features::{FeatureUpdateKey, UpdateFeaturesRequest};
 use highwater_protocol::api::{
     DescribeClusterRequest, ListConfigResourcesRequest, ListPartitionReassignmentsRequest, MetadataRequest,
@@ -36,6 +37,32 @@ fn the_cluster_is_the_one_that_the_metadata_names() -> anyhow::Result<()> {
     }
     let asked = DescribeClusterRequest { include_cluster_authorized_operations: true, ..Default::default() };
     assert_eq!(served.connection.call(1, &asked)?.cluster_authorized_operations, 8096);
+    Ok(())
+}
+
+#[test]
+fn the_metadata_says_what_a_client_may_do_if_it_is_asked() -> anyhow::Result<()> {
+    let mut served = Served::with_topic(1)?;
+    let mut ask = |version, include_cluster, include_topic| -> anyhow::Result<(i32, Vec<i32>)> {
+        let topic = |name: &str| MetadataRequestTopic { name: Some(name.into()), ..Default::default() };
+        let request = MetadataRequest {
+            topics: Some(vec![topic("t"), topic("a/b")]),
+            include_cluster_authorized_operations: include_cluster,
+            include_topic_authorized_operations: include_topic,
+            ..MetadataRequest::default()
+        };
+        let response = served.connection.call(version, &request)?;
+        let topics = response.topics.iter().map(|topic| topic.topic_authorized_operations);
+        Ok((response.cluster_authorized_operations, topics.collect()))
+    };
+    let unasked = i32::MIN;
+
+    for version in 8..=10 {
+        assert_eq!(ask(version, false, false)?, (unasked, vec![unasked; 2]), "version {version}");
+        assert_eq!(ask(version, true, true)?, (8096, vec![3576; 2]), "version {version}");
+    }
+    // From version 11 on DescribeCluster tells it of the cluster.
+    assert_eq!(ask(13, false, true)?, (unasked, vec![3576; 2]));
     Ok(())
 }
 
