@@ -55,4 +55,11 @@ impl Served {
         self.broker.kill()?;
         self.broker.restart()
     }
+
+    /// Stops the broker and starts it again with other flags.
+    pub(crate) fn restart_with(&mut self, flags: &[&str]) -> anyhow::Result<()> {
+        self.broker.terminate()?;
+        self.broker = Broker::start(Options::new(self.broker.data()).flags(flags))?;
+        Ok(())
+    }
 }

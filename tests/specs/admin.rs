@@ -4,6 +4,7 @@ mod cluster;
 mod configs;
 mod partitions;
 mod records;
+mod topics;
 
 use std::collections::BTreeMap;
 

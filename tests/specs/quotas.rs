@@ -208,6 +208,24 @@ fn a_producer_above_its_quota_is_answered_at_once_and_then_not_read_from() -> an
 }
 
 #[test]
+fn a_change_of_other_quotas_forgives_nobody() -> anyhow::Result<()> {
+    let served = start()?;
+    served.set(LOUD, PRODUCED, 10_000)?;
+    let (first, _) = produce(&mut served.client("loud")?)?;
+
+    served.set(LOUD, PRODUCED, 10_000)?;
+    served.set(LOUD, CONSUMED, 10_000)?;
+    served.set(&[("client-id", Some("quiet"))], PRODUCED, 5)?;
+
+    let (second, _) = produce(&mut served.client("loud")?)?;
+    ensure!(second > first, "after {first:?} the client waits {second:?} for twice as much");
+    served.set(LOUD, PRODUCED, 20_000)?;
+    let (third, bytes) = produce(&mut served.client("loud")?)?;
+    assert_eq!(third, wait_for(bytes, 20_000), "a client with another rate begins anew");
+    Ok(())
+}
+
+#[test]
 fn a_producer_that_wants_no_answer_is_muted_as_well() -> anyhow::Result<()> {
     let served = start()?;
     served.set(LOUD, PRODUCED, 20_000)?;

@@ -10,7 +10,8 @@ use highwater_protocol::api::describe_configs::{DescribeConfigsRequest, Describe
 use highwater_protocol::api::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
-use highwater_protocol::api::{AlterClientQuotasRequest, DescribeClientQuotasRequest};
+use highwater_protocol::api::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use highwater_protocol::api::{AlterClientQuotasRequest, DescribeClientQuotasRequest, OffsetCommitRequest};
 use highwater_protocol::wire::Str;
 
 use super::{Admin, BROKER, TOPIC, named};
@@ -206,6 +207,56 @@ fn a_change_is_in_force_at_once_and_after_a_restart() -> anyhow::Result<()> {
     assert_eq!(admin.alter(&[(DELETE, "max.message.bytes", None)])?, done());
     assert_eq!(admin.setting("t", "max.message.bytes")?, "1048588");
     assert!(accepts(&mut admin)?);
+    Ok(())
+}
+
+#[test]
+fn a_setting_that_was_accepted_once_does_not_keep_a_stricter_broker_from_starting() -> anyhow::Result<()> {
+    let replicas = "min.insync.replicas";
+    let mut admin = Admin::start(&[])?;
+    admin.connection.create_topic("t", 1, &[(replicas, "2")])?;
+    let accepted = |admin: &Admin| admin.served.broker.log().matches("another value holds").count();
+    assert_eq!(accepted(&admin), 1);
+    // Neither a check nor a change of something else says it again.
+    assert_eq!(admin.alter_with(resource(TOPIC, "t", &[(SET, replicas, Some("3"))]), true)?, done());
+    assert_eq!(admin.alter(&[(SET, "segment.ms", Some("5000"))])?, done());
+    assert_eq!(accepted(&admin), 1);
+
+    admin.served.restart_with(&["--strict-replication"])?;
+    admin.reconnect()?;
+
+    assert!(admin.served.broker.log().contains("a setting does not fit this broker"));
+    assert_eq!(admin.connection.produce("t", 0, plain_batch(0, 100))?.error_code, 0);
+    // What is set anew is judged.
+    assert_eq!(admin.alter(&[(SET, replicas, Some("3"))])?.0, ErrorCode::InvalidConfig);
+    assert_eq!(admin.alter(&[(SET, "segment.ms", Some("6000"))])?, done());
+    assert_eq!(admin.setting("t", "segment.ms")?, "6000");
+    assert_eq!(admin.alter(&[(DELETE, replicas, None)])?, done());
+    assert_eq!(admin.setting("t", replicas)?, "1");
+    Ok(())
+}
+
+#[test]
+fn the_brokers_own_topics_are_described_with_the_durability_that_they_have() -> anyhow::Result<()> {
+    for (flags, expected) in
+        [(&["--durability", "interval=1000"][..], "fsync"), (&["--durability", "os"], "os")]
+    {
+        let mut admin = Admin::start(flags)?;
+        admin.connection.create_topic("t", 1, &[])?;
+        let topic = OffsetCommitRequestTopic {
+            name: "t".into(),
+            partitions: vec![OffsetCommitRequestPartition::default()],
+        };
+        let commit = OffsetCommitRequest {
+            group_id: "g".into(),
+            generation_id_or_member_epoch: -1,
+            topics: vec![topic],
+            ..OffsetCommitRequest::default()
+        };
+        assert_eq!(admin.connection.call(8, &commit)?.topics[0].partitions[0].error_code, 0);
+
+        assert_eq!(admin.setting("__consumer_offsets", "durability")?, expected, "{flags:?}");
+    }
     Ok(())
 }
 
