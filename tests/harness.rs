@@ -10,6 +10,7 @@ pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod quotas;
 pub(crate) mod recorder;
+pub(crate) mod served;
 pub(crate) mod skip;
 pub(crate) mod talk;
 pub(crate) mod toolbox;

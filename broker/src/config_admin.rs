@@ -8,7 +8,9 @@ use highwater_record::TopicName;
 
 use crate::broker::{Broker, NODE_ID};
 use crate::config::Config;
-use crate::config_keys::{BROKER_KEYS, BrokerKey, TOPIC_KEYS, TopicKey, ValueType};
+use crate::config_keys::{BROKER_KEYS, BrokerKey, DURABILITY, TOPIC_KEYS, TopicKey, ValueType};
+use crate::refusal::{Refusal, refuse};
+use crate::topic_config::forced_durability;
 use crate::topics::Topic;
 
 /// What can have settings, with Kafka's numbers (`ConfigResource.Type`).
@@ -57,28 +59,6 @@ pub(crate) enum Resource {
     Loggers,
     ClientMetrics,
     Group,
-}
-
-/// A code and a sentence for the client.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Refusal {
-    pub(crate) code: ErrorCode,
-    pub(crate) message: String,
-}
-
-/// Most bytes of a sentence: what it quotes may be as long as a string can be, and then could not be sent.
-const SENTENCE_BYTES_MAX: usize = 1000;
-
-/// A sentence for the client, cut if it is too long.
-pub(crate) fn sentence(message: impl ToString) -> String {
-    let mut message = message.to_string();
-    message.truncate(message.floor_char_boundary(SENTENCE_BYTES_MAX));
-    message
-}
-
-/// Refuses with a code and a sentence.
-pub(crate) fn refuse(code: ErrorCode, message: impl ToString) -> Refusal {
-    Refusal { code, message: sentence(message) }
 }
 
 /// A setting as it is described.
@@ -175,14 +155,15 @@ fn this_broker(name: &str) -> Result<(), Refusal> {
 }
 
 fn topic_setting(key: &TopicKey, topic: &Topic, broker: &Config) -> Described {
-    let set = topic.record.configs.get(key.name);
-    let own = set.map(|value| Synonym { name: key.name, value: value.clone(), source: Source::Topic });
+    let forced = forced_durability(&topic.name, broker.durability).filter(|_| key.name == DURABILITY);
+    let set = forced.map(|forced| forced.to_string()).or_else(|| topic.record.configs.get(key.name).cloned());
+    let own = set.clone().map(|value| Synonym { name: key.name, value, source: Source::Topic });
     let inherited = key.broker_name.map(|_| broker_synonyms_of(key, broker));
     Described {
         name: key.name,
-        value: Some(set.cloned().unwrap_or_else(|| key.default_value(broker))),
+        value: Some(set.unwrap_or_else(|| key.default_value(broker))),
         value_type: key.value,
-        read_only: !key.takes_effect(),
+        read_only: key.is_fixed(),
         synonyms: own.into_iter().chain(inherited.into_iter().flatten()).collect(),
         documentation: key.documentation,
     }
@@ -253,13 +234,6 @@ mod tests {
             );
         }
         assert_eq!(Resource::parse(2, "a/b").unwrap_err().code, ErrorCode::InvalidTopicException);
-    }
-
-    #[test]
-    fn a_sentence_is_cut_between_characters() {
-        assert_eq!(sentence("語".repeat(333)).len(), 999);
-        assert_eq!(sentence("語".repeat(334)).len(), 999);
-        assert_eq!(sentence("short"), "short");
     }
 
     #[test]

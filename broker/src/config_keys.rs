@@ -31,6 +31,13 @@ pub(crate) enum Rule {
         /// The value in force, as Kafka writes it.
         shown: fn(&TopicConfig, &Config) -> String,
     },
+    /// Nothing, but other values than the one that holds are accepted too, because clients set them by habit.
+    Accepts {
+        /// The value that holds.
+        so: &'static str,
+        /// Checks a value; the error is a sentence.
+        check: fn(&str, &str, &Config) -> Result<(), String>,
+    },
     /// Nothing: only the value that holds anyway is accepted.
     Says {
         /// That value.
@@ -55,13 +62,18 @@ impl TopicKey {
     pub(crate) fn default_value(&self, broker: &Config) -> String {
         match self.rule {
             Rule::Takes { shown, .. } => shown(&TopicConfig::default(), broker),
-            Rule::Says { so, .. } => so.to_owned(),
+            Rule::Accepts { so, .. } | Rule::Says { so, .. } => so.to_owned(),
         }
     }
 
-    /// Whether another value than the default can be set.
+    /// Whether setting it changes what the broker does.
     pub(crate) const fn takes_effect(&self) -> bool {
         matches!(self.rule, Rule::Takes { .. })
+    }
+
+    /// Whether there is one value only.
+    pub(crate) const fn is_fixed(&self) -> bool {
+        matches!(self.rule, Rule::Says { .. })
     }
 }
 
@@ -81,6 +93,9 @@ const NEVER: u64 = i64::MAX as u64;
 fn unless_never(value: u64) -> Option<u64> {
     (value < NEVER).then_some(value)
 }
+
+/// The setting that says what an acknowledgement waits for.
+pub(crate) const DURABILITY: &str = "durability";
 
 /// Every setting that a topic can have, by name.
 pub(crate) const TOPIC_KEYS: &[TopicKey] = &[
@@ -120,9 +135,9 @@ pub(crate) const TOPIC_KEYS: &[TopicKey] = &[
                         reads the topic from its start within that time sees every deletion.",
     },
     TopicKey {
-        name: "durability",
+        name: DURABILITY,
         value: ValueType::String,
-        broker_name: Some("durability"),
+        broker_name: Some(DURABILITY),
         rule: Rule::Takes {
             set: |config, _, value, _| {
                 config.durability = Some(value.parse().map_err(|error| format!("{error}"))?);
@@ -243,9 +258,9 @@ pub(crate) const TOPIC_KEYS: &[TopicKey] = &[
         name: "min.insync.replicas",
         value: ValueType::Int,
         broker_name: Some("min.insync.replicas"),
-        rule: Rule::Takes {
-            set: |_, key, value, broker| replicas(key, number(key, value, 1, i32::MAX as u64)?, broker),
-            shown: |_, _| "1".to_owned(),
+        rule: Rule::Accepts {
+            so: "1",
+            check: |key, value, broker| replicas(key, number(key, value, 1, i32::MAX as u64)?, broker),
         },
         documentation: "Replicas that must have a record before it is acknowledged. There is one, whatever the number.",
     },
@@ -373,7 +388,7 @@ pub(crate) const BROKER_KEYS: &[BrokerKey] = &[
         documentation: "Replicas of a topic that is created without a number: there is one broker.",
     },
     BrokerKey {
-        name: "durability",
+        name: DURABILITY,
         value: ValueType::String,
         shown: |broker| Some(broker.durability.to_string()),
         documentation: "What an acknowledgement waits for on topics that do not say so themselves.",

@@ -226,7 +226,7 @@ async fn respond(
             at_once(form, handler::describe_client_quotas::handle(context, r))
         }
         Request::AlterClientQuotas(r) => answer(form, handler::alter_client_quotas::handle(context, r)),
-        Request::DescribeQuorum(r) => at_once(form, handler::describe_quorum::handle(context, r)),
+        Request::DescribeQuorum(r) => at_once(form, handler::describe_quorum::handle(context, &r)),
         Request::UpdateFeatures(r) => at_once(form, handler::update_features::handle(context, r)),
         Request::DescribeCluster(r) => at_once(form, handler::describe_cluster::handle(context, &r)),
         Request::ListConfigResources(r) => at_once(form, handler::list_config_resources::handle(context, &r)),

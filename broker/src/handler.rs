@@ -46,14 +46,22 @@ use highwater_protocol::wire::{Str, Uuid};
 use highwater_record::{LeaderEpoch, TopicId, TopicName};
 
 use crate::broker::Broker;
-use crate::config_admin::{Refusal, refuse};
 use crate::partition::Partition;
+use crate::refusal::{Refusal, refuse};
 use crate::topics::Topic;
 
-/// The topic that a request names; names that cannot exist are unknown.
+/// Create, alter, describe, act in the cluster, describe and alter configs, write idempotently: what can be done with
+/// the cluster, a bit for each (`AclEntry.supportedOperations`, numbered as in `AclOperation`). Without authorization
+/// everyone may do everything.
+const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
+/// Read, write, create, delete, alter, describe, describe and alter configs: what can be done with a topic.
+const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
+
+/// The topic that a request names; names that no topic can have are unknown, as in Kafka, where they are looked up
+/// like others. Only what creates or describes topics tells the two apart (`Topic.validate`).
 fn topic_by_name(broker: &Broker, name: &str) -> Result<Arc<Topic>, ErrorCode> {
-    let name = TopicName::new(name).map_err(|_| ErrorCode::InvalidTopicException)?;
-    broker.topics.by_name(&name).ok_or(ErrorCode::UnknownTopicOrPartition)
+    let topic = TopicName::new(name).ok().and_then(|name| broker.topics.by_name(&name));
+    topic.ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
 /// The topic with the id that a request names.
@@ -83,13 +91,34 @@ fn named_twice<T: Clone + Eq + Hash>(names: impl Iterator<Item = T>) -> HashSet<
     names.filter(|name| !seen.insert(name.clone())).collect()
 }
 
-/// Refuses settings of one resource that a request names more than once.
+/// Refuses names within one thing that a request names more than once.
 fn no_duplicates<'a>(names: impl Iterator<Item = &'a Str>) -> Result<(), Refusal> {
     match named_twice(names).into_iter().next() {
-        Some(name) => Err(refuse(
-            ErrorCode::InvalidRequest,
-            format!("the request names config {:?} twice", name.as_str()),
-        )),
+        Some(name) => {
+            Err(refuse(ErrorCode::InvalidRequest, format!("the request names {:?} twice", name.as_str())))
+        }
         None => Ok(()),
     }
+}
+
+/// Does something about each thing that a request names, one after the other. Those of a `kind` that it names more
+/// than once are refused. Each name with what came of it, in the order of the request.
+async fn each_once<Asked, Name: Clone + Eq + Hash, Done, Act: Future<Output = Result<Done, Refusal>>>(
+    all: Vec<Asked>,
+    kind: &'static str,
+    name_of: impl Fn(&Asked) -> Name,
+    act: impl Fn(Asked) -> Act,
+) -> Vec<(Name, Result<Done, Refusal>)> {
+    let twice = named_twice(all.iter().map(&name_of));
+    let mut results = Vec::with_capacity(all.len());
+    for asked in all {
+        let name = name_of(&asked);
+        let result = if twice.contains(&name) {
+            Err(refuse(ErrorCode::InvalidRequest, format!("the request names the {kind} twice")))
+        } else {
+            act(asked).await
+        };
+        results.push((name, result));
+    }
+    results
 }

@@ -5,8 +5,8 @@
 
 #![forbid(unsafe_code)]
 
-mod append_meter;
 mod answer_size;
+mod append_meter;
 mod broker;
 mod buffers;
 mod checkpointer;
@@ -38,6 +38,7 @@ mod partition;
 mod progress;
 mod quotas;
 mod recovery;
+mod refusal;
 mod server;
 mod shutdown;
 mod survey;

@@ -121,7 +121,7 @@ pub(crate) async fn serve(listener: TcpListener, door: Arc<Doorkeeper>, broker: 
                             });
                         }
                         Err(reason) => {
-                            crate::metrics::count_refused_connection();
+                            crate::metrics::count_refused_by_limit();
                             note(|dropped| tracing::warn!(%peer, dropped, "refused a connection: {reason}"));
                         }
                     }
@@ -238,7 +238,7 @@ gRPC is not served yet; this port speaks Kafka and HTTP/1";
 
 async fn refuse(mut stream: TcpStream, peer: SocketAddr, answer: &'static [u8], sentence: &'static str) {
     note(|dropped| tracing::warn!(%peer, dropped, "refused a connection that speaks {sentence}"));
-    crate::metrics::count_refused_connection();
+    crate::metrics::count_refused_protocol();
     if let Err(error) = stream.write_all(answer).await {
         tracing::debug!(%peer, %error, "the refused client left before the answer");
     }

@@ -80,32 +80,49 @@ pub(crate) async fn move_all(broker: &Arc<Broker>, moves: Vec<Move>) -> Vec<Move
 
 fn move_locked(broker: &Broker, moves: &[Move]) -> Vec<Moved> {
     let found: Vec<_> = moves.iter().map(|wanted| find(broker, wanted)).collect();
-    // Of several moves of one partition the furthest counts.
-    let mut starts: BTreeMap<&TopicPartition, (TopicId, Offset)> = BTreeMap::new();
-    for (id, partition, start) in found.iter().flatten() {
-        if partition.standing().is_ok_and(|standing| standing.log_start < *start) {
-            let entry = starts.entry(partition.id()).or_insert((*id, *start));
-            entry.1 = entry.1.max(*start);
-        }
+    // Each partition once, however often it is named; of several moves the furthest counts.
+    let mut furthest: BTreeMap<&TopicPartition, Found> = BTreeMap::new();
+    for found in found.iter().flatten().filter(|found| found.is_ahead()) {
+        let entry = furthest.entry(found.partition.id()).or_insert_with(|| found.clone());
+        entry.start = entry.start.max(found.start);
     }
-    let kept = if starts.is_empty() {
+    let kept = if furthest.is_empty() {
         Ok(())
     } else {
-        let starts = starts.iter().map(|(partition, (id, start))| (*id, partition.partition, *start));
+        let starts = furthest.iter().map(|(id, found)| (found.topic, id.partition, found.start));
         broker.metadata.set_log_starts(starts).map_err(|error| MoveError::Metadata(Arc::new(error)))
     };
     if let Err(error) = &kept {
         tracing::error!(%error, "records are not deleted");
     }
-    let finish = |(_, partition, start): (TopicId, Arc<Partition>, Offset)| {
-        kept.clone()?;
-        begin_at(&partition, start)
+    let begin = |found: &Found| kept.clone().and_then(|()| begin_at(&found.partition, found.start));
+    let moved: BTreeMap<_, Moved> = furthest.iter().map(|(id, found)| (*id, begin(found))).collect();
+    let result = |found: &Found| match moved.get(found.partition.id()) {
+        Some(moved) => moved.clone(),
+        None => {
+            found.partition.standing().map(|standing| standing.log_start).map_err(|_| MoveError::NotLeader)
+        }
     };
-    found.into_iter().map(|found| found.and_then(finish)).collect()
+    found.iter().map(|found| found.as_ref().map_err(Clone::clone).and_then(result)).collect()
+}
+
+/// A partition, and the offset where it is to begin.
+#[derive(Clone)]
+struct Found {
+    topic: TopicId,
+    partition: Arc<Partition>,
+    start: Offset,
+}
+
+impl Found {
+    /// Whether the log begins earlier now.
+    fn is_ahead(&self) -> bool {
+        self.partition.standing().is_ok_and(|standing| standing.log_start < self.start)
+    }
 }
 
 /// The partition and the offset that a move stands for.
-fn find(broker: &Broker, wanted: &Move) -> Result<(TopicId, Arc<Partition>, Offset), MoveError> {
+fn find(broker: &Broker, wanted: &Move) -> Result<Found, MoveError> {
     let topic = broker.topics.by_name(&wanted.topic).ok_or(MoveError::Unknown)?;
     if topic.name.is_internal() {
         return Err(MoveError::Internal);
@@ -120,7 +137,7 @@ fn find(broker: &Broker, wanted: &Move) -> Result<(TopicId, Arc<Partition>, Offs
         }
         Target::At(offset) => offset,
     };
-    Ok((topic.id, Arc::clone(partition), start))
+    Ok(Found { topic: topic.id, partition: Arc::clone(partition), start })
 }
 
 /// Moves the start of a log that is not beyond `start`, and removes what lies below.

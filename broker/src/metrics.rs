@@ -35,7 +35,8 @@ static HANDLES: LazyLock<Handles> = LazyLock::new(Handles::register);
 
 struct Handles {
     connections: Gauge,
-    connections_refused: Counter,
+    refused_protocols: Counter,
+    refused_by_limits: Counter,
     hangups: Counter,
     requests: Vec<(ApiKey, Counter, Histogram)>,
     produced_bytes: Counter,
@@ -91,7 +92,8 @@ impl Handles {
         };
         Self {
             connections: gauge!("highwater_connections"),
-            connections_refused: counter!("highwater_connections_refused_total"),
+            refused_protocols: counter!("highwater_connections_refused_total", "reason" => "protocol"),
+            refused_by_limits: counter!("highwater_connections_refused_total", "reason" => "limit"),
             hangups: counter!("highwater_connections_dropped_total"),
             requests: ApiKey::ALL.iter().map(|key| request(*key)).collect(),
             produced_bytes: counter!("highwater_produced_bytes_total"),
@@ -151,7 +153,7 @@ fn describe_all() {
     describe_gauge!("highwater_connections", "Connections that are open.");
     describe_counter!(
         "highwater_connections_refused_total",
-        "Connections refused for the protocol they speak."
+        "Connections refused: for the protocol they speak, or because a limit of connections is reached."
     );
     describe_counter!("highwater_connections_dropped_total", "Connections closed for what the client sent.");
     describe_counter!("highwater_requests_total", "Kafka requests, by API.");
@@ -326,8 +328,13 @@ pub(crate) fn count_fetch_session_evictions(count: u64) {
 }
 
 /// A connection was refused for its protocol.
-pub(crate) fn count_refused_connection() {
-    HANDLES.connections_refused.increment(1);
+pub(crate) fn count_refused_protocol() {
+    HANDLES.refused_protocols.increment(1);
+}
+
+/// A connection was refused because there are as many as there may be.
+pub(crate) fn count_refused_by_limit() {
+    HANDLES.refused_by_limits.increment(1);
 }
 
 /// A connection was closed for what the client sent.

@@ -62,12 +62,10 @@ impl Quotas {
         quotas
     }
 
-    /// Puts other quotas in the place of all there are. Who was overdrawn begins anew.
+    /// Puts other quotas in the place of all there are. Whoever is overdrawn stays so, unless its rate is another one now.
     pub(crate) fn replace(&self, limits: BTreeMap<Entity, Limits>) {
         let active = !limits.is_empty();
         *self.limits.write() = limits;
-        self.produced.lock().clear();
-        self.consumed.lock().clear();
         // Nothing hangs on the order: a request beside the change may meet the old quotas or the new ones.
         self.active.store(active, Ordering::Relaxed);
     }
@@ -114,19 +112,19 @@ impl Quotas {
     }
 
     /// The quota that holds for this client, in bytes a second, and whom it shares it with.
-    fn limit(&self, client_id: &str, direction: Direction) -> Option<(Scope, u64)> {
+    fn limit<'a>(&self, client_id: &'a str, direction: Direction) -> Option<(Scope<'a>, u64)> {
         resolve(&self.limits.read(), ANONYMOUS, client_id, direction)
     }
 }
 
 /// The first quota in the order of `ClientQuotaManager`: a pair before a user before a client id, and within each a
 /// name before the default. Whoever meets a default has it alone.
-fn resolve(
+fn resolve<'a>(
     limits: &BTreeMap<Entity, Limits>,
-    user: &str,
-    client_id: &str,
+    user: &'a str,
+    client_id: &'a str,
     direction: Direction,
-) -> Option<(Scope, u64)> {
+) -> Option<(Scope<'a>, u64)> {
     let (named_user, named_client) = (Part::named(user), Part::named(client_id));
     let users = [Some(&named_user), Some(&Part::Default)];
     let clients = [Some(&named_client), Some(&Part::Default)];
@@ -138,10 +136,7 @@ fn resolve(
     for (user_part, client_part) in all {
         let entity = Entity { user: user_part.cloned(), client_id: client_part.cloned() };
         if let Some(rate) = limits.get(&entity).and_then(|limits| limits.rate(direction)) {
-            let scope = Scope {
-                user: user_part.map(|_| user.to_owned()),
-                client_id: client_part.map(|_| client_id.to_owned()),
-            };
+            let scope = Scope { user: user_part.map(|_| user), client_id: client_part.map(|_| client_id) };
             return Some((scope, rate));
         }
     }
@@ -232,21 +227,39 @@ mod tests {
     }
 
     #[test]
-    fn without_quotas_nobody_waits_and_after_a_change_everybody_begins_anew() {
+    fn without_quotas_nobody_waits() {
         let now = Instant::now();
         let quotas = Quotas::default();
         assert_eq!(quotas.charge("web", Direction::Produced, u64::MAX, now), None);
         assert!(!quotas.is_active());
 
-        let limits = BTreeMap::from([(entity(None, Some(Part::Default)), produced(10))]);
-        quotas.replace(limits.clone());
+        quotas.replace(BTreeMap::from([(entity(None, Some(Part::Default)), produced(10))]));
         assert!(quotas.charge("web", Direction::Produced, 1000, now).is_some());
-        quotas.replace(limits);
-
-        assert_eq!(quotas.charge("web", Direction::Produced, 10, now), None);
         assert!(quotas.is_active());
+
         quotas.replace(BTreeMap::new());
         assert_eq!(quotas.charge("web", Direction::Produced, 1000, now), None);
         assert!(!quotas.is_active());
+    }
+
+    #[test]
+    fn a_change_forgives_those_alone_whose_rate_changed() {
+        let now = Instant::now();
+        let named = |name| entity(None, Some(Part::named(name)));
+        let limits = BTreeMap::from([(named("web"), produced(10)), (named("batch"), produced(10))]);
+        let quotas = Quotas::new(limits.clone());
+        let wait = |name| quotas.charge(name, Direction::Produced, 0, now);
+        for name in ["web", "batch"] {
+            assert!(quotas.charge(name, Direction::Produced, 1000, now).is_some());
+        }
+
+        quotas.replace(limits.clone());
+        assert_eq!(
+            (wait("web"), wait("batch")),
+            (Some(Duration::from_secs(99)), Some(Duration::from_secs(99)))
+        );
+        quotas.replace(limits.into_iter().chain([(named("web"), produced(20))]).collect());
+
+        assert_eq!((wait("web"), wait("batch")), (None, Some(Duration::from_secs(99))));
     }
 }

@@ -38,10 +38,16 @@ pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
         if name.is_internal() {
             record.configs = topic_admin::internal_configs();
         }
-        let unreadable = |cause: String| MetadataError::Value { key: name.to_string(), cause };
-        let id = record.id.parse().map_err(|error| unreadable(format!("{error}")))?;
-        let config = TopicConfig::parse(&record.configs, broker.config()).map_err(unreadable)?;
-        let topic = topic_admin::assemble(broker, name, id, record, &config);
+        let id = record
+            .id
+            .parse()
+            .map_err(|error| MetadataError::Value { key: name.to_string(), cause: format!("{error}") })?;
+        let (config, unfit) = TopicConfig::stored(&record.configs, broker.config());
+        for sentence in unfit {
+            tracing::warn!(topic = %name, "a setting does not fit this broker and has its default: {sentence}");
+        }
+        let settings = topic_admin::settings(broker, &name, id, &config);
+        let topic = topic_admin::assemble(name, id, record, settings);
         broker.recovery.total.fetch_add(topic.partitions.len(), Ordering::Relaxed);
         broker.topics.insert(Arc::new(topic));
     }

@@ -10,13 +10,12 @@ use highwater_record::{Offset, TopicId, TopicName, TopicPartition};
 use thiserror::Error;
 
 use crate::broker::Broker;
-use crate::config::Durability;
+use crate::groups;
 use crate::log_opener::OpenLogError;
 use crate::meta::{MetadataError, TopicRecord, new_topic_id, partition_ids};
 use crate::partition::{Dormant, Partition, Settings};
-use crate::topic_config::{Cleanup, TopicConfig};
+use crate::topic_config::{Cleanup, TopicConfig, forced_durability, note_accepted};
 use crate::topics::Topic;
-use crate::groups;
 
 /// Size of the segments of the broker's own topics. Kafka's `offsets.topic.segment.bytes` is 100 MiB; what is in the
 /// active segment is not compacted, and a start replays it.
@@ -155,7 +154,9 @@ async fn create_as(broker: &Arc<Broker>, new: NewTopic, wish: Wish) -> Result<Ar
         }
         // Checked under the lock: of racing creators one creates, the others find its topic.
         let (partitions, config) = check(&broker, &new)?;
-        store(&broker, new.name, partitions, new.configs, config)
+        let topic = store(&broker, new.name, partitions, new.configs, config)?;
+        note_accepted(&topic.name, &topic.record.configs, &BTreeMap::new());
+        Ok(topic)
     });
     created.await.unwrap_or_else(|error| {
         tracing::error!(%error, "creating a topic panicked");
@@ -197,7 +198,8 @@ fn store(
 ) -> Result<Arc<Topic>, CreateError> {
     let id = new_topic_id();
     let record = TopicRecord { id: id.to_string(), partitions, configs };
-    let topic = Arc::new(assemble(broker, name, id, record, &config));
+    let settings = settings(broker, &name, id, &config);
+    let topic = Arc::new(assemble(name, id, record, settings));
     topic.partitions.iter().try_for_each(|partition| begin(broker, partition))?;
     broker.metadata.create_topic(&topic.name, &topic.record)?;
     broker.graves.open(&topic.name);
@@ -213,23 +215,14 @@ pub(crate) fn settings(
     id: TopicId,
     config: &TopicConfig,
 ) -> Arc<Settings> {
-    let mut config = config.clone();
-    if name.is_internal() && broker.config().durability != Durability::Os {
-        // What the broker itself remembers is durable before anyone is told, unless everything is left to the system.
-        config.durability = Some(Durability::Fsync);
-    }
-    Arc::new(Settings::new(&config, broker.config().durability, id))
+    let durability = broker.config().durability;
+    let forced = forced_durability(name, durability);
+    let config = TopicConfig { durability: forced.or(config.durability), ..config.clone() };
+    Arc::new(Settings::new(&config, durability, id))
 }
 
 /// A topic whose partitions have not recovered.
-pub(crate) fn assemble(
-    broker: &Broker,
-    name: TopicName,
-    id: TopicId,
-    record: TopicRecord,
-    config: &TopicConfig,
-) -> Topic {
-    let settings = settings(broker, &name, id, config);
+pub(crate) fn assemble(name: TopicName, id: TopicId, record: TopicRecord, settings: Arc<Settings>) -> Topic {
     let partition = |partition| {
         let id = TopicPartition { topic: name.clone(), partition };
         Arc::new(Partition::recovering(id, Arc::clone(&settings)))

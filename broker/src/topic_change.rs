@@ -15,7 +15,7 @@ use crate::broker::Broker;
 use crate::config_keys::{TopicKey, ValueType, topic_key};
 use crate::meta::{MetadataError, TopicRecord};
 use crate::topic_admin::{self, CreateError};
-use crate::topic_config::TopicConfig;
+use crate::topic_config::{TopicConfig, note_accepted};
 use crate::topics::Topic;
 
 /// Why a topic is not changed.
@@ -33,8 +33,6 @@ pub(crate) enum ChangeError {
         "{wanted} partitions are too many; the topic can have {max} here, where {existing} of {total} partitions exist"
     )]
     TooMany { wanted: u32, max: usize, existing: usize, total: u32 },
-    #[error("{added} partitions are to be added, one request may create {max}")]
-    TooManyAtOnce { added: u32, max: u32 },
     #[error("{added} partitions are to be added, {assigned} are assigned")]
     Assignment { assigned: usize, added: u32 },
     #[error("cannot store the change: {0}")]
@@ -53,7 +51,6 @@ impl ChangeError {
             Self::Internal => ErrorCode::InvalidTopicException,
             Self::Config(_) => ErrorCode::InvalidConfig,
             Self::NotMore { .. } | Self::TooMany { .. } => ErrorCode::InvalidPartitions,
-            Self::TooManyAtOnce { .. } => ErrorCode::PolicyViolation,
             Self::Assignment { .. } => ErrorCode::InvalidReplicaAssignment,
             Self::Metadata(_) => ErrorCode::KafkaStorageError,
             Self::Open(error) => error.code(),
@@ -116,12 +113,14 @@ pub(crate) async fn alter_configs(
     run(broker, move |broker| {
         let topic = changeable(broker, &name)?;
         let configs = change.apply(&topic.record.configs, broker)?;
-        let config = TopicConfig::parse(&configs, broker.config()).map_err(ChangeError::Config)?;
-        if mode == Mode::Check || configs == topic.record.configs {
+        let before = &topic.record.configs;
+        let config = TopicConfig::change(&configs, before, broker.config()).map_err(ChangeError::Config)?;
+        if mode == Mode::Check || configs == *before {
             return Ok(());
         }
         let record = TopicRecord { configs, ..topic.record.clone() };
         broker.metadata.update_topic(&topic.name, &record)?;
+        note_accepted(&topic.name, &record.configs, before);
         let settings = topic_admin::settings(broker, &topic.name, topic.id, &config);
         let changed = Topic {
             name: topic.name.clone(),
@@ -153,10 +152,9 @@ pub(crate) async fn add_partitions(
         if mode == Mode::Check {
             return Ok(());
         }
-        let config =
-            TopicConfig::parse(&topic.record.configs, broker.config()).map_err(ChangeError::Config)?;
         let record = TopicRecord { partitions: wanted, ..topic.record.clone() };
-        let mut grown = topic_admin::assemble(broker, topic.name.clone(), topic.id, record, &config);
+        let settings = Arc::clone(&topic.settings);
+        let mut grown = topic_admin::assemble(topic.name.clone(), topic.id, record, settings);
         let existing = topic.partitions.len();
         for partition in &grown.partitions[existing..] {
             topic_admin::begin(broker, partition)?;
@@ -204,10 +202,7 @@ impl Growth {
         if wanted as usize > max {
             return Err(ChangeError::TooMany { wanted, max, existing: all, total });
         }
-        let (added, at_once) = (wanted - existing, broker.config().partitions_per_request_max);
-        if added > at_once {
-            return Err(ChangeError::TooManyAtOnce { added, max: at_once });
-        }
+        let added = wanted - existing;
         match self.assigned.filter(|assigned| *assigned != added as usize) {
             Some(assigned) => Err(ChangeError::Assignment { assigned, added }),
             None => Ok(wanted),

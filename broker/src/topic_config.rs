@@ -2,16 +2,18 @@
 //! themselves are a table in `config_keys.rs`.
 //!
 //! A key is accepted only if setting it changes what the broker does, or if the value says what the broker does
-//! anyway. Everything else is refused, so that nobody relies on a setting that is silently ignored.
+//! anyway. Everything else is refused, so that nobody relies on a setting that is silently ignored; the number of
+//! replicas is accepted unless the broker is told to be strict, and the log says that it is. Values are judged when they
+//! are set: what was accepted once keeps no broker from starting.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use highwater_record::{TimestampType, TopicId};
+use highwater_record::{TimestampType, TopicId, TopicName};
 use highwater_storage::{CompactionConfig, LogConfig, Ratio};
 
 use crate::config::{Config, Durability};
-use crate::config_keys::{Rule, TOPIC_KEYS, topic_key};
+use crate::config_keys::{Rule, TOPIC_KEYS, TopicKey, topic_key};
 
 /// The settings of one topic, checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -103,13 +105,34 @@ impl Default for TopicConfig {
 }
 
 impl TopicConfig {
-    /// Checks every entry. The error is a sentence for the client.
+    /// Checks the settings of a new topic. The error is a sentence for the client.
     pub(crate) fn parse(entries: &BTreeMap<String, String>, broker: &Config) -> Result<Self, String> {
+        Self::change(entries, &BTreeMap::new(), broker)
+    }
+
+    /// Checks the settings of a topic that had others. What it had already is not judged again. The error is a
+    /// sentence for the client.
+    pub(crate) fn change(
+        entries: &BTreeMap<String, String>,
+        before: &BTreeMap<String, String>,
+        broker: &Config,
+    ) -> Result<Self, String> {
         let mut config = Self::default();
         for (key, value) in entries {
-            config.set(key, value, broker)?;
+            let fits = config.set(key, value, broker);
+            if before.get(key) != Some(value) {
+                fits?;
+            }
         }
         Ok(config)
+    }
+
+    /// The settings of a topic that was stored, and a sentence about each that does not fit this broker: it has its
+    /// default.
+    pub(crate) fn stored(entries: &BTreeMap<String, String>, broker: &Config) -> (Self, Vec<String>) {
+        let mut config = Self::default();
+        let unfit = entries.iter().filter_map(|(key, value)| config.set(key, value, broker).err()).collect();
+        (config, unfit)
     }
 
     /// Checks one entry and takes it.
@@ -117,6 +140,7 @@ impl TopicConfig {
         let known = topic_key(key).ok_or_else(|| unknown(key))?;
         match known.rule {
             Rule::Takes { set, .. } => set(self, key, value, broker),
+            Rule::Accepts { check, .. } => check(key, value, broker),
             Rule::Says { so, .. } if value == so => Ok(()),
             Rule::Says { so, why } => Err(format!("{key} is {value:?}, only {so:?} is accepted: {why}")),
         }
@@ -181,14 +205,31 @@ fn stronger(a: Durability, b: Durability) -> Durability {
 
 /// Sees to it that as many replicas are kept as are wanted.
 pub(crate) fn replicas(key: &str, wanted: u64, broker: &Config) -> Result<(), String> {
-    if wanted == 1 {
+    if wanted == 1 || broker.accept_replication_as_one {
         return Ok(());
     }
-    if !broker.accept_replication_as_one {
-        return Err(format!("{key} is {wanted}, this broker keeps 1 replica of each partition"));
+    Err(format!("{key} is {wanted}, this broker keeps 1 replica of each partition"))
+}
+
+/// Says which of a topic's settings were accepted just now although another value holds.
+pub(crate) fn note_accepted(
+    topic: &TopicName,
+    entries: &BTreeMap<String, String>,
+    before: &BTreeMap<String, String>,
+) {
+    for (key, value) in entries.iter().filter(|(key, value)| before.get(*key) != Some(value)) {
+        if let Some(TopicKey { rule: Rule::Accepts { so, .. }, .. }) = topic_key(key)
+            && value.trim() != *so
+        {
+            tracing::warn!(%topic, key, value, holds = so, "a setting is accepted, and another value holds");
+        }
     }
-    tracing::warn!(key, wanted, "one broker keeps one replica: the setting is accepted and counts as 1");
-    Ok(())
+}
+
+/// What the broker remembers in its own topics is durable before anyone is told, unless it leaves everything to the
+/// system. `None` for topics of others.
+pub(crate) fn forced_durability(topic: &TopicName, broker: Durability) -> Option<Durability> {
+    (topic.is_internal() && broker != Durability::Os).then_some(Durability::Fsync)
 }
 
 fn unknown(key: &str) -> String {
@@ -272,6 +313,33 @@ mod tests {
             let refused = log(&[(key, value)]).unwrap_err();
             assert!(refused.contains(sentence), "{refused}");
         }
+    }
+
+    #[test]
+    fn what_was_stored_is_not_judged_again() {
+        let entries = |entries: &[(&str, &str)]| {
+            entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let strict = Config { accept_replication_as_one: false, ..Config::new("data".into()) };
+        let before = entries(&[("min.insync.replicas", "2"), ("segment.ms", "5")]);
+
+        let (config, unfit) = TopicConfig::stored(&before, &strict);
+
+        assert_eq!(config.segment_ms, 5);
+        assert_eq!(unfit, ["min.insync.replicas is 2, this broker keeps 1 replica of each partition"]);
+        let change = |after: &[(&str, &str)]| TopicConfig::change(&entries(after), &before, &strict);
+        assert_eq!(change(&[("min.insync.replicas", "2"), ("segment.ms", "6")]).unwrap().segment_ms, 6);
+        assert_eq!(change(&[("min.insync.replicas", "3")]).unwrap_err().lines().count(), 1);
+        assert!(TopicConfig::parse(&before, &strict).is_err());
+    }
+
+    #[test]
+    fn a_setting_that_does_nothing_is_not_among_those_that_take_effect() {
+        let sentence = parse(&[("retention.mss", "1")]).unwrap_err();
+
+        assert!(sentence.contains("segment.ms"), "{sentence}");
+        assert!(!sentence.contains("min.insync.replicas"), "{sentence}");
+        assert!(parse(&[("min.insync.replicas", "2")]).is_ok());
     }
 
     #[test]

@@ -9,11 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use highwater_protocol::api::ApiVersionsRequest;
 use highwater_protocol::encode_request;
-use tempfile::TempDir;
 
-use crate::harness::broker::{Broker, Options};
-use crate::harness::metrics::metric;
 use crate::harness::process::anonymous_bytes;
+use crate::harness::served::Served;
 use crate::harness::wait;
 
 use super::batches::plain_batch;
@@ -28,22 +26,20 @@ const CLAIMED: [u8; 4] = (100_u32 << 20).to_be_bytes();
 const CLAIMS_BYTES_MAX: u64 = 100 << 20;
 const IDLE_BYTES_MAX: u64 = 20 << 10;
 
-struct Served {
-    _directory: TempDir,
-    broker: Broker,
+struct Crowd {
+    served: Served,
     counter: u32,
 }
 
-impl Served {
+impl Crowd {
     fn start(flags: &[&str]) -> anyhow::Result<Self> {
-        let directory = TempDir::new()?;
-        let broker = Broker::start(Options::new(&directory.path().join("data")).flags(flags))?;
-        Connection::open(broker.address())?.create_topic(TOPIC, 1, &[])?;
-        Ok(Self { _directory: directory, broker, counter: 0 })
+        let served = Served::start(flags)?;
+        served.connect()?.create_topic(TOPIC, 1, &[])?;
+        Ok(Self { served, counter: 0 })
     }
 
     fn address(&self) -> SocketAddr {
-        self.broker.address()
+        self.served.address()
     }
 
     /// Sends `rounds` batches one after another; the longest that one took.
@@ -60,35 +56,35 @@ impl Served {
     }
 
     fn bytes(&self) -> anyhow::Result<u64> {
-        anonymous_bytes(self.broker.pid())
+        anonymous_bytes(self.served.broker.pid())
     }
 
     fn connections(&self) -> anyhow::Result<u64> {
-        metric(self.address(), "highwater_connections")
+        self.served.metric("highwater_connections")
     }
 }
 
 #[test]
 fn a_thousand_connections_that_claim_100_mib_cost_what_they_send() -> anyhow::Result<()> {
     for sent_bytes in [1, 64 << 10] {
-        let mut served = Served::start(&[])?;
-        let mut producer = Connection::open(served.address())?;
-        served.produce(&mut producer, 10)?;
-        let before = served.bytes()?;
+        let mut crowd = Crowd::start(&[])?;
+        let mut producer = Connection::open(crowd.address())?;
+        crowd.produce(&mut producer, 10)?;
+        let before = crowd.bytes()?;
 
         let mut claims = Vec::new();
         for _ in 0..CLAIMS {
-            let mut stream = TcpStream::connect(served.address())?;
+            let mut stream = TcpStream::connect(crowd.address())?;
             stream.write_all(&CLAIMED)?;
             stream.write_all(&vec![0; sent_bytes])?;
             claims.push(stream);
         }
-        wait::until("the claims", || Ok(served.connections()? > CLAIMS as u64))?;
+        wait::until("the claims", || Ok(crowd.connections()? > CLAIMS as u64))?;
         // What is sent is held: when that much is there, all has been read.
         let held = (CLAIMS * sent_bytes) as u64 * 9 / 10;
-        wait::until("what the claims sent", || Ok(served.bytes()? >= before + held))?;
-        served.produce(&mut producer, 10)?;
-        let grown = served.bytes()?.saturating_sub(before);
+        wait::until("what the claims sent", || Ok(crowd.bytes()? >= before + held))?;
+        crowd.produce(&mut producer, 10)?;
+        let grown = crowd.bytes()?.saturating_sub(before);
 
         say(&format!("{CLAIMS} claims of 100 MiB that send {sent_bytes} bytes cost {} KiB", grown >> 10));
         ensure!(grown < CLAIMS_BYTES_MAX, "{CLAIMS} claims that send {sent_bytes} bytes cost {grown} bytes");
@@ -99,21 +95,21 @@ fn a_thousand_connections_that_claim_100_mib_cost_what_they_send() -> anyhow::Re
 #[test]
 fn an_idle_connection_costs_less_than_20_kib() -> anyhow::Result<()> {
     let idle = count("HIGHWATER_IDLE", 1000)?;
-    let mut served = Served::start(&[])?;
-    let mut producer = Connection::open(served.address())?;
-    served.produce(&mut producer, 10)?;
-    let alone = served.produce(&mut producer, 200)?;
-    let before = served.bytes()?;
+    let mut crowd = Crowd::start(&[])?;
+    let mut producer = Connection::open(crowd.address())?;
+    crowd.produce(&mut producer, 10)?;
+    let alone = crowd.produce(&mut producer, 200)?;
+    let before = crowd.bytes()?;
 
     let mut connections = Vec::new();
     for _ in 0..idle {
-        let mut connection = Connection::open(served.address())?;
+        let mut connection = Connection::open(crowd.address())?;
         // Not merely open: it has had its turn, and keeps nothing of it.
         connection.call(0, &ApiVersionsRequest::default())?;
         connections.push(connection);
     }
-    let crowded = served.produce(&mut producer, 200)?;
-    let each = served.bytes()?.saturating_sub(before) / idle;
+    let crowded = crowd.produce(&mut producer, 200)?;
+    let each = crowd.bytes()?.saturating_sub(before) / idle;
 
     say(&format!(
         "{idle} idle connections cost {each} bytes each; the slowest of 200 produces took {alone:?}, then {crowded:?}"
@@ -144,13 +140,13 @@ fn connections_beyond_the_limit_are_refused_and_the_log_says_why() -> anyhow::Re
         ("--max-connections", "5 connections are open, --max-connections allows no more"),
         ("--max-connections-per-ip", "its address has 5 connections open"),
     ] {
-        let mut served = Served::start(&[flag, "5"])?;
-        let mut producer = Connection::open(served.address())?;
-        served.produce(&mut producer, 1)?;
+        let mut crowd = Crowd::start(&[flag, "5"])?;
+        let mut producer = Connection::open(crowd.address())?;
+        crowd.produce(&mut producer, 1)?;
         // The connection that made the topic has left, or is about to.
         let mut held: Vec<TcpStream> = Vec::new();
         wait::until("four more connections", || {
-            let mut stream = TcpStream::connect(served.address())?;
+            let mut stream = TcpStream::connect(crowd.address())?;
             if is_served(&mut stream)? {
                 held.push(stream);
             }
@@ -158,13 +154,17 @@ fn connections_beyond_the_limit_are_refused_and_the_log_says_why() -> anyhow::Re
         })?;
 
         for _ in 0..20 {
-            ensure!(!is_served(&mut TcpStream::connect(served.address())?)?, "{flag} 5 serves a sixth");
+            ensure!(!is_served(&mut TcpStream::connect(crowd.address())?)?, "{flag} 5 serves a sixth");
         }
 
-        served.produce(&mut producer, 10)?;
-        ensure!(served.broker.log().contains(reason), "{reason:?} is missing in:\n{}", served.broker.log());
+        crowd.produce(&mut producer, 10)?;
+        ensure!(
+            crowd.served.broker.log().contains(reason),
+            "{reason:?} is missing in:\n{}",
+            crowd.served.broker.log()
+        );
         held.pop();
-        wait::until("a place that was given back", || is_served(&mut TcpStream::connect(served.address())?))?;
+        wait::until("a place that was given back", || is_served(&mut TcpStream::connect(crowd.address())?))?;
     }
     Ok(())
 }
@@ -173,10 +173,10 @@ fn connections_beyond_the_limit_are_refused_and_the_log_says_why() -> anyhow::Re
 fn a_storm_of_connections_waits_outside_and_those_inside_are_served() -> anyhow::Result<()> {
     const RATE: u32 = 50;
     const STORM: u32 = 4 * RATE;
-    let mut served = Served::start(&["--max-connection-rate", "50"])?;
-    let address = served.address();
+    let mut crowd = Crowd::start(&["--max-connection-rate", "50"])?;
+    let address = crowd.address();
     let mut producer = Connection::open(address)?;
-    served.produce(&mut producer, 1)?;
+    crowd.produce(&mut producer, 1)?;
     let began = Instant::now();
 
     let storm = std::thread::spawn(move || {
@@ -187,7 +187,7 @@ fn a_storm_of_connections_waits_outside_and_those_inside_are_served() -> anyhow:
     });
     let (mut produced, mut longest) = (0, Duration::ZERO);
     while !storm.is_finished() {
-        longest = longest.max(served.produce(&mut producer, 1)?);
+        longest = longest.max(crowd.produce(&mut producer, 1)?);
         produced += 1;
     }
     let took = began.elapsed();
@@ -204,6 +204,9 @@ fn a_storm_of_connections_waits_outside_and_those_inside_are_served() -> anyhow:
         "{STORM} connections came in over {took:?}, at {RATE} a second that takes {least:?}"
     );
     ensure!(produced > 0, "nobody inside was served");
-    ensure!(served.broker.log().contains("--max-connection-rate"), "the log does not say why they wait");
+    ensure!(
+        crowd.served.broker.log().contains("--max-connection-rate"),
+        "the log does not say why they wait"
+    );
     Ok(())
 }

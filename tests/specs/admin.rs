@@ -4,6 +4,7 @@ mod cluster;
 mod configs;
 mod partitions;
 mod records;
+mod topics;
 
 use std::collections::BTreeMap;
 
@@ -12,53 +13,38 @@ use highwater_protocol::ErrorCode;
 use highwater_protocol::api::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResult,
 };
-use tempfile::TempDir;
 
 use crate::faults::client::Connection;
-use crate::harness::broker::{Broker, Options};
+use crate::harness::served::Served;
 
 /// The resource type of topics.
 const TOPIC: i8 = 2;
 /// The resource type of brokers.
 const BROKER: i8 = 4;
 
-/// A broker and a connection to it.
-struct Served {
-    _directory: TempDir,
-    broker: Broker,
+/// A broker and an administrator's connection to it.
+struct Admin {
+    served: Served,
     connection: Connection,
 }
 
-impl Served {
+impl Admin {
     fn start(flags: &[&str]) -> anyhow::Result<Self> {
-        let directory = TempDir::new()?;
-        let broker = Broker::start(Options::new(&directory.path().join("data")).flags(flags))?;
-        let connection = Connection::open(broker.address())?;
-        Ok(Self { _directory: directory, broker, connection })
+        let served = Served::start(flags)?;
+        let connection = served.connect()?;
+        Ok(Self { served, connection })
     }
 
     /// A broker with a topic `t` of as many partitions.
     fn with_topic(partitions: i32) -> anyhow::Result<Self> {
-        let mut served = Self::start(&[])?;
-        served.connection.create_topic("t", partitions, &[])?;
-        Ok(served)
+        let mut admin = Self::start(&[])?;
+        admin.connection.create_topic("t", partitions, &[])?;
+        Ok(admin)
     }
 
-    /// Stops the broker and starts it again on the same data.
-    fn restart(&mut self) -> anyhow::Result<()> {
-        self.broker.terminate()?;
-        self.again()
-    }
-
-    /// Kills the broker and starts it again on the same data.
-    fn kill(&mut self) -> anyhow::Result<()> {
-        self.broker.kill()?;
-        self.again()
-    }
-
-    fn again(&mut self) -> anyhow::Result<()> {
-        self.broker.restart()?;
-        self.connection = Connection::open(self.broker.address())?;
+    /// Connects again, after the broker was started again.
+    fn reconnect(&mut self) -> anyhow::Result<()> {
+        self.connection = self.served.connect()?;
         Ok(())
     }
 

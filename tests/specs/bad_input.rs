@@ -12,13 +12,13 @@ use highwater_record::{
     BatchBuilder, CRC_START, Codec, NewRecord, Producer, ProducerEpoch, ProducerId, Sequence, TimestampMs,
     crc32c,
 };
-use tempfile::TempDir;
 
 use crate::faults::batches::plain_batch;
 use crate::faults::client::{Connection, PRODUCE_VERSION, answers_of, name_of, produce_request};
 use crate::faults::mounts::{Mount, can_mount};
 use crate::faults::reader::read_all;
 use crate::harness::broker::{Broker, Options};
+use crate::harness::served::Served;
 use crate::harness::skip::or_skip;
 
 const TOPIC: &str = "records";
@@ -32,25 +32,23 @@ const RECORDS_AT: usize = 61;
 const BATCH_BYTES_MAX: &str = "2000";
 
 /// A broker with one topic and some records.
-struct Served {
-    directory: TempDir,
-    broker: Broker,
+struct Target {
+    served: Served,
     records: u32,
 }
 
-impl Served {
+impl Target {
     fn start() -> anyhow::Result<Self> {
-        let directory = TempDir::new()?;
-        let broker = Broker::start(Options::new(&directory.path().join("data")))?;
+        let served = Served::start(&[])?;
         let topic = [("max.message.bytes", BATCH_BYTES_MAX)];
-        Connection::open(broker.address())?.create_topic(TOPIC, 1, &topic)?;
-        let mut served = Self { directory, broker, records: 0 };
-        served.still_serves()?;
-        Ok(served)
+        served.connect()?.create_topic(TOPIC, 1, &topic)?;
+        let mut target = Self { served, records: 0 };
+        target.still_serves()?;
+        Ok(target)
     }
 
     fn connect(&self) -> anyhow::Result<Connection> {
-        Ok(Connection::open(self.broker.address())?)
+        self.served.connect()
     }
 
     /// A good client writes the next record and reads them all.
@@ -59,7 +57,7 @@ impl Served {
         let answer = self.connect()?.produce(TOPIC, 0, plain_batch(self.records, 100))?;
         ensure!(answer.error_code == 0, "a good batch is refused: {answer:?}");
         self.records += 1;
-        let counters: Vec<u32> = read_all(self.broker.address(), TOPIC, 1)?
+        let counters: Vec<u32> = read_all(self.served.address(), TOPIC, 1)?
             .iter()
             .filter_map(|record| record.stamp.map(|stamp| stamp.counter))
             .collect();
@@ -124,11 +122,11 @@ fn built(builder: BatchBuilder) -> anyhow::Result<Bytes> {
 
 #[test]
 fn a_batch_that_is_too_large_is_refused_with_both_numbers_and_the_setting() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
     let batch = plain_batch(99, 3000);
     let size = batch.len().to_string();
 
-    let sentence = served.refused(batch, ErrorCode::MessageTooLarge)?;
+    let sentence = target.refused(batch, ErrorCode::MessageTooLarge)?;
 
     assert_says(&sentence, &[size.as_str(), BATCH_BYTES_MAX, "max.message.bytes", TOPIC]);
     Ok(())
@@ -136,14 +134,14 @@ fn a_batch_that_is_too_large_is_refused_with_both_numbers_and_the_setting() -> a
 
 #[test]
 fn a_batch_with_a_wrong_checksum_is_refused_with_both_checksums() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
     let mut batch = plain_batch(99, 100).to_vec();
     let stored = u32::from_be_bytes(*batch[CRC_AT..].first_chunk().context("a batch has a CRC")?);
     let last = batch.len() - 1;
     batch[last] ^= 1;
     let computed = crc32c(&batch[CRC_START..]);
 
-    let sentence = served.refused(batch.into(), ErrorCode::CorruptMessage)?;
+    let sentence = target.refused(batch.into(), ErrorCode::CorruptMessage)?;
 
     assert_says(&sentence, &[&format!("{stored:#010x}"), &format!("{computed:#010x}")]);
     Ok(())
@@ -151,7 +149,7 @@ fn a_batch_with_a_wrong_checksum_is_refused_with_both_checksums() -> anyhow::Res
 
 #[test]
 fn a_batch_whose_count_of_records_lies_is_refused() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
     for count in [0, 2, 1000, i32::MAX] {
         let batch = damaged(|batch| {
             batch[RECORD_COUNT_AT..RECORD_COUNT_AT + 4].copy_from_slice(&count.to_be_bytes());
@@ -159,7 +157,7 @@ fn a_batch_whose_count_of_records_lies_is_refused() -> anyhow::Result<()> {
             batch[23..27].copy_from_slice(&(count - 1).max(0).to_be_bytes());
         });
 
-        let sentence = served.refused(batch, ErrorCode::InvalidRecord)?;
+        let sentence = target.refused(batch, ErrorCode::InvalidRecord)?;
 
         assert!(!sentence.is_empty(), "count {count} is refused without a sentence");
     }
@@ -168,10 +166,10 @@ fn a_batch_whose_count_of_records_lies_is_refused() -> anyhow::Result<()> {
 
 #[test]
 fn a_record_whose_length_lies_is_refused() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
     let batch = damaged(|batch| batch[RECORDS_AT] = 0x7e);
 
-    let sentence = served.refused(batch, ErrorCode::InvalidRecord)?;
+    let sentence = target.refused(batch, ErrorCode::InvalidRecord)?;
 
     assert_says(&sentence, &["record 0 of 1"]);
     Ok(())
@@ -179,7 +177,7 @@ fn a_record_whose_length_lies_is_refused() -> anyhow::Result<()> {
 
 #[test]
 fn what_is_wrong_inside_a_record_is_refused_though_the_checksum_holds() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
     let batch_bytes = plain_batch(99, 100).len();
     // A record begins with its size in two bytes, its attributes, its timestamp and its offset; it ends with a count
     // of headers.
@@ -193,7 +191,7 @@ fn what_is_wrong_inside_a_record_is_refused_though_the_checksum_holds() -> anyho
     ] {
         let batch = damaged(|batch| batch[at..at + bytes.len()].copy_from_slice(bytes));
 
-        let sentence = served.refused(batch, ErrorCode::InvalidRecord).with_context(|| what)?;
+        let sentence = target.refused(batch, ErrorCode::InvalidRecord).with_context(|| what)?;
 
         assert_says(&sentence, &[words]);
     }
@@ -202,15 +200,15 @@ fn what_is_wrong_inside_a_record_is_refused_though_the_checksum_holds() -> anyho
 
 #[test]
 fn a_request_whose_counts_lie_ends_its_connection_only() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
     // Metadata 0 and 9 with counts of 2^31 - 1 and 2^32 - 2 topics.
-    served.hangs_up_on(b"\x00\x00\x00\x0e\x00\x03\x00\x00\x00\x00\x00\x01\xff\xff\x7f\xff\xff\xff")?;
-    served.hangs_up_on(
+    target.hangs_up_on(b"\x00\x00\x00\x0e\x00\x03\x00\x00\x00\x00\x00\x01\xff\xff\x7f\xff\xff\xff")?;
+    target.hangs_up_on(
         b"\x00\x00\x00\x13\x00\x03\x00\x09\x00\x00\x00\x01\xff\xff\x00\xff\xff\xff\xff\x0f\x00\x00\x00",
     )?;
 
     assert_says(
-        &served.broker.log(),
+        &target.served.broker.log(),
         &["malformed Metadata request of version 0", "malformed Metadata request of version 9"],
     );
     Ok(())
@@ -218,75 +216,77 @@ fn a_request_whose_counts_lie_ends_its_connection_only() -> anyhow::Result<()> {
 
 #[test]
 fn a_frame_that_is_too_long_is_refused_before_it_is_sent() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
 
     // 117440512 bytes are announced, and none sent.
-    served.hangs_up_on(b"\x07\x00\x00\x00")?;
+    target.hangs_up_on(b"\x07\x00\x00\x00")?;
 
-    assert_says(&served.broker.log(), &["117440512", "104857600"]);
+    assert_says(&target.served.broker.log(), &["117440512", "104857600"]);
     Ok(())
 }
 
 #[test]
 fn transactions_are_refused_until_they_exist() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
     let init = InitProducerIdRequest {
         transactional_id: Some(Str::from("t")),
         transaction_timeout_ms: 60_000,
         ..InitProducerIdRequest::default()
     };
-    let answer = served.connect()?.call(4, &init)?;
+    let answer = target.connect()?.call(4, &init)?;
     ensure!(answer.error_code != 0 && answer.producer_id == -1, "a transactional id is accepted: {answer:?}");
 
     let mut request = produce_request(TOPIC, [(0, plain_batch(99, 10))]);
     request.transactional_id = Some(Str::from("t"));
-    let response = served.connect()?.call(PRODUCE_VERSION, &request)?;
+    let response = target.connect()?.call(PRODUCE_VERSION, &request)?;
     let code = answers_of(response)[0].error_code;
     ensure!(code == ErrorCode::TransactionalIdAuthorizationFailed.code(), "answered {}", name_of(code));
 
     let transactional = built(BatchBuilder::new(Codec::None).transactional())?;
-    let sentence = served.refused(transactional, ErrorCode::TransactionalIdAuthorizationFailed)?;
+    let sentence = target.refused(transactional, ErrorCode::TransactionalIdAuthorizationFailed)?;
     assert_says(&sentence, &["transaction"]);
     let control = built(BatchBuilder::new(Codec::None).control())?;
-    let sentence = served.refused(control, ErrorCode::InvalidRecord)?;
+    let sentence = target.refused(control, ErrorCode::InvalidRecord)?;
     assert_says(&sentence, &["control"]);
     Ok(())
 }
 
 #[test]
 fn a_topic_or_partition_that_does_not_exist_is_named_as_unknown() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
     let unknown = ErrorCode::UnknownTopicOrPartition.code();
-    let mut connection = served.connect()?;
+    let mut connection = target.connect()?;
 
-    assert_eq!(connection.fetch("no-such-topic", 0, 0)?.error_code, unknown);
+    for name in ["no-such-topic", "no/such topic", ""] {
+        assert_eq!(connection.fetch(name, 0, 0)?.error_code, unknown, "{name:?}");
+        assert_eq!(connection.produce(name, 0, plain_batch(99, 10))?.error_code, unknown, "{name:?}");
+    }
     assert_eq!(connection.fetch(TOPIC, 7, 0)?.error_code, unknown);
     assert_eq!(connection.fetch(TOPIC, -1, 0)?.error_code, unknown);
-    assert_eq!(connection.produce("no-such-topic", 0, plain_batch(99, 10))?.error_code, unknown);
     assert_eq!(connection.produce(TOPIC, 7, plain_batch(99, 10))?.error_code, unknown);
     assert_eq!(connection.fetch(TOPIC, 0, 1000)?.error_code, ErrorCode::OffsetOutOfRange.code());
-    served.still_serves()
+    target.still_serves()
 }
 
 #[test]
 fn api_versions_of_an_unknown_version_is_answered_in_version_0_with_error_35() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
     // ApiVersions 99, correlation id 7, no client id.
     let frame = b"\x00\x00\x00\x0b\x00\x12\x00\x63\x00\x00\x00\x07\xff\xff\x00";
 
-    let said = Bytes::from(served.connect()?.exchange_bytes(frame)?);
+    let said = Bytes::from(target.connect()?.exchange_bytes(frame)?);
 
     let (correlation_id, answer) = decode_response::<ApiVersionsResponse>(said.slice(4..), 0)?;
     assert_eq!((correlation_id, answer.error_code), (7, ErrorCode::UnsupportedVersion.code()));
     let own = answer.api_keys.iter().find(|api| api.api_key == ApiKey::ApiVersions.code());
     assert_eq!(own.map(|api| (api.min_version, api.max_version)), Some((0, 4)));
-    served.still_serves()
+    target.still_serves()
 }
 
 #[test]
 fn produce_below_version_3_is_listed_and_refused() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
-    let listed = served.connect()?.call(0, &ApiVersionsRequest::default())?;
+    let mut target = Target::start()?;
+    let listed = target.connect()?.call(0, &ApiVersionsRequest::default())?;
     let produce = listed.api_keys.iter().find(|api| api.api_key == ApiKey::Produce.code());
     assert_eq!(produce.map(|api| api.min_version), Some(0));
 
@@ -294,112 +294,114 @@ fn produce_below_version_3_is_listed_and_refused() -> anyhow::Result<()> {
         let frame = encode_request(1, None, 3, &produce_request(TOPIC, [(0, plain_batch(99, 10))]))?;
         let mut frame = frame.to_vec();
         frame[7] = version;
-        served.hangs_up_on(&frame)?;
+        target.hangs_up_on(&frame)?;
     }
 
-    assert_says(&served.broker.log(), &["Produce is served in versions 3 to 13, not 2"]);
+    assert_says(&target.served.broker.log(), &["Produce is served in versions 3 to 13, not 2"]);
     Ok(())
 }
 
 #[test]
 fn produce_with_a_strange_acks_is_refused() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
     let mut request = produce_request(TOPIC, [(0, plain_batch(99, 10))]);
     request.acks = 2;
 
-    let response: ProduceResponse = served.connect()?.call(PRODUCE_VERSION, &request)?;
+    let response: ProduceResponse = target.connect()?.call(PRODUCE_VERSION, &request)?;
 
     assert_eq!(answers_of(response)[0].error_code, ErrorCode::InvalidRequiredAcks.code());
-    served.still_serves()
+    target.still_serves()
 }
 
 #[test]
 fn http_gets_health_metrics_and_a_404_that_helps() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n");
 
     for path in ["/", "/nothing"] {
-        let said = served.says_to(get(path).as_bytes())?;
+        let said = target.says_to(get(path).as_bytes())?;
         assert_says(
             &said,
             &["404", &format!("There is no {path} here"), "Kafka clients", "/readyz", "/metrics"],
         );
     }
     for path in ["/livez", "/readyz"] {
-        assert_says(&served.says_to(get(path).as_bytes())?, &["HTTP/1.1 200"]);
+        assert_says(&target.says_to(get(path).as_bytes())?, &["HTTP/1.1 200"]);
     }
-    assert_says(&served.says_to(get("/metrics").as_bytes())?, &["HTTP/1.1 200", "# TYPE highwater_"]);
+    assert_says(&target.says_to(get("/metrics").as_bytes())?, &["HTTP/1.1 200", "# TYPE highwater_"]);
     let posted = b"POST /topics HTTP/1.1\r\nHost: broker\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    assert_says(&served.says_to(posted)?, &["405", "GET"]);
+    assert_says(&target.says_to(posted)?, &["405", "GET"]);
     Ok(())
 }
 
 #[test]
 fn a_tls_hello_gets_an_alert_and_the_log_says_what_to_change() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
     let hello = b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03";
 
-    let said = served.connect()?.send_and_listen(hello)?;
+    let said = target.connect()?.send_and_listen(hello)?;
 
     // A fatal alert: record type 21, level 2.
     assert_eq!((said.first(), said.get(5)), (Some(&21), Some(&2)), "{said:?}");
-    assert_says(&served.broker.log(), &["speaks TLS", "security.protocol=PLAINTEXT"]);
-    served.still_serves()
+    assert_says(&target.served.broker.log(), &["speaks TLS", "security.protocol=PLAINTEXT"]);
+    target.still_serves()
 }
 
 #[test]
 fn an_http_2_preface_gets_a_goaway_with_a_sentence() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
 
-    let said = served.says_to(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")?;
+    let said = target.says_to(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")?;
 
     assert_says(&said, &["gRPC is not served yet"]);
-    assert_says(&served.broker.log(), &["HTTP/2 (gRPC)"]);
+    assert_says(&target.served.broker.log(), &["HTTP/2 (gRPC)"]);
     Ok(())
 }
 
 #[test]
 fn garbage_is_closed_and_noted() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
 
     for garbage in
         [&b"\xff\xfe\xfd\xfc"[..], b"\x00", b"\x00\x00\x00\x03\x01\x02\x03", b"\x80\x00\x00\x00", b"~~~~~~"]
     {
-        let said = served.connect()?.exchange_bytes(garbage)?;
+        let said = target.connect()?.exchange_bytes(garbage)?;
         ensure!(said.is_empty(), "garbage is answered with {said:?}");
-        served.still_serves()?;
+        target.still_serves()?;
     }
 
-    assert_says(&served.broker.log(), &["speaks neither Kafka nor HTTP", "request header is malformed"]);
+    assert_says(
+        &target.served.broker.log(),
+        &["speaks neither Kafka nor HTTP", "request header is malformed"],
+    );
     Ok(())
 }
 
 #[test]
 fn a_port_in_use_is_a_sentence_and_the_data_is_untouched() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
-    let port = served.broker.address().port();
-    let elsewhere = served.directory.path().join("elsewhere");
+    let mut target = Target::start()?;
+    let port = target.served.broker.address().port();
+    let elsewhere = target.served.directory().join("elsewhere");
 
     let second = Broker::start(Options { port, ..Options::new(&elsewhere) }).map(drop);
 
     let refusal = format!("{:#}", second.expect_err("the port is taken"));
     assert_says(&refusal, &[&port.to_string(), "another process has the port", "--listen"]);
     assert!(!elsewhere.exists(), "a broker without a port made a data directory");
-    served.still_serves()
+    target.still_serves()
 }
 
 #[test]
 fn a_second_broker_on_the_data_directory_changes_nothing() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut target = Target::start()?;
 
-    let second = Broker::start(Options::new(served.broker.data())).map(drop);
+    let second = Broker::start(Options::new(target.served.broker.data())).map(drop);
 
     let refusal = format!("{:#}", second.expect_err("the data directory is taken"));
     assert_says(&refusal, &["is in use", "data"]);
-    served.still_serves()?;
-    served.broker.kill()?;
-    served.broker.restart()?;
-    served.still_serves()
+    target.still_serves()?;
+    target.served.kill()?;
+    target.still_serves()
 }
 
 #[test]
@@ -407,9 +409,9 @@ fn a_read_only_data_directory_is_a_sentence_and_loses_nothing() -> anyhow::Resul
     if or_skip(can_mount())?.is_none() {
         return Ok(());
     }
-    let mut served = Served::start()?;
-    let data = served.broker.data().to_owned();
-    served.broker.kill()?;
+    let mut target = Target::start()?;
+    let data = target.served.broker.data().to_owned();
+    target.served.broker.kill()?;
 
     let mount = Mount::bind(&data)?;
     mount.make_read_only()?;
@@ -418,6 +420,6 @@ fn a_read_only_data_directory_is_a_sentence_and_loses_nothing() -> anyhow::Resul
 
     let refusal = format!("{:#}", refused.expect_err("nothing can be written there"));
     assert_says(&refusal, &["Read-only file system", &data.display().to_string()]);
-    served.broker.restart()?;
-    served.still_serves()
+    target.served.broker.restart()?;
+    target.still_serves()
 }

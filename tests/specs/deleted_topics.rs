@@ -13,34 +13,19 @@ use highwater_protocol::api::offset_for_leader_epoch::{
 use highwater_protocol::api::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use highwater_protocol::wire::{Records, Str, Uuid};
 use highwater_record::Codec;
-use tempfile::TempDir;
 
 use crate::faults::batches::{Stamped, batch_of, plain_batch};
 use crate::faults::client::{Connection, answers_of, name_of, producer_at};
 use crate::faults::history::Stamp;
-use crate::harness::broker::{Broker, Options, binary};
+use crate::harness::broker::binary;
 use crate::harness::clients::{Client, Running};
+use crate::harness::served::Served;
 use crate::harness::skip::or_skip;
 use crate::harness::wait;
 
 const TOPIC: &str = "gone";
 
-struct Served {
-    _directory: TempDir,
-    broker: Broker,
-}
-
 impl Served {
-    fn start() -> anyhow::Result<Self> {
-        let directory = TempDir::new()?;
-        let broker = Broker::start(Options::new(&directory.path().join("data")))?;
-        Ok(Self { _directory: directory, broker })
-    }
-
-    fn connect(&self) -> anyhow::Result<Connection> {
-        Ok(Connection::open(self.broker.address())?)
-    }
-
     /// Creates the topic; its id.
     fn create(&self) -> anyhow::Result<Uuid> {
         self.connect()?.create_topic(TOPIC, 1, &[])
@@ -86,7 +71,7 @@ impl Served {
 
 #[test]
 fn asking_for_a_deleted_topic_does_not_bring_it_back() -> anyhow::Result<()> {
-    let served = Served::start()?;
+    let served = Served::start(&[])?;
     assert_eq!(served.ask_for(TOPIC)?, "NONE", "auto-creation is on");
 
     served.delete()?;
@@ -102,7 +87,7 @@ fn asking_for_a_deleted_topic_does_not_bring_it_back() -> anyhow::Result<()> {
 
 #[test]
 fn creating_a_deleted_topic_works_at_once_and_ends_its_rest() -> anyhow::Result<()> {
-    let served = Served::start()?;
+    let served = Served::start(&[])?;
     let first = served.create()?;
     served.delete()?;
     assert_eq!(served.ask_for(TOPIC)?, "UNKNOWN_TOPIC_OR_PARTITION");
@@ -116,16 +101,14 @@ fn creating_a_deleted_topic_works_at_once_and_ends_its_rest() -> anyhow::Result<
 
 #[test]
 fn a_deleted_topic_stays_deleted_over_kill_9() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut served = Served::start(&[])?;
     served.create()?;
     served.delete()?;
 
-    served.broker.kill()?;
-    served.broker.restart()?;
+    served.kill()?;
     assert_eq!(served.ask_for(TOPIC)?, "UNKNOWN_TOPIC_OR_PARTITION");
     served.create()?;
-    served.broker.kill()?;
-    served.broker.restart()?;
+    served.kill()?;
 
     assert_eq!(served.ask_for(TOPIC)?, "NONE");
     assert_eq!(served.topics()?.len(), 1);
@@ -137,7 +120,7 @@ fn a_consumer_that_nobody_stopped_does_not_bring_its_topic_back() -> anyhow::Res
     if or_skip(Client::Kcat.install())?.is_none() {
         return Ok(());
     }
-    let mut served = Served::start()?;
+    let mut served = Served::start(&[])?;
     served.create()?;
     let mut kcat = Client::Kcat.command().map_err(|why| anyhow::anyhow!("{why:?}"))?;
     // Its default is not to ask for creation; the Java client's is.
@@ -162,7 +145,7 @@ fn a_consumer_that_nobody_stopped_does_not_bring_its_topic_back() -> anyhow::Res
 
 #[test]
 fn the_tool_says_how_to_create_a_topic_that_was_deleted() -> anyhow::Result<()> {
-    let served = Served::start()?;
+    let served = Served::start(&[])?;
     served.create()?;
     served.delete()?;
 
@@ -178,7 +161,7 @@ fn the_tool_says_how_to_create_a_topic_that_was_deleted() -> anyhow::Result<()> 
 
 #[test]
 fn a_topic_that_is_created_again_starts_clean() -> anyhow::Result<()> {
-    let served = Served::start()?;
+    let served = Served::start(&[])?;
     served.create()?;
     let mut connection = served.connect()?;
     let producer = connection.init_producer()?;
@@ -204,13 +187,12 @@ fn a_topic_that_is_created_again_starts_clean() -> anyhow::Result<()> {
 
 #[test]
 fn epochs_of_a_deleted_topic_are_unknown_to_the_next_one() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut served = Served::start(&[])?;
     served.create()?;
     served.connect()?.produce(TOPIC, 0, plain_batch(0, 10))?;
     let first = served.leader_epoch()?;
     assert_eq!(epoch_end(&mut served.connect()?, first)?, (first, 1));
-    served.broker.terminate()?;
-    served.broker.restart()?;
+    served.restart()?;
     served.delete()?;
 
     served.create()?;
@@ -238,7 +220,7 @@ fn epoch_end(connection: &mut Connection, asked: i32) -> anyhow::Result<(i32, i6
 
 #[test]
 fn the_id_of_a_deleted_topic_reads_and_writes_nothing_of_the_next_one() -> anyhow::Result<()> {
-    let served = Served::start()?;
+    let served = Served::start(&[])?;
     let old = served.create()?;
     served.delete()?;
     served.create()?;

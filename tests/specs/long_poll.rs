@@ -4,13 +4,11 @@ use anyhow::{Context as _, ensure};
 use highwater_protocol::api::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
 use highwater_protocol::api::{ApiVersionsRequest, ApiVersionsResponse, FetchResponse, ProduceResponse};
 use highwater_protocol::wire::Str;
-use tempfile::TempDir;
 
 use crate::faults::batches::plain_batch;
 use crate::faults::client::{Connection, PRODUCE_VERSION, answers_of, produce_request};
 use crate::faults::reader::split;
-use crate::harness::broker::{Broker, Options};
-use crate::harness::metrics::metric;
+use crate::harness::served::Served;
 use crate::harness::wait;
 
 const TOPIC: &str = "polled";
@@ -19,26 +17,16 @@ const MIB: i32 = 1 << 20;
 /// Longer than any test runs: a fetch that is answered was answered for another reason.
 const FOR_EVER_MS: i32 = 600_000;
 
-struct Served {
-    _directory: TempDir,
-    broker: Broker,
+/// A broker with a topic of one partition, empty.
+fn start() -> anyhow::Result<Served> {
+    let served = Served::start(&[])?;
+    served.connect()?.create_topic(TOPIC, 1, &[])?;
+    Ok(served)
 }
 
 impl Served {
-    /// A broker with a topic of one partition, empty.
-    fn start() -> anyhow::Result<Self> {
-        let directory = TempDir::new()?;
-        let broker = Broker::start(Options::new(&directory.path().join("data")))?;
-        Connection::open(broker.address())?.create_topic(TOPIC, 1, &[])?;
-        Ok(Self { _directory: directory, broker })
-    }
-
-    fn connect(&self) -> anyhow::Result<Connection> {
-        Ok(Connection::open(self.broker.address())?)
-    }
-
     fn parked(&self) -> anyhow::Result<u64> {
-        metric(self.broker.address(), "highwater_fetches_parked")
+        self.metric("highwater_fetches_parked")
     }
 
     /// Sends a fetch on a connection of its own and returns once the broker has parked it.
@@ -86,7 +74,7 @@ fn produced(connection: &mut Connection) -> anyhow::Result<(i32, i64)> {
 
 #[test]
 fn eighty_appends_wake_a_fetch_once_when_its_mebibyte_is_there() -> anyhow::Result<()> {
-    let served = Served::start()?;
+    let served = start()?;
     let mut poll = served.park(MIB, 30_000)?;
     let mut producer = served.connect()?;
 
@@ -100,14 +88,14 @@ fn eighty_appends_wake_a_fetch_once_when_its_mebibyte_is_there() -> anyhow::Resu
     let sent = poll.send(0, &ApiVersionsRequest::default())?;
     let (answered, _) = poll.receive::<ApiVersionsResponse>(0)?;
     assert_eq!(answered, sent, "a fetch is answered once");
-    assert_eq!(metric(served.broker.address(), "highwater_fetch_wakes_total")?, 1);
+    assert_eq!(served.metric("highwater_fetch_wakes_total")?, 1);
     assert_eq!(served.parked()?, 0);
     Ok(())
 }
 
 #[test]
 fn a_fetch_whose_wait_is_over_is_answered_with_what_there_is() -> anyhow::Result<()> {
-    let served = Served::start()?;
+    let served = start()?;
     let mut connection = served.connect()?;
     connection.produce(TOPIC, 0, plain_batch(0, 100))?;
 
@@ -120,7 +108,7 @@ fn a_fetch_whose_wait_is_over_is_answered_with_what_there_is() -> anyhow::Result
 
 #[test]
 fn sigterm_answers_a_parked_fetch_with_nothing() -> anyhow::Result<()> {
-    let mut served = Served::start()?;
+    let mut served = start()?;
     let mut poll = served.park(1, FOR_EVER_MS)?;
 
     let status = served.broker.terminate()?;
@@ -133,20 +121,20 @@ fn sigterm_answers_a_parked_fetch_with_nothing() -> anyhow::Result<()> {
 
 #[test]
 fn a_client_that_leaves_takes_its_parked_fetch_along() -> anyhow::Result<()> {
-    let served = Served::start()?;
+    let served = start()?;
     let poll = served.park(1, FOR_EVER_MS)?;
 
     drop(poll);
 
     wait::until("the waiter to be freed", || Ok(served.parked()? == 0))?;
     served.connect()?.produce(TOPIC, 0, plain_batch(0, 100))?;
-    assert_eq!(metric(served.broker.address(), "highwater_fetch_wakes_total")?, 0);
+    assert_eq!(served.metric("highwater_fetch_wakes_total")?, 0);
     Ok(())
 }
 
 #[test]
 fn a_fetch_behind_a_produce_of_its_connection_sees_the_batch() -> anyhow::Result<()> {
-    let served = Served::start()?;
+    let served = start()?;
     let mut connection = served.connect()?;
 
     let produce = connection.send(PRODUCE_VERSION, &produce_request(TOPIC, [(0, plain_batch(0, 1000))]))?;
@@ -161,7 +149,7 @@ fn a_fetch_behind_a_produce_of_its_connection_sees_the_batch() -> anyhow::Result
 
 #[test]
 fn a_produce_behind_a_fetch_of_its_connection_waits_its_turn() -> anyhow::Result<()> {
-    let served = Served::start()?;
+    let served = start()?;
     let mut connection = served.connect()?;
 
     let fetch = connection.send(FETCH_VERSION, &fetch(0, 1, 100))?;
@@ -175,7 +163,7 @@ fn a_produce_behind_a_fetch_of_its_connection_waits_its_turn() -> anyhow::Result
 
 #[test]
 fn five_produces_in_flight_are_answered_in_order() -> anyhow::Result<()> {
-    let served = Served::start()?;
+    let served = start()?;
     let mut connection = served.connect()?;
     let mut sent = Vec::new();
 

@@ -4,7 +4,7 @@
 //! one transaction before the answer leaves. What would not be enforced is refused with a sentence: other keys than the
 //! two byte rates, and ip addresses. Unlike in Kafka, a rate must be at least 1.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use highwater_protocol::ErrorCode;
@@ -12,22 +12,19 @@ use highwater_protocol::api::alter_client_quotas::{EntryData, request};
 use highwater_protocol::api::{AlterClientQuotasRequest, AlterClientQuotasResponse};
 use highwater_protocol::wire::Str;
 
+use super::no_duplicates;
 use crate::broker::Broker;
 use crate::context::Context;
 use crate::quotas::{Entity, Limits};
+use crate::refusal::{Refusal, refuse, told};
 
 /// Entities with quotas. A change looks at all of them.
 const ENTITIES_MAX: usize = 10_000;
 /// The longest name of a user or a client id, in bytes.
 const NAME_BYTES_MAX: usize = 1024;
 
-struct Refusal {
-    code: ErrorCode,
-    message: String,
-}
-
-fn invalid(message: impl Into<String>) -> Refusal {
-    Refusal { code: ErrorCode::InvalidRequest, message: message.into() }
+fn invalid(message: impl ToString) -> Refusal {
+    refuse(ErrorCode::InvalidRequest, message)
 }
 
 pub(crate) async fn handle(
@@ -40,19 +37,12 @@ pub(crate) async fn handle(
     let altered = tokio::task::spawn_blocking(move || alter(&broker, &entries, validate_only));
     let results = altered.await.unwrap_or_else(|error| {
         tracing::error!(%error, "changing quotas panicked");
-        let refusal = || Refusal {
-            code: ErrorCode::UnknownServerError,
-            message: "changing quotas failed; whether they hold is unknown".to_owned(),
-        };
-        entities.iter().map(|_| Err(refusal())).collect()
+        let message = "changing quotas failed; whether they hold is unknown";
+        vec![Err(refuse(ErrorCode::UnknownServerError, message)); entities.len()]
     });
     let entries = entities.into_iter().zip(results).map(|(entity, result)| {
-        let refusal = result.err();
-        EntryData {
-            error_code: refusal.as_ref().map_or(ErrorCode::None, |refusal| refusal.code).code(),
-            error_message: refusal.map(|refusal| Str::from(refusal.message)),
-            entity,
-        }
+        let (error_code, error_message) = told(result);
+        EntryData { error_code, error_message, entity }
     });
     AlterClientQuotasResponse { entries: entries.collect(), ..AlterClientQuotasResponse::default() }
 }
@@ -60,24 +50,23 @@ pub(crate) async fn handle(
 /// Changes the quotas, one request at a time. What became of each entry. Blocks on the disk.
 fn alter(broker: &Broker, entries: &[request::EntryData], validate_only: bool) -> Vec<Result<(), Refusal>> {
     let _one_at_a_time = broker.quota_changes.lock();
-    let mut quotas = broker.quotas.all();
-    let mut changed = BTreeSet::new();
+    let before = broker.quotas.all();
+    let (mut quotas, mut changed) = (before.clone(), BTreeSet::new());
     let mut results: Vec<_> = entries.iter().map(|entry| change(&mut quotas, &mut changed, entry)).collect();
+    quotas.retain(|_, limits| !limits.is_empty());
+    // What is as it was costs no write.
+    changed.retain(|entity| quotas.get(entity) != before.get(entity));
     if validate_only || changed.is_empty() {
         return results;
     }
     if let Err(error) = broker.metadata.store_quotas(&quotas, &changed) {
         tracing::error!(%error, "cannot store quotas");
-        let refusal = || Refusal {
-            code: ErrorCode::KafkaStorageError,
-            message: format!("cannot store the quotas: {error}"),
-        };
+        let refusal = refuse(ErrorCode::KafkaStorageError, format!("cannot store the quotas: {error}"));
         for result in results.iter_mut().filter(|result| result.is_ok()) {
-            *result = Err(refusal());
+            *result = Err(refusal.clone());
         }
         return results;
     }
-    quotas.retain(|_, limits| !limits.is_empty());
     tracing::info!(changed = changed.len(), entities = quotas.len(), "changed quotas");
     broker.quotas.replace(quotas);
     results
@@ -101,11 +90,8 @@ fn change(
         return Err(invalid("the request names the same entity twice"));
     }
     let mut limits = quotas.get(&entity).copied().unwrap_or_default();
-    let mut keys = HashSet::new();
+    no_duplicates(entry.ops.iter().map(|op| &op.key))?;
     for op in &entry.ops {
-        if !keys.insert(op.key.as_str()) {
-            return Err(invalid(format!("the request names the key {:?} twice", op.key.as_str())));
-        }
         limits.set(op.key.as_str(), (!op.remove).then_some(op.value)).map_err(invalid)?;
     }
     if quotas.len() >= ENTITIES_MAX && !quotas.contains_key(&entity) {

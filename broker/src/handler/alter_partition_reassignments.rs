@@ -8,12 +8,11 @@ use highwater_protocol::api::alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, ReassignablePartition,
     ReassignablePartitionResponse, ReassignableTopicResponse,
 };
-use highwater_protocol::wire::Str;
 
 use super::{partition, topic_by_name};
 use crate::broker::NODE_ID;
-use crate::config_admin::{Refusal, refuse};
 use crate::context::Context;
+use crate::refusal::{Refusal, refuse, told};
 
 pub(crate) fn handle(
     context: &Context<'_>,
@@ -22,11 +21,11 @@ pub(crate) fn handle(
     let may_change_factor = request.allow_replication_factor_change;
     let responses = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|asked| {
-            let refusal = reassign(context, &topic.name, asked, may_change_factor).err();
+            let (error_code, error_message) = told(reassign(context, &topic.name, asked, may_change_factor));
             ReassignablePartitionResponse {
                 partition_index: asked.partition_index,
-                error_code: refusal.as_ref().map_or(ErrorCode::None, |refusal| refusal.code).code(),
-                error_message: refusal.map(|refusal| Str::from(refusal.message)),
+                error_code,
+                error_message,
             }
         });
         ReassignableTopicResponse { partitions: partitions.collect(), name: topic.name.clone() }

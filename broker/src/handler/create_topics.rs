@@ -4,65 +4,36 @@
 //! 1 is accepted as 1 unless the broker is told otherwise; manual assignments must name this broker only. A request
 //! for too many partitions is refused as a whole (Kafka: `ReplicationControlManager`, POLICY_VIOLATION).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::create_topics::{CreatableTopic, CreatableTopicConfigs, CreatableTopicResult};
 use highwater_protocol::api::{CreateTopicsRequest, CreateTopicsResponse};
-use highwater_protocol::wire::{Str, Uuid};
+use highwater_protocol::wire::Uuid;
 use highwater_record::TopicName;
 
+use super::each_once;
 use crate::broker::NODE_ID;
 use crate::config::Config;
-use crate::config_admin::sentence;
+use crate::config_admin::Source;
 use crate::context::Context;
+use crate::refusal::{Refusal, refuse};
 use crate::topic_admin::{self, NewTopic};
-
-/// Source of a config that was set on the topic (`DescribeConfigsResponse.ConfigSource.TOPIC_CONFIG`).
-const SOURCE_TOPIC: i8 = 1;
-
-/// How many topics of a request that is refused as a whole are told why.
-const SENTENCES_MAX: usize = 100;
-
-struct Refusal {
-    code: ErrorCode,
-    message: String,
-}
-
-fn refuse(code: ErrorCode, message: impl ToString) -> Refusal {
-    Refusal { code, message: sentence(message) }
-}
 
 pub(crate) async fn handle(context: &Context<'_>, request: CreateTopicsRequest) -> CreateTopicsResponse {
     if let Some(refusal) = too_many(context.broker.config(), &request) {
         return refuse_all(request, &refusal);
     }
-    let mut seen = HashSet::new();
-    let twice: HashSet<Str> = request
-        .topics
-        .iter()
-        .filter(|topic| !seen.insert(topic.name.clone()))
-        .map(|topic| topic.name.clone())
-        .collect();
-    let mut topics = Vec::with_capacity(request.topics.len());
-    for asked in request.topics {
-        let name = asked.name.clone();
-        let created = if twice.contains(&name) {
-            Err(refuse(
-                ErrorCode::InvalidRequest,
-                format!("the request names topic {:?} twice", name.as_str()),
-            ))
-        } else {
-            create(context, asked, request.validate_only).await
-        };
-        topics.push(created.unwrap_or_else(|refusal| CreatableTopicResult {
-            name,
-            error_code: refusal.code.code(),
-            error_message: Some(Str::from(refusal.message)),
-            ..CreatableTopicResult::default()
-        }));
-    }
-    CreateTopicsResponse { topics, ..CreateTopicsResponse::default() }
+    let name_of = |topic: &CreatableTopic| topic.name.clone();
+    let create = |topic| create(context, topic, request.validate_only);
+    let created = each_once(request.topics, "topic", name_of, create).await;
+    let topics = created.into_iter().map(|(name, created)| {
+        created.unwrap_or_else(|refusal| {
+            let (error_code, error_message) = refusal.told();
+            CreatableTopicResult { name, error_code, error_message, ..CreatableTopicResult::default() }
+        })
+    });
+    CreateTopicsResponse { topics: topics.collect(), ..CreateTopicsResponse::default() }
 }
 
 /// Says no if the request asks for more partitions than one request may.
@@ -81,14 +52,16 @@ fn too_many(config: &Config, request: &CreateTopicsRequest) -> Option<Refusal> {
     })
 }
 
-/// The same answer for each topic. The sentence is said a few times only: the request may name very many topics.
+/// The same answer for each topic.
 fn refuse_all(request: CreateTopicsRequest, refusal: &Refusal) -> CreateTopicsResponse {
-    let message = Str::from(refusal.message.as_str());
-    let topics = request.topics.into_iter().enumerate().map(|(index, topic)| CreatableTopicResult {
-        name: topic.name,
-        error_code: refusal.code.code(),
-        error_message: (index < SENTENCES_MAX).then(|| message.clone()),
-        ..CreatableTopicResult::default()
+    let topics = request.topics.into_iter().enumerate().map(|(index, topic)| {
+        let (error_code, error_message) = refusal.told_of_part(index);
+        CreatableTopicResult {
+            name: topic.name,
+            error_code,
+            error_message,
+            ..CreatableTopicResult::default()
+        }
     });
     CreateTopicsResponse { topics: topics.collect(), ..CreateTopicsResponse::default() }
 }
@@ -109,12 +82,13 @@ async fn create(
         (count, Uuid::ZERO)
     } else {
         let topic = topic_admin::create(broker, new).await.map_err(|error| refuse(error.code(), error))?;
+        note_replication(&asked);
         (topic.record.partitions, Uuid::from_bytes(topic.id.get()))
     };
     let set = asked.configs.into_iter().map(|config| CreatableTopicConfigs {
         name: config.name,
         value: config.value,
-        config_source: SOURCE_TOPIC,
+        config_source: Source::Topic as i8,
         ..CreatableTopicConfigs::default()
     });
     Ok(CreatableTopicResult {
@@ -159,19 +133,20 @@ fn partition_count(asked: &CreatableTopic) -> Result<Option<u32>, Refusal> {
 fn check_replication(broker: &Config, asked: &CreatableTopic) -> Result<(), Refusal> {
     match asked.replication_factor {
         -1 | 1 => Ok(()),
-        factor @ 2.. if broker.accept_replication_as_one => {
-            tracing::warn!(
-                topic = asked.name.as_str(),
-                factor,
-                "one broker keeps one replica: the factor counts as 1"
-            );
-            Ok(())
-        }
+        2.. if broker.accept_replication_as_one => Ok(()),
         factor => {
             let message =
                 format!("replication factor is {factor}, this broker keeps 1 replica of each partition");
             Err(refuse(ErrorCode::InvalidReplicationFactor, message))
         }
+    }
+}
+
+/// Says that a topic has fewer replicas than were asked for.
+fn note_replication(asked: &CreatableTopic) {
+    if let factor @ 2.. = asked.replication_factor {
+        let topic = asked.name.as_str();
+        tracing::warn!(topic, factor, "one broker keeps one replica: the factor counts as 1");
     }
 }
 

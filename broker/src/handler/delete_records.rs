@@ -23,7 +23,7 @@ pub(crate) async fn handle(context: &Context<'_>, request: DeleteRecordsRequest)
     // What cannot be tried, or the place of its answer among the moves.
     let mut topics = Vec::with_capacity(request.topics.len());
     for asked in request.topics {
-        let name = TopicName::new(&asked.name).map_err(|_| ErrorCode::InvalidTopicException);
+        let name = TopicName::new(&asked.name).map_err(|_| ErrorCode::UnknownTopicOrPartition);
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for partition in asked.partitions {
             let planned = name.clone().and_then(|topic| plan(topic, &partition)).map(|planned| {

@@ -13,6 +13,7 @@ use highwater_protocol::wire::Str;
 
 use crate::context::Context;
 use crate::quotas::{CLIENT_ID, Entity, IP, Limits, USER};
+use crate::refusal::{Refusal, refuse};
 
 /// Ways to match (Kafka: `DescribeClientQuotasRequest`).
 const MATCH_EXACT: i8 = 0;
@@ -37,13 +38,8 @@ impl Wanted {
     }
 }
 
-struct Refusal {
-    code: ErrorCode,
-    message: String,
-}
-
-fn invalid(message: impl Into<String>) -> Refusal {
-    Refusal { code: ErrorCode::InvalidRequest, message: message.into() }
+fn invalid(message: impl ToString) -> Refusal {
+    refuse(ErrorCode::InvalidRequest, message)
 }
 
 pub(crate) fn handle(
@@ -57,12 +53,15 @@ pub(crate) fn handle(
             let entries = matching.map(|(entity, limits)| describe(entity, limits)).collect();
             DescribeClientQuotasResponse { entries: Some(entries), ..DescribeClientQuotasResponse::default() }
         }
-        Err(refusal) => DescribeClientQuotasResponse {
-            error_code: refusal.code.code(),
-            error_message: Some(Str::from(refusal.message)),
-            entries: None,
-            ..DescribeClientQuotasResponse::default()
-        },
+        Err(refusal) => {
+            let (error_code, error_message) = refusal.told();
+            DescribeClientQuotasResponse {
+                error_code,
+                error_message,
+                entries: None,
+                ..DescribeClientQuotasResponse::default()
+            }
+        }
     }
 }
 
@@ -78,7 +77,7 @@ fn parse(components: Vec<ComponentData>) -> Result<Filter, Refusal> {
                 return Err(invalid("a component of the filter names no entity type"));
             }
             let message = format!("{:?} has no quotas; user, client-id and ip have", entity_type.as_str());
-            return Err(Refusal { code: ErrorCode::UnsupportedVersion, message });
+            return Err(refuse(ErrorCode::UnsupportedVersion, message));
         };
         let wanted = match (match_type, name) {
             (MATCH_EXACT, Some(name)) => Wanted::Named(name),
@@ -146,7 +145,7 @@ mod tests {
             ("both", Entity { user: part("ann"), client_id: part("web") }),
             ("ann's others", Entity { user: part("ann"), client_id: part("*") }),
         ];
-        let filter = parse(components).unwrap_or_else(|refusal| panic!("{}", refusal.message));
+        let filter = parse(components).unwrap_or_else(|refusal| panic!("{refusal:?}"));
 
         let found: Vec<_> = entities
             .iter()

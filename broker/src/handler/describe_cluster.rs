@@ -9,33 +9,29 @@ use highwater_protocol::api::describe_cluster::{
 };
 use highwater_protocol::wire::Str;
 
+use super::CLUSTER_OPERATIONS;
 use crate::broker::NODE_ID;
 use crate::context::Context;
+use crate::refusal::refuse;
 
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
-/// Create, alter, describe, act in the cluster, describe and alter configs, write idempotently: what can be done with
-/// a cluster, a bit for each (`AclEntry.supportedOperations`, numbered as in `AclOperation`).
-const ALL_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 
 pub(crate) fn handle(context: &Context<'_>, request: &DescribeClusterRequest) -> DescribeClusterResponse {
     let refusal = match request.endpoint_type {
         BROKERS => None,
         CONTROLLERS => {
             let message = "this is an endpoint of brokers, controllers have none";
-            Some((ErrorCode::MismatchedEndpointType, message.to_owned()))
+            Some(refuse(ErrorCode::MismatchedEndpointType, message))
         }
         other => {
             let message = format!("there is no type of endpoint with number {other}");
-            Some((ErrorCode::UnsupportedEndpointType, message))
+            Some(refuse(ErrorCode::UnsupportedEndpointType, message))
         }
     };
-    if let Some((code, message)) = refusal {
-        return DescribeClusterResponse {
-            error_code: code.code(),
-            error_message: Some(Str::from(message)),
-            ..DescribeClusterResponse::default()
-        };
+    if let Some(refusal) = refusal {
+        let (error_code, error_message) = refusal.told();
+        return DescribeClusterResponse { error_code, error_message, ..DescribeClusterResponse::default() };
     }
     let endpoint = context.endpoint();
     let broker = DescribeClusterBroker {
@@ -47,7 +43,7 @@ pub(crate) fn handle(context: &Context<'_>, request: &DescribeClusterRequest) ->
     };
     let nothing_asked = DescribeClusterResponse::default().cluster_authorized_operations;
     let operations =
-        if request.include_cluster_authorized_operations { ALL_OPERATIONS } else { nothing_asked };
+        if request.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { nothing_asked };
     DescribeClusterResponse {
         endpoint_type: BROKERS,
         cluster_id: Str::from(context.broker.cluster_id.as_str()),

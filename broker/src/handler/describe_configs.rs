@@ -5,15 +5,15 @@
 
 use std::collections::HashSet;
 
-use highwater_protocol::ErrorCode;
 use highwater_protocol::api::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
     DescribeConfigsResult, DescribeConfigsSynonym,
 };
 use highwater_protocol::wire::Str;
 
-use crate::config_admin::{Described, Refusal, Resource};
+use crate::config_admin::{Described, Resource};
 use crate::context::Context;
+use crate::refusal::told;
 
 /// What is described besides the values.
 #[derive(Clone, Copy)]
@@ -36,15 +36,13 @@ pub(crate) fn handle(context: &Context<'_>, request: DescribeConfigsRequest) -> 
 fn describe(context: &Context<'_>, asked: DescribeConfigsResource, detail: Detail) -> DescribeConfigsResult {
     let found = Resource::parse(asked.resource_type, &asked.resource_name)
         .and_then(|resource| resource.describe(context.broker));
-    let (error, configs) = match found {
-        Ok(settings) => (None, select(settings, asked.configuration_keys.as_deref(), detail)),
-        Err(refusal) => (Some(refusal), Vec::new()),
+    let ((error_code, error_message), configs) = match found {
+        Ok(settings) => (told(Ok(())), select(settings, asked.configuration_keys.as_deref(), detail)),
+        Err(refusal) => (refusal.told(), Vec::new()),
     };
-    let Refusal { code, message } =
-        error.clone().unwrap_or(Refusal { code: ErrorCode::None, message: String::new() });
     DescribeConfigsResult {
-        error_code: code.code(),
-        error_message: error.map(|_| Str::from(message)),
+        error_code,
+        error_message,
         resource_type: asked.resource_type,
         resource_name: asked.resource_name,
         configs,

@@ -14,7 +14,7 @@ use highwater_protocol::api::describe_topic_partitions::{
 use highwater_protocol::wire::{Str, Uuid};
 use highwater_record::{LeaderEpoch, TopicName};
 
-use super::topic_by_name;
+use super::{TOPIC_OPERATIONS, topic_by_name};
 use crate::broker::NODE_ID;
 use crate::context::Context;
 use crate::partition::Partition;
@@ -22,9 +22,6 @@ use crate::topics::Topic;
 
 /// Most partitions of a page (`max.request.partition.size.limit`).
 const PARTITIONS_MAX: usize = 2000;
-/// Read, write, create, delete, alter, describe, describe and alter configs: what can be done with a topic, a bit for
-/// each (`AclEntry.supportedOperations`, numbered as in `AclOperation`).
-const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
 
 pub(crate) fn handle(
     context: &Context<'_>,
@@ -81,6 +78,9 @@ fn page(
                 }
             }
             Err(_) if page.everything => {}
+            Err(_) if TopicName::new(&name).is_err() => {
+                response.topics.push(unknown(name, ErrorCode::InvalidTopicException));
+            }
             Err(code) => response.topics.push(unknown(name, code)),
         }
     }
@@ -95,7 +95,7 @@ fn describe(topic: &Topic, from: usize, limit: usize) -> DescribeTopicPartitions
         topic_id: Uuid::from_bytes(topic.id.get()),
         is_internal: topic.name.is_internal(),
         partitions: topic.partitions.iter().skip(from).take(limit).map(describe_partition).collect(),
-        topic_authorized_operations: ALL_OPERATIONS,
+        topic_authorized_operations: TOPIC_OPERATIONS,
     }
 }
 

@@ -9,11 +9,11 @@ use highwater_protocol::api::incremental_alter_configs::{
     AlterConfigsResource, AlterConfigsResourceResponse, AlterableConfig, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse,
 };
-use highwater_protocol::wire::Str;
 
-use super::{named_twice, no_duplicates};
-use crate::config_admin::{Refusal, Resource, refuse};
+use super::{each_once, no_duplicates};
+use crate::config_admin::Resource;
 use crate::context::Context;
+use crate::refusal::{Refusal, refuse, told};
 use crate::topic_change::{self, ConfigChange, Edit, Mode};
 
 pub(crate) async fn handle(
@@ -21,25 +21,17 @@ pub(crate) async fn handle(
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let mode = Mode::of(request.validate_only);
-    let twice =
-        named_twice(request.resources.iter().map(|one| (one.resource_type, one.resource_name.clone())));
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in request.resources {
-        let (kind, name) = (resource.resource_type, resource.resource_name.clone());
-        let altered = if twice.contains(&(kind, name.clone())) {
-            Err(refuse(ErrorCode::InvalidRequest, "the request names the resource twice"))
-        } else {
-            alter(context, resource, mode).await
-        };
-        let refusal = altered.err();
-        responses.push(AlterConfigsResourceResponse {
-            error_code: refusal.as_ref().map_or(ErrorCode::None, |refusal| refusal.code).code(),
-            error_message: refusal.map(|refusal| Str::from(refusal.message)),
-            resource_type: kind,
-            resource_name: name,
-        });
+    let name_of = |resource: &AlterConfigsResource| (resource.resource_type, resource.resource_name.clone());
+    let alter = |resource| alter(context, resource, mode);
+    let altered = each_once(request.resources, "resource", name_of, alter).await;
+    let responses = altered.into_iter().map(|((resource_type, resource_name), result)| {
+        let (error_code, error_message) = told(result);
+        AlterConfigsResourceResponse { error_code, error_message, resource_type, resource_name }
+    });
+    IncrementalAlterConfigsResponse {
+        responses: responses.collect(),
+        ..IncrementalAlterConfigsResponse::default()
     }
-    IncrementalAlterConfigsResponse { responses, ..IncrementalAlterConfigsResponse::default() }
 }
 
 async fn alter(context: &Context<'_>, asked: AlterConfigsResource, mode: Mode) -> Result<(), Refusal> {

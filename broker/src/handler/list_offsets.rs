@@ -5,7 +5,6 @@
 //! batch, so a few at a time run on the blocking pool. A partition that is asked for twice gets INVALID_REQUEST, as
 //! Kafka answers it: a short request must not cost many lookups of the same.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use highwater_protocol::ErrorCode;
@@ -13,11 +12,10 @@ use highwater_protocol::api::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
 use highwater_protocol::api::{ListOffsetsRequest, ListOffsetsResponse};
-use highwater_protocol::wire::Str;
 use highwater_record::{LeaderEpoch, Offset, TimestampMs};
 use highwater_storage::{LogView, ReadError, TimedOffset};
 
-use super::{check_epoch, partition, topic_by_name};
+use super::{check_epoch, named_twice, partition, topic_by_name};
 use crate::context::Context;
 use crate::partition::Partition;
 use crate::topics::Topic;
@@ -60,7 +58,9 @@ struct Found {
 
 pub(crate) async fn handle(context: &Context<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
-    let twice = twice(&request);
+    let twice = named_twice(request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|partition| (topic.name.clone(), partition.partition_index))
+    }));
     for asked in request.topics {
         let name = asked.name.clone();
         let topic = topic_by_name(context.broker, &name);
@@ -78,15 +78,6 @@ pub(crate) async fn handle(context: &Context<'_>, request: ListOffsetsRequest) -
         topics.push(ListOffsetsTopicResponse { name: asked.name, partitions });
     }
     ListOffsetsResponse { topics, ..ListOffsetsResponse::default() }
-}
-
-/// What the request asks for more than once.
-fn twice(request: &ListOffsetsRequest) -> HashSet<(Str, i32)> {
-    let mut seen = HashSet::new();
-    let all = request.topics.iter().flat_map(|topic| {
-        topic.partitions.iter().map(|partition| (topic.name.clone(), partition.partition_index))
-    });
-    all.filter(|asked| !seen.insert(asked.clone())).collect()
 }
 
 async fn find(
@@ -107,9 +98,7 @@ async fn find(
     };
     match Wanted::parse(asked.timestamp, context.version)? {
         // Of a log that is not open the high watermark is the end.
-        Wanted::Latest => {
-            Ok(at(until, view.map_or(standing.latest_epoch, |view| view.epoch_of(until))))
-        }
+        Wanted::Latest => Ok(at(until, view.map_or(standing.latest_epoch, |view| view.epoch_of(until)))),
         Wanted::Earliest | Wanted::EarliestLocal => Ok(at(standing.log_start, standing.first_epoch)),
         Wanted::LatestTiered => Ok(Found::default()),
         // A log without records is not opened to find none.

@@ -2,8 +2,8 @@
 //!
 //! Versions: 0-13. Creates unknown topics if the broker and the request allow it, and answers when the topic is
 //! in service: the first answer names a leader. One request creates no more partitions than a CreateTopics may; the
-//! next one creates the next. A topic that was deleted a short while ago stays unknown (ADR 14). Authorized operations
-//! are not reported; there is no authorization.
+//! next one creates the next. A topic that was deleted a short while ago stays unknown (ADR 14). Without authorization
+//! everyone may do everything, with topics that do not exist too, which is what Kafka says of them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use highwater_protocol::api::{MetadataRequest, MetadataResponse};
 use highwater_protocol::wire::{Str, Uuid};
 use highwater_record::{LeaderEpoch, TopicId, TopicName};
 
+use super::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS};
 use crate::broker::NODE_ID;
 use crate::context::Context;
 use crate::topic_admin::{self, CreateError, NewTopic};
@@ -32,7 +33,9 @@ pub(crate) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
         None => true,
         Some(topics) => topics.is_empty() && context.version < EMPTY_IS_NONE_VERSION_MIN,
     };
-    let topics = if everything {
+    let (of_cluster, of_topics) =
+        (request.include_cluster_authorized_operations, request.include_topic_authorized_operations);
+    let mut topics = if everything {
         context.broker.topics.all().iter().map(describe).collect()
     } else {
         let mut topics = Vec::new();
@@ -47,19 +50,27 @@ pub(crate) async fn handle(context: &Context<'_>, request: MetadataRequest) -> M
         }
         topics
     };
+    // A topic without a name was asked for by an id that is unknown.
+    for topic in topics.iter_mut().filter(|topic| of_topics && topic.name.is_some()) {
+        topic.topic_authorized_operations = TOPIC_OPERATIONS;
+    }
     let broker = MetadataResponseBroker {
         node_id: NODE_ID,
         host: Str::from(endpoint.host),
         port: endpoint.port.into(),
         rack: None,
     };
-    MetadataResponse {
+    let mut response = MetadataResponse {
         brokers: vec![broker],
         cluster_id: Some(Str::from(context.broker.cluster_id.as_str())),
         controller_id: NODE_ID,
         topics,
         ..MetadataResponse::default()
+    };
+    if of_cluster {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
     }
+    response
 }
 
 /// How many more topics a request may create.

@@ -7,10 +7,9 @@ use highwater_protocol::ErrorCode;
 use highwater_protocol::api::update_features::{
     UpdatableFeatureResult, UpdateFeaturesRequest, UpdateFeaturesResponse,
 };
-use highwater_protocol::wire::Str;
 
-use crate::config_admin::refuse;
 use crate::context::Context;
+use crate::refusal::refuse;
 
 /// The last version that answers feature by feature.
 const RESULTS_VERSION_MAX: i16 = 1;
@@ -22,12 +21,8 @@ pub(crate) fn handle(context: &Context<'_>, request: UpdateFeaturesRequest) -> U
             update.feature.as_str(),
             update.max_version_level
         );
-        let refusal = refuse(ErrorCode::InvalidUpdateVersion, message);
-        UpdatableFeatureResult {
-            feature: update.feature,
-            error_code: refusal.code.code(),
-            error_message: Some(Str::from(refusal.message)),
-        }
+        let (error_code, error_message) = refuse(ErrorCode::InvalidUpdateVersion, message).told();
+        UpdatableFeatureResult { feature: update.feature, error_code, error_message }
     });
     let mut results: Vec<_> = refusals.collect();
     if context.version <= RESULTS_VERSION_MAX || results.is_empty() {

@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::offset_for_leader_epoch::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use highwater_protocol::api::{
-    DescribeLogDirsRequest, FetchRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest, fetch, list_offsets,
+    DescribeLogDirsRequest, FetchRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest, fetch,
+    list_offsets,
 };
 use highwater_record::{Batch, BatchBuilder, Codec, NewRecord, Offset, TimestampMs, TopicName};
 use tempfile::TempDir;
@@ -155,7 +156,8 @@ async fn fetched(broker: &Arc<Broker>, fetch_offset: i64) -> (i16, i64, i64, u32
 }
 
 async fn size_bytes(broker: &Arc<Broker>) -> i64 {
-    let answer = handler::describe_log_dirs::handle(&context(broker, 4), DescribeLogDirsRequest::default()).await;
+    let answer =
+        handler::describe_log_dirs::handle(&context(broker, 4), DescribeLogDirsRequest::default()).await;
     answer.results[0].topics.iter().find(|topic| &*topic.name == TOPIC).unwrap().partitions[0].partition_size
 }
 
@@ -267,7 +269,10 @@ async fn after_a_kill_only_what_was_appended_to_is_opened() {
     let scanned = broker.recovery.scanned_bytes.load(Ordering::Relaxed);
     assert_eq!(scanned, broker.recovery.unsynced_bytes.load(Ordering::Relaxed));
     assert!(scanned > 0);
-    assert_eq!((append(&broker, 0, 400).await.unwrap().get(), append(&broker, 1, 300).await.unwrap().get()), (3, 2));
+    assert_eq!(
+        (append(&broker, 0, 400).await.unwrap().get(), append(&broker, 1, 300).await.unwrap().get()),
+        (3, 2)
+    );
     kill(broker).await;
 
     // Nothing was checkpointed since: both have grown.

@@ -2,9 +2,11 @@
 //!
 //! A bucket holds one second's worth at most and may be overdrawn without end: who takes more than there is waits until
 //! the rate has made up for it. A bucket that is full again is as good as none, so that their number stays bounded though
-//! client ids come from strangers; those for whom there is no room share one.
+//! client ids come from strangers; those for whom there is no room share one. A bucket is found by a hash of whose it is
+//! and of its rate: it costs the same however long the client's name is, and who gets another rate gets another bucket.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,16 +17,18 @@ const BUCKETS_MAX: usize = 10_000;
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// Who shares a bucket.
-#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
-pub(crate) struct Scope {
-    pub(crate) user: Option<String>,
-    pub(crate) client_id: Option<String>,
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub(crate) struct Scope<'a> {
+    pub(crate) user: Option<&'a str>,
+    pub(crate) client_id: Option<&'a str>,
 }
 
 /// The buckets of one direction.
 #[derive(Default)]
 pub(crate) struct Buckets {
-    of: HashMap<Scope, Bucket>,
+    /// Keyed, so that nobody can choose a name that shares the bucket of another.
+    hasher: RandomState,
+    by_hash: HashMap<u64, Bucket>,
     /// When full buckets were looked for last, so that a crowd does not make each request look again.
     pruned: Option<Instant>,
 }
@@ -35,32 +39,35 @@ struct Bucket {
 }
 
 impl Buckets {
-    /// Forgets all.
-    pub(crate) fn clear(&mut self) {
-        self.of.clear();
-    }
-
     /// Takes `bytes` at `now` from the bucket that fills with `rate` bytes a second. How long to wait until it is no
     /// longer overdrawn, if it is.
-    pub(crate) fn charge(&mut self, scope: Scope, rate: u64, bytes: u64, now: Instant) -> Option<Duration> {
-        let scope = self.room_for(scope, now);
-        let bucket = self.of.entry(scope).or_insert(Bucket { full_at: now });
+    pub(crate) fn charge(
+        &mut self,
+        scope: Scope<'_>,
+        rate: u64,
+        bytes: u64,
+        now: Instant,
+    ) -> Option<Duration> {
+        let hash = self.hasher.hash_one((scope, rate));
+        let hash =
+            if self.has_room_for(hash, now) { hash } else { self.hasher.hash_one((Scope::default(), rate)) };
+        let bucket = self.by_hash.entry(hash).or_insert(Bucket { full_at: now });
         bucket.full_at = bucket.full_at.max(now) + time_for(bytes, rate);
         let missing = bucket.full_at - now;
         let overdrawn = missing.checked_sub(Duration::from_secs(1)).filter(|wait| !wait.is_zero());
         overdrawn.map(|wait| wait.max(WAIT_MIN))
     }
 
-    /// The scope itself, or the one of all for whom there is no room.
-    fn room_for(&mut self, scope: Scope, now: Instant) -> Scope {
-        if self.of.len() < BUCKETS_MAX || self.of.contains_key(&scope) {
-            return scope;
+    /// Whether there is such a bucket or may be one more.
+    fn has_room_for(&mut self, hash: u64, now: Instant) -> bool {
+        if self.by_hash.len() < BUCKETS_MAX || self.by_hash.contains_key(&hash) {
+            return true;
         }
         if self.pruned.is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_secs(1)) {
-            self.of.retain(|_, bucket| bucket.full_at > now);
+            self.by_hash.retain(|_, bucket| bucket.full_at > now);
             self.pruned = Some(now);
         }
-        if self.of.len() < BUCKETS_MAX { scope } else { Scope::default() }
+        self.by_hash.len() < BUCKETS_MAX
     }
 }
 
@@ -75,8 +82,8 @@ fn time_for(bytes: u64, rate: u64) -> Duration {
 mod tests {
     use super::*;
 
-    fn scope(number: usize) -> Scope {
-        Scope { user: None, client_id: Some(number.to_string()) }
+    fn scope(name: &str) -> Scope<'_> {
+        Scope { user: None, client_id: Some(name) }
     }
 
     #[test]
@@ -90,7 +97,7 @@ mod tests {
             sent += request;
             // Sending takes a hundredth of a second, which is ten times the rate.
             now += Duration::from_millis(10);
-            now += buckets.charge(scope(0), rate, request, now).unwrap_or_default();
+            now += buckets.charge(scope("web"), rate, request, now).unwrap_or_default();
         }
 
         let share = sent as f64 / (30 * rate) as f64;
@@ -102,13 +109,13 @@ mod tests {
         let mut buckets = Buckets::default();
         let now = Instant::now();
 
-        assert_eq!(buckets.charge(scope(0), 1000, 1000, now), None);
-        assert_eq!(buckets.charge(scope(0), 1000, 1, now), Some(Duration::from_millis(1)));
-        assert_eq!(buckets.charge(scope(0), 1000, 2499, now), Some(Duration::from_millis(2500)));
+        assert_eq!(buckets.charge(scope("web"), 1000, 1000, now), None);
+        assert_eq!(buckets.charge(scope("web"), 1000, 1, now), Some(Duration::from_millis(1)));
+        assert_eq!(buckets.charge(scope("web"), 1000, 2499, now), Some(Duration::from_millis(2500)));
         let later = now + Duration::from_secs(2);
-        assert_eq!(buckets.charge(scope(0), 1000, 0, later), Some(Duration::from_millis(500)));
+        assert_eq!(buckets.charge(scope("web"), 1000, 0, later), Some(Duration::from_millis(500)));
 
-        assert_eq!(buckets.charge(scope(0), 1000, 1000, later + Duration::from_secs(60)), None);
+        assert_eq!(buckets.charge(scope("web"), 1000, 1000, later + Duration::from_secs(60)), None);
     }
 
     #[test]
@@ -116,14 +123,26 @@ mod tests {
         let mut buckets = Buckets::default();
         let now = Instant::now();
         for number in 0..BUCKETS_MAX + 100 {
-            buckets.charge(scope(number), 10, 20, now);
+            buckets.charge(scope(&number.to_string()), 10, 20, now);
         }
-        assert_eq!(buckets.of.len(), BUCKETS_MAX + 1);
+        assert_eq!(buckets.by_hash.len(), BUCKETS_MAX + 1);
 
         let later = now + Duration::from_secs(3600);
-        assert_eq!(buckets.charge(scope(BUCKETS_MAX + 200), 10, 10, later), None);
+        assert_eq!(buckets.charge(scope("late"), 10, 10, later), None);
 
-        assert_eq!(buckets.of.len(), 1);
+        assert_eq!(buckets.by_hash.len(), 1);
+    }
+
+    #[test]
+    fn names_of_any_length_are_told_apart() {
+        let mut buckets = Buckets::default();
+        let now = Instant::now();
+        let (one, other) = (format!("{}1", "x".repeat(32_000)), format!("{}2", "x".repeat(32_000)));
+
+        assert!(buckets.charge(scope(&one), 10, 20, now).is_some());
+
+        assert_eq!(buckets.charge(scope(&other), 10, 10, now), None);
+        assert_eq!(buckets.charge(Scope { user: Some(&other), client_id: None }, 10, 10, now), None);
     }
 
     #[test]
@@ -131,7 +150,7 @@ mod tests {
         let mut buckets = Buckets::default();
 
         for _ in 0..3 {
-            assert!(buckets.charge(scope(0), 1, u64::MAX, Instant::now()).is_some());
+            assert!(buckets.charge(scope("web"), 1, u64::MAX, Instant::now()).is_some());
         }
     }
 }

@@ -169,12 +169,12 @@ fn alter_client_quotas() -> AlterClientQuotasRequest {
 }
 
 fn describe_quorum() -> DescribeQuorumRequest {
-    let partition = |partition_index| describe_quorum::request::PartitionData { partition_index };
-    let topic = |name: &str| describe_quorum::request::TopicData {
-        topic_name: name.into(),
-        partitions: vec![partition(0), partition(1)],
+    let partition = describe_quorum::request::PartitionData { partition_index: 0 };
+    let topic = describe_quorum::request::TopicData {
+        topic_name: "__cluster_metadata".into(),
+        partitions: vec![partition],
     };
-    DescribeQuorumRequest { topics: vec![topic("__cluster_metadata"), topic(TOPIC)] }
+    DescribeQuorumRequest { topics: vec![topic] }
 }
 
 fn update_features() -> UpdateFeaturesRequest {

@@ -11,42 +11,69 @@ use highwater_protocol::api::describe_topic_partitions::{
     Cursor, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicRequest,
 };
 use highwater_protocol::api::elect_leaders::{ElectLeadersRequest, TopicPartitions};
+use highwater_protocol::api::metadata::MetadataRequestTopic;
 use highwater_protocol::api::update_features::{FeatureUpdateKey, UpdateFeaturesRequest};
 use highwater_protocol::api::{
     DescribeClusterRequest, ListConfigResourcesRequest, ListPartitionReassignmentsRequest, MetadataRequest,
 };
 
-use super::{Served, named};
+use super::{Admin, named};
 use crate::faults::batches::plain_batch;
 
 #[test]
 fn the_cluster_is_the_one_that_the_metadata_names() -> anyhow::Result<()> {
-    let mut served = Served::start(&[])?;
-    let metadata = served.connection.call(9, &MetadataRequest::default())?;
+    let mut admin = Admin::start(&[])?;
+    let metadata = admin.connection.call(9, &MetadataRequest::default())?;
     for version in 0..=2 {
-        let described = served.connection.call(version, &DescribeClusterRequest::default())?;
+        let described = admin.connection.call(version, &DescribeClusterRequest::default())?;
 
         assert_eq!(described.error_code, 0);
         assert_eq!(Some(&described.cluster_id), metadata.cluster_id.as_ref());
         assert_eq!((described.controller_id, described.brokers.len()), (1, 1));
         let broker = &described.brokers[0];
         assert_eq!((broker.broker_id, broker.is_fenced), (1, false));
-        assert_eq!(format!("{}:{}", broker.host, broker.port), served.broker.bootstrap());
+        assert_eq!(format!("{}:{}", broker.host, broker.port), admin.served.broker.bootstrap());
         assert_eq!(described.cluster_authorized_operations, i32::MIN);
     }
     let asked = DescribeClusterRequest { include_cluster_authorized_operations: true, ..Default::default() };
-    assert_eq!(served.connection.call(1, &asked)?.cluster_authorized_operations, 8096);
+    assert_eq!(admin.connection.call(1, &asked)?.cluster_authorized_operations, 8096);
+    Ok(())
+}
+
+#[test]
+fn the_metadata_says_what_a_client_may_do_if_it_is_asked() -> anyhow::Result<()> {
+    let mut admin = Admin::with_topic(1)?;
+    let mut ask = |version, include_cluster, include_topic| -> anyhow::Result<(i32, Vec<i32>)> {
+        let topic = |name: &str| MetadataRequestTopic { name: Some(name.into()), ..Default::default() };
+        let request = MetadataRequest {
+            topics: Some(vec![topic("t"), topic("a/b")]),
+            include_cluster_authorized_operations: include_cluster,
+            include_topic_authorized_operations: include_topic,
+            ..MetadataRequest::default()
+        };
+        let response = admin.connection.call(version, &request)?;
+        let topics = response.topics.iter().map(|topic| topic.topic_authorized_operations);
+        Ok((response.cluster_authorized_operations, topics.collect()))
+    };
+    let unasked = i32::MIN;
+
+    for version in 8..=10 {
+        assert_eq!(ask(version, false, false)?, (unasked, vec![unasked; 2]), "version {version}");
+        assert_eq!(ask(version, true, true)?, (8096, vec![3576; 2]), "version {version}");
+    }
+    // From version 11 on DescribeCluster tells it of the cluster.
+    assert_eq!(ask(13, false, true)?, (unasked, vec![3576; 2]));
     Ok(())
 }
 
 #[test]
 fn controllers_have_no_endpoint() -> anyhow::Result<()> {
-    let mut served = Served::start(&[])?;
+    let mut admin = Admin::start(&[])?;
     for (endpoint_type, code) in
         [(2, ErrorCode::MismatchedEndpointType), (3, ErrorCode::UnsupportedEndpointType)]
     {
         let request = DescribeClusterRequest { endpoint_type, ..DescribeClusterRequest::default() };
-        let described = served.connection.call(1, &request)?;
+        let described = admin.connection.call(1, &request)?;
         assert_eq!((named(described.error_code), described.brokers.len()), (code, 0));
         assert!(described.error_message.is_some());
     }
@@ -55,17 +82,12 @@ fn controllers_have_no_endpoint() -> anyhow::Result<()> {
 
 #[test]
 fn this_broker_is_the_only_voter_on_its_metadata() -> anyhow::Result<()> {
-    let mut served = Served::start(&[])?;
-    let partition = |partition_index| describe_quorum::request::PartitionData { partition_index };
-    let topic = |name: &str| describe_quorum::request::TopicData {
-        topic_name: name.into(),
-        partitions: vec![partition(0), partition(1)],
-    };
-    let request = DescribeQuorumRequest { topics: vec![topic("__cluster_metadata"), topic("t")] };
+    let mut admin = Admin::start(&[])?;
+    let request = quorum_request(&[("__cluster_metadata", &[0])]);
     let mut ends = Vec::new();
     for version in 0..=2 {
-        served.connection.create_topic(&format!("t{version}"), 1, &[])?;
-        let described = served.connection.call(version, &request)?;
+        admin.connection.create_topic(&format!("t{version}"), 1, &[])?;
+        let described = admin.connection.call(version, &request)?;
 
         let quorum = &described.topics[0].partitions[0];
         assert_eq!((quorum.error_code, quorum.leader_id, quorum.current_voters.len()), (0, 1, 1));
@@ -73,27 +95,55 @@ fn this_broker_is_the_only_voter_on_its_metadata() -> anyhow::Result<()> {
         assert_eq!(quorum.observers.len(), 0);
         assert_eq!(described.nodes.len(), usize::from(version == 2));
         ends.push(quorum.high_watermark);
-        let others = [&described.topics[0].partitions[1], &described.topics[1].partitions[0]];
-        for other in others {
-            assert_eq!(named(other.error_code), ErrorCode::UnknownTopicOrPartition);
-        }
     }
     assert!(ends.is_sorted_by(|one, next| one < next), "each topic adds to the metadata: {ends:?}");
     Ok(())
 }
 
+fn quorum_request(topics: &[(&str, &[i32])]) -> DescribeQuorumRequest {
+    let partition = |index: &i32| describe_quorum::request::PartitionData { partition_index: *index };
+    let topic = |(name, partitions): &(&str, &[i32])| describe_quorum::request::TopicData {
+        topic_name: (*name).into(),
+        partitions: partitions.iter().map(partition).collect(),
+    };
+    DescribeQuorumRequest { topics: topics.iter().map(topic).collect() }
+}
+
+#[test]
+fn the_quorum_of_one_partition_is_described_and_no_other() -> anyhow::Result<()> {
+    let mut admin = Admin::start(&[])?;
+    let metadata = "__cluster_metadata";
+    for (topics, count) in [
+        (&[(metadata, &[0, 0][..])][..], 2),
+        (&[(metadata, &[0]), (metadata, &[0])], 2),
+        (&[(metadata, &[0]), ("t", &[0])], 2),
+        (&[(metadata, &[1])], 1),
+        (&[("t", &[0])], 1),
+        (&[(metadata, &[])], 0),
+        (&[], 0),
+    ] {
+        let described = admin.connection.call(2, &quorum_request(topics))?;
+
+        let partitions = described.topics.iter().flat_map(|topic| &topic.partitions);
+        let codes: Vec<_> = partitions.map(|partition| named(partition.error_code)).collect();
+        assert_eq!(codes, vec![ErrorCode::UnknownTopicOrPartition; count], "{topics:?}");
+        assert_eq!((described.error_code, described.nodes.len()), (0, 0), "{topics:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn the_data_directory_is_described_with_real_sizes() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(2)?;
-    served.connection.produce("t", 1, plain_batch(0, 10_000))?;
+    let mut admin = Admin::with_topic(2)?;
+    admin.connection.produce("t", 1, plain_batch(0, 10_000))?;
     for version in 1..=4 {
-        let described = served.connection.call(version, &DescribeLogDirsRequest { topics: None })?;
+        let described = admin.connection.call(version, &DescribeLogDirsRequest { topics: None })?;
 
         let [directory] = &described.results[..] else { panic!("there is one directory: {described:?}") };
         assert_eq!((described.error_code, directory.error_code), (0, 0));
-        assert_eq!(directory.log_dir, served.broker.data().display().to_string().as_str());
+        assert_eq!(directory.log_dir, admin.served.broker.data().display().to_string().as_str());
         let sizes: Vec<_> = directory.topics[0].partitions.iter().map(|one| one.partition_size).collect();
-        let file = std::fs::metadata(served.broker.data().join("t-1/00000000000000000000.log"))?;
+        let file = std::fs::metadata(admin.served.broker.data().join("t-1/00000000000000000000.log"))?;
         assert_eq!(sizes, [0, i64::try_from(file.len())?]);
         if version == 4 {
             assert!(0 < directory.usable_bytes && directory.usable_bytes <= directory.total_bytes);
@@ -103,7 +153,7 @@ fn the_data_directory_is_described_with_real_sizes() -> anyhow::Result<()> {
     }
     let asked = |topic: &str| DescribableLogDirTopic { topic: topic.into(), partitions: vec![1, 9] };
     let request = DescribeLogDirsRequest { topics: Some(vec![asked("t"), asked("absent")]) };
-    let described = served.connection.call(4, &request)?;
+    let described = admin.connection.call(4, &request)?;
     let topics = &described.results[0].topics;
     assert_eq!((topics.len(), topics[0].partitions.len()), (1, 1));
     Ok(())
@@ -111,10 +161,10 @@ fn the_data_directory_is_described_with_real_sizes() -> anyhow::Result<()> {
 
 #[test]
 fn config_resources_are_topics_and_this_broker() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
+    let mut admin = Admin::with_topic(1)?;
     let mut list = |version, resource_types: &[i8]| -> anyhow::Result<(ErrorCode, Vec<(i8, String)>)> {
         let request = ListConfigResourcesRequest { resource_types: resource_types.to_vec() };
-        let response = served.connection.call(version, &request)?;
+        let response = admin.connection.call(version, &request)?;
         let found = response.config_resources.iter();
         let found = found.map(|one| (one.resource_type, one.resource_name.to_string())).collect();
         Ok((named(response.error_code), found))
@@ -130,7 +180,7 @@ fn config_resources_are_topics_and_this_broker() -> anyhow::Result<()> {
 
 /// Asks for a page of these topics, or of all of them.
 fn page(
-    served: &mut Served,
+    admin: &mut Admin,
     topics: &[&str],
     limit: i32,
     cursor: Option<(&str, i32)>,
@@ -140,7 +190,7 @@ fn page(
         response_partition_limit: limit,
         cursor: cursor.map(|(topic, partition_index)| Cursor { topic_name: topic.into(), partition_index }),
     };
-    Ok(served.connection.call(0, &request)?)
+    Ok(admin.connection.call(0, &request)?)
 }
 
 /// A topic and the number of a partition.
@@ -162,9 +212,9 @@ fn contents(page: &DescribeTopicPartitionsResponse) -> (Vec<Place>, Option<Place
 
 #[test]
 fn pages_of_partitions_join_without_a_gap() -> anyhow::Result<()> {
-    let mut served = Served::start(&[])?;
+    let mut admin = Admin::start(&[])?;
     for (name, partitions) in [("b", 3), ("a", 2), ("c", 1)] {
-        served.connection.create_topic(name, partitions, &[])?;
+        admin.connection.create_topic(name, partitions, &[])?;
     }
     let expected: Vec<_> = [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 2), ("c", 0)]
         .map(|(name, partition)| (name.to_owned(), partition))
@@ -173,7 +223,7 @@ fn pages_of_partitions_join_without_a_gap() -> anyhow::Result<()> {
         let (mut found, mut cursor) = (Vec::new(), None);
         loop {
             let at = cursor.as_ref().map(|(name, partition): &Place| (name.as_str(), *partition));
-            let (partitions, next) = contents(&page(&mut served, &[], limit, at)?);
+            let (partitions, next) = contents(&page(&mut admin, &[], limit, at)?);
             assert!(partitions.len() <= usize::try_from(limit)?);
             found.extend(partitions);
             cursor = next;
@@ -184,15 +234,15 @@ fn pages_of_partitions_join_without_a_gap() -> anyhow::Result<()> {
         assert_eq!(found, expected, "pages of {limit}");
     }
     // A limit that is none asks for one.
-    assert_eq!(contents(&page(&mut served, &["b"], 0, None)?).0.len(), 1);
+    assert_eq!(contents(&page(&mut admin, &["b"], 0, None)?).0.len(), 1);
     Ok(())
 }
 
 #[test]
 fn a_page_names_topics_that_are_not_there_and_refuses_a_cursor_to_nowhere() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
+    let mut admin = Admin::with_topic(1)?;
 
-    let answer = page(&mut served, &["t", "absent", "a/b", "t"], 10, None)?;
+    let answer = page(&mut admin, &["t", "absent", "a/b", "t"], 10, None)?;
 
     let codes: Vec<_> = answer
         .topics
@@ -208,7 +258,7 @@ fn a_page_names_topics_that_are_not_there_and_refuses_a_cursor_to_nowhere() -> a
         ]
     );
     for cursor in [("elsewhere", 0), ("t", -1)] {
-        let answer = page(&mut served, &["t"], 10, Some(cursor))?;
+        let answer = page(&mut admin, &["t"], 10, Some(cursor))?;
         assert_eq!(named(answer.topics[0].error_code), ErrorCode::InvalidRequest);
     }
     Ok(())
@@ -216,21 +266,22 @@ fn a_page_names_topics_that_are_not_there_and_refuses_a_cursor_to_nowhere() -> a
 
 #[test]
 fn no_election_is_needed() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
+    let mut admin = Admin::with_topic(1)?;
     let topic = |name: &str, partitions: &[i32]| TopicPartitions {
         topic: name.into(),
         partitions: partitions.to_vec(),
     };
     let mut elect = |election_type, topic_partitions| -> anyhow::Result<(ErrorCode, Vec<ErrorCode>)> {
         let request = ElectLeadersRequest { election_type, topic_partitions, timeout_ms: 1000 };
-        let response = served.connection.call(2, &request)?;
+        let response = admin.connection.call(2, &request)?;
         let results = response.replica_election_results.iter().flat_map(|topic| &topic.partition_result);
         Ok((named(response.error_code), results.map(|one| named(one.error_code)).collect()))
     };
 
-    let named_ones = vec![topic("t", &[0, 5]), topic("absent", &[0])];
+    let named_ones = vec![topic("t", &[0, 5]), topic("absent", &[0]), topic("a/b", &[0])];
     let expected = vec![
         ErrorCode::ElectionNotNeeded,
+        ErrorCode::UnknownTopicOrPartition,
         ErrorCode::UnknownTopicOrPartition,
         ErrorCode::UnknownTopicOrPartition,
     ];
@@ -243,7 +294,7 @@ fn no_election_is_needed() -> anyhow::Result<()> {
 
 #[test]
 fn replicas_stay_where_they_are() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
+    let mut admin = Admin::with_topic(1)?;
     let mut reassign = |partition_index, replicas: Option<&[i32]>, may_change| -> anyhow::Result<ErrorCode> {
         let partition = ReassignablePartition { partition_index, replicas: replicas.map(<[i32]>::to_vec) };
         let request = AlterPartitionReassignmentsRequest {
@@ -251,7 +302,7 @@ fn replicas_stay_where_they_are() -> anyhow::Result<()> {
             allow_replication_factor_change: may_change,
             topics: vec![ReassignableTopic { name: "t".into(), partitions: vec![partition] }],
         };
-        let response = served.connection.call(1, &request)?;
+        let response = admin.connection.call(1, &request)?;
         assert_eq!((response.error_code, response.allow_replication_factor_change), (0, may_change));
         Ok(named(response.responses[0].partitions[0].error_code))
     };
@@ -263,14 +314,14 @@ fn replicas_stay_where_they_are() -> anyhow::Result<()> {
     assert_eq!(reassign(0, Some(&[1, 2]), false)?, ErrorCode::InvalidReplicationFactor);
     assert_eq!(reassign(0, Some(&[]), true)?, ErrorCode::InvalidReplicaAssignment);
     assert_eq!(reassign(3, Some(&[1]), true)?, ErrorCode::UnknownTopicOrPartition);
-    let moving = served.connection.call(0, &ListPartitionReassignmentsRequest::default())?;
+    let moving = admin.connection.call(0, &ListPartitionReassignmentsRequest::default())?;
     assert_eq!((moving.error_code, moving.topics.len()), (0, 0));
     Ok(())
 }
 
 #[test]
 fn no_feature_has_a_level() -> anyhow::Result<()> {
-    let mut served = Served::start(&[])?;
+    let mut admin = Admin::start(&[])?;
     let update = FeatureUpdateKey {
         feature: "metadata.version".into(),
         max_version_level: 7,
@@ -278,11 +329,11 @@ fn no_feature_has_a_level() -> anyhow::Result<()> {
     };
     let request = UpdateFeaturesRequest { feature_updates: vec![update], ..Default::default() };
 
-    let each = served.connection.call(1, &request)?;
+    let each = admin.connection.call(1, &request)?;
     assert_eq!((each.error_code, named(each.results[0].error_code)), (0, ErrorCode::InvalidUpdateVersion));
-    let whole = served.connection.call(2, &request)?;
+    let whole = admin.connection.call(2, &request)?;
     assert_eq!((named(whole.error_code), whole.results.len()), (ErrorCode::InvalidUpdateVersion, 0));
     assert!(whole.error_message.is_some_and(|message| message.contains("metadata.version")));
-    assert_eq!(served.connection.call(2, &UpdateFeaturesRequest::default())?.error_code, 0);
+    assert_eq!(admin.connection.call(2, &UpdateFeaturesRequest::default())?.error_code, 0);
     Ok(())
 }

@@ -2,15 +2,20 @@
 
 use anyhow::Context as _;
 use highwater_protocol::ErrorCode;
+use highwater_protocol::api::alter_client_quotas::request::EntryData;
+use highwater_protocol::api::alter_client_quotas::{EntityData, OpData};
 use highwater_protocol::api::alter_configs::{self, AlterConfigsRequest};
+use highwater_protocol::api::describe_client_quotas::ComponentData;
 use highwater_protocol::api::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use highwater_protocol::api::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
+use highwater_protocol::api::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use highwater_protocol::api::{AlterClientQuotasRequest, DescribeClientQuotasRequest, OffsetCommitRequest};
 use highwater_protocol::wire::Str;
 use highwater_record::{BatchBuilder, Codec, NewRecord, TimestampMs};
 
-use super::{BROKER, Served, TOPIC, named};
+use super::{Admin, BROKER, TOPIC, named};
 use crate::faults::batches::plain_batch;
 
 const SET: i8 = 0;
@@ -30,7 +35,7 @@ fn resource(kind: i8, name: &str, changes: &[Change<'_>]) -> AlterConfigsResourc
     AlterConfigsResource { resource_type: kind, resource_name: name.into(), configs: configs.collect() }
 }
 
-impl Served {
+impl Admin {
     fn alter_with(
         &mut self,
         resource: AlterConfigsResource,
@@ -71,10 +76,10 @@ fn done() -> (ErrorCode, String) {
 
 #[test]
 fn a_topic_is_described_with_sources_synonyms_types_and_documentation() -> anyhow::Result<()> {
-    let mut served = Served::start(&[])?;
-    served.connection.create_topic("t", 1, &[("segment.bytes", "2097152")])?;
+    let mut admin = Admin::start(&[])?;
+    admin.connection.create_topic("t", 1, &[("segment.bytes", "2097152")])?;
 
-    let settings = served.settings("t")?;
+    let settings = admin.settings("t")?;
 
     let set = &settings["segment.bytes"];
     assert_eq!((set.value.as_deref(), set.config_source, set.config_type), (Some("2097152"), 1, 3));
@@ -115,7 +120,7 @@ fn a_topic_is_described_with_sources_synonyms_types_and_documentation() -> anyho
 
 #[test]
 fn only_the_keys_that_are_asked_for_are_described() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
+    let mut admin = Admin::with_topic(1)?;
     let mut count = |keys: Option<&[&str]>| -> anyhow::Result<usize> {
         let resource = DescribeConfigsResource {
             resource_type: TOPIC,
@@ -124,7 +129,7 @@ fn only_the_keys_that_are_asked_for_are_described() -> anyhow::Result<()> {
         };
         let request =
             DescribeConfigsRequest { resources: vec![resource], ..DescribeConfigsRequest::default() };
-        let response = served.connection.call(1, &request)?;
+        let response = admin.connection.call(1, &request)?;
         assert!(response.results[0].configs.iter().all(|config| config.synonyms.is_empty()));
         Ok(response.results[0].configs.len())
     };
@@ -140,10 +145,10 @@ fn only_the_keys_that_are_asked_for_are_described() -> anyhow::Result<()> {
 #[test]
 fn the_broker_is_described_and_what_the_start_gave_stands_out() -> anyhow::Result<()> {
     let flags = ["--durability", "os", "--partitions", "3", "--group-initial-rebalance-delay-ms", "0"];
-    let mut served = Served::start(&flags)?;
-    served.connection.create_topic("t", 1, &[])?;
+    let mut admin = Admin::start(&flags)?;
+    admin.connection.create_topic("t", 1, &[])?;
 
-    let described = served.describe(BROKER, "1")?;
+    let described = admin.describe(BROKER, "1")?;
 
     let find = |name: &str| {
         let config = described.configs.iter().find(|config| config.name == name).cloned();
@@ -156,16 +161,16 @@ fn the_broker_is_described_and_what_the_start_gave_stands_out() -> anyhow::Resul
     assert_eq!(find("node.id"), Some((Some("1".to_owned()), 5, true)));
     assert!(find("log.dirs").is_some());
     // The topic inherits it.
-    let inherited = &served.settings("t")?["durability"];
+    let inherited = &admin.settings("t")?["durability"];
     assert_eq!((inherited.value.as_deref(), inherited.config_source), (Some("os"), 4));
     Ok(())
 }
 
 #[test]
 fn what_has_no_settings_is_described_as_empty_and_what_is_not_there_is_refused() -> anyhow::Result<()> {
-    let mut served = Served::start(&[])?;
+    let mut admin = Admin::start(&[])?;
     for (kind, name) in [(BROKER, ""), (8, "1"), (16, "subscription"), (32, "group")] {
-        let described = served.describe(kind, name)?;
+        let described = admin.describe(kind, name)?;
         assert_eq!(
             (named(described.error_code), described.configs.len()),
             (ErrorCode::None, 0),
@@ -183,7 +188,7 @@ fn what_has_no_settings_is_described_as_empty_and_what_is_not_there_is_refused()
         (1, "x", ErrorCode::InvalidRequest),
     ];
     for (kind, name, code) in refused {
-        let described = served.describe(kind, name)?;
+        let described = admin.describe(kind, name)?;
         assert_eq!(named(described.error_code), code, "{kind} {name}");
         assert!(described.error_message.is_some_and(|message| !message.is_empty()), "{kind} {name}");
     }
@@ -192,74 +197,125 @@ fn what_has_no_settings_is_described_as_empty_and_what_is_not_there_is_refused()
 
 #[test]
 fn a_change_is_in_force_at_once_and_after_a_restart() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
-    let accepts = |served: &mut Served| -> anyhow::Result<bool> {
-        Ok(served.connection.produce("t", 0, plain_batch(0, 1000))?.error_code == 0)
+    let mut admin = Admin::with_topic(1)?;
+    let accepts = |admin: &mut Admin| -> anyhow::Result<bool> {
+        Ok(admin.connection.produce("t", 0, plain_batch(0, 1000))?.error_code == 0)
     };
-    assert!(accepts(&mut served)?);
+    assert!(accepts(&mut admin)?);
 
-    assert_eq!(served.alter(&[(SET, "max.message.bytes", Some("500"))])?, done());
-    assert!(!accepts(&mut served)?);
+    assert_eq!(admin.alter(&[(SET, "max.message.bytes", Some("500"))])?, done());
+    assert!(!accepts(&mut admin)?);
 
-    served.kill()?;
-    assert_eq!(served.setting("t", "max.message.bytes")?, "500");
-    assert!(!accepts(&mut served)?);
+    admin.served.kill()?;
+    admin.reconnect()?;
+    assert_eq!(admin.setting("t", "max.message.bytes")?, "500");
+    assert!(!accepts(&mut admin)?);
 
-    assert_eq!(served.alter(&[(DELETE, "max.message.bytes", None)])?, done());
-    assert_eq!(served.setting("t", "max.message.bytes")?, "1048588");
-    assert!(accepts(&mut served)?);
+    assert_eq!(admin.alter(&[(DELETE, "max.message.bytes", None)])?, done());
+    assert_eq!(admin.setting("t", "max.message.bytes")?, "1048588");
+    assert!(accepts(&mut admin)?);
+    Ok(())
+}
+
+#[test]
+fn a_setting_that_was_accepted_once_does_not_keep_a_stricter_broker_from_starting() -> anyhow::Result<()> {
+    let replicas = "min.insync.replicas";
+    let mut admin = Admin::start(&[])?;
+    admin.connection.create_topic("t", 1, &[(replicas, "2")])?;
+    let accepted = |admin: &Admin| admin.served.broker.log().matches("another value holds").count();
+    assert_eq!(accepted(&admin), 1);
+    // Neither a check nor a change of something else says it again.
+    assert_eq!(admin.alter_with(resource(TOPIC, "t", &[(SET, replicas, Some("3"))]), true)?, done());
+    assert_eq!(admin.alter(&[(SET, "segment.ms", Some("5000"))])?, done());
+    assert_eq!(accepted(&admin), 1);
+
+    admin.served.restart_with(&["--strict-replication"])?;
+    admin.reconnect()?;
+
+    assert!(admin.served.broker.log().contains("a setting does not fit this broker"));
+    assert_eq!(admin.connection.produce("t", 0, plain_batch(0, 100))?.error_code, 0);
+    // What is set anew is judged.
+    assert_eq!(admin.alter(&[(SET, replicas, Some("3"))])?.0, ErrorCode::InvalidConfig);
+    assert_eq!(admin.alter(&[(SET, "segment.ms", Some("6000"))])?, done());
+    assert_eq!(admin.setting("t", "segment.ms")?, "6000");
+    assert_eq!(admin.alter(&[(DELETE, replicas, None)])?, done());
+    assert_eq!(admin.setting("t", replicas)?, "1");
+    Ok(())
+}
+
+#[test]
+fn the_brokers_own_topics_are_described_with_the_durability_that_they_have() -> anyhow::Result<()> {
+    for (flags, expected) in
+        [(&["--durability", "interval=1000"][..], "fsync"), (&["--durability", "os"], "os")]
+    {
+        let mut admin = Admin::start(flags)?;
+        admin.connection.create_topic("t", 1, &[])?;
+        let topic = OffsetCommitRequestTopic {
+            name: "t".into(),
+            partitions: vec![OffsetCommitRequestPartition::default()],
+        };
+        let commit = OffsetCommitRequest {
+            group_id: "g".into(),
+            generation_id_or_member_epoch: -1,
+            topics: vec![topic],
+            ..OffsetCommitRequest::default()
+        };
+        assert_eq!(admin.connection.call(8, &commit)?.topics[0].partitions[0].error_code, 0);
+
+        assert_eq!(admin.setting("__consumer_offsets", "durability")?, expected, "{flags:?}");
+    }
     Ok(())
 }
 
 #[test]
 fn a_segment_rolls_at_a_size_that_was_set_while_it_was_written() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
+    let mut admin = Admin::with_topic(1)?;
     for counter in 0..3 {
-        assert_eq!(served.connection.produce("t", 0, plain_batch(counter, 600_000))?.error_code, 0);
+        assert_eq!(admin.connection.produce("t", 0, plain_batch(counter, 600_000))?.error_code, 0);
     }
-    let segments = |served: &Served| -> anyhow::Result<usize> {
-        let names = std::fs::read_dir(served.broker.data().join("t-0"))?.filter_map(Result::ok);
+    let segments = |admin: &Admin| -> anyhow::Result<usize> {
+        let names = std::fs::read_dir(admin.served.broker.data().join("t-0"))?.filter_map(Result::ok);
         Ok(names.filter(|entry| entry.file_name().to_string_lossy().ends_with(".log")).count())
     };
-    assert_eq!(segments(&served)?, 1);
+    assert_eq!(segments(&admin)?, 1);
 
-    assert_eq!(served.alter(&[(SET, "segment.bytes", Some("1048576"))])?, done());
-    assert_eq!(served.connection.produce("t", 0, plain_batch(3, 600_000))?.error_code, 0);
+    assert_eq!(admin.alter(&[(SET, "segment.bytes", Some("1048576"))])?, done());
+    assert_eq!(admin.connection.produce("t", 0, plain_batch(3, 600_000))?.error_code, 0);
 
-    assert_eq!(segments(&served)?, 2);
+    assert_eq!(segments(&admin)?, 2);
     Ok(())
 }
 
 #[test]
 fn records_appended_before_the_durability_rose_become_visible_and_durable() -> anyhow::Result<()> {
-    let mut served = Served::start(&[])?;
-    served.connection.create_topic("t", 1, &[("durability", "interval=3600000")])?;
-    assert_eq!(served.connection.produce("t", 0, plain_batch(0, 100))?.error_code, 0);
+    let mut admin = Admin::start(&[])?;
+    admin.connection.create_topic("t", 1, &[("durability", "interval=3600000")])?;
+    assert_eq!(admin.connection.produce("t", 0, plain_batch(0, 100))?.error_code, 0);
 
-    assert_eq!(served.alter(&[(SET, "durability", Some("fsync"))])?, done());
+    assert_eq!(admin.alter(&[(SET, "durability", Some("fsync"))])?, done());
     // Waits for a sync, which the old setting would have put off for an hour.
-    assert_eq!(served.connection.produce("t", 0, plain_batch(1, 100))?.error_code, 0);
+    assert_eq!(admin.connection.produce("t", 0, plain_batch(1, 100))?.error_code, 0);
 
-    assert_eq!(served.connection.latest_offset("t", 0)?, Some(2));
+    assert_eq!(admin.connection.latest_offset("t", 0)?, Some(2));
     Ok(())
 }
 
 #[test]
 fn lists_take_appended_values_and_lose_subtracted_ones() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
+    let mut admin = Admin::with_topic(1)?;
 
-    assert_eq!(served.alter(&[(APPEND, "cleanup.policy", Some("delete"))])?, done());
-    assert_eq!(served.setting("t", "cleanup.policy")?, "delete");
-    assert_eq!(served.alter(&[(APPEND, "cleanup.policy", Some("compact"))])?, done());
-    assert_eq!(served.setting("t", "cleanup.policy")?, "delete,compact");
-    let (code, message) = served.alter(&[(APPEND, "cleanup.policy", Some("compress"))])?;
+    assert_eq!(admin.alter(&[(APPEND, "cleanup.policy", Some("delete"))])?, done());
+    assert_eq!(admin.setting("t", "cleanup.policy")?, "delete");
+    assert_eq!(admin.alter(&[(APPEND, "cleanup.policy", Some("compact"))])?, done());
+    assert_eq!(admin.setting("t", "cleanup.policy")?, "delete,compact");
+    let (code, message) = admin.alter(&[(APPEND, "cleanup.policy", Some("compress"))])?;
     assert_eq!(code, ErrorCode::InvalidConfig);
     assert!(message.contains("\"delete,compact,compress\""), "{message}");
-    assert_eq!(served.alter(&[(SUBTRACT, "cleanup.policy", Some("compact"))])?, done());
-    assert_eq!(served.setting("t", "cleanup.policy")?, "delete");
-    let (code, message) = served.alter(&[(SUBTRACT, "cleanup.policy", Some("delete"))])?;
+    assert_eq!(admin.alter(&[(SUBTRACT, "cleanup.policy", Some("compact"))])?, done());
+    assert_eq!(admin.setting("t", "cleanup.policy")?, "delete");
+    let (code, message) = admin.alter(&[(SUBTRACT, "cleanup.policy", Some("delete"))])?;
     assert_eq!(code, ErrorCode::InvalidConfig, "{message}");
-    let (code, message) = served.alter(&[(APPEND, "segment.bytes", Some("1"))])?;
+    let (code, message) = admin.alter(&[(APPEND, "segment.bytes", Some("1"))])?;
     assert_eq!(code, ErrorCode::InvalidConfig);
     assert!(message.contains("is no list"), "{message}");
     Ok(())
@@ -267,7 +323,7 @@ fn lists_take_appended_values_and_lose_subtracted_ones() -> anyhow::Result<()> {
 
 #[test]
 fn a_compacted_topic_takes_no_record_without_a_key() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
+    let mut admin = Admin::with_topic(1)?;
     let batch = |codec, keys: &[Option<&[u8]>]| {
         let mut builder = BatchBuilder::new(codec);
         for key in keys {
@@ -277,25 +333,25 @@ fn a_compacted_topic_takes_no_record_without_a_key() -> anyhow::Result<()> {
         builder.build().expect("there are records")
     };
     let (key, none) = (Some(&b"k"[..]), None);
-    assert_eq!(served.connection.produce("t", 0, batch(Codec::Zstd, &[none]))?.error_code, 0);
+    assert_eq!(admin.connection.produce("t", 0, batch(Codec::Zstd, &[none]))?.error_code, 0);
 
-    assert_eq!(served.alter(&[(SET, "cleanup.policy", Some("compact"))])?, done());
+    assert_eq!(admin.alter(&[(SET, "cleanup.policy", Some("compact"))])?, done());
 
     for codec in [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
-        assert_eq!(served.connection.produce("t", 0, batch(codec, &[key, key]))?.error_code, 0);
-        let refused = served.connection.produce("t", 0, batch(codec, &[key, key, none]))?;
+        assert_eq!(admin.connection.produce("t", 0, batch(codec, &[key, key]))?.error_code, 0);
+        let refused = admin.connection.produce("t", 0, batch(codec, &[key, key, none]))?;
         assert_eq!(refused.error_code, ErrorCode::InvalidRecord.code(), "{codec}");
         let message = refused.error_message.context("a refusal has a message")?;
         assert!(message.as_str().starts_with("record 2 has no key"), "{message:?}");
         assert_eq!(refused.record_errors.iter().map(|error| error.batch_index).collect::<Vec<_>>(), [2]);
     }
-    assert_eq!(served.connection.latest_offset("t", 0)?, Some(11));
+    assert_eq!(admin.connection.latest_offset("t", 0)?, Some(11));
     Ok(())
 }
 
 #[test]
 fn changes_that_cannot_be_are_refused_and_change_nothing() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
+    let mut admin = Admin::with_topic(1)?;
     let refused: [(&[Change<'_>], ErrorCode); 7] = [
         (&[(SET, "no.such.key", Some("1"))], ErrorCode::InvalidConfig),
         (&[(SET, "segment.bytes", Some("ten"))], ErrorCode::InvalidConfig),
@@ -307,7 +363,7 @@ fn changes_that_cannot_be_are_refused_and_change_nothing() -> anyhow::Result<()>
         (&[(SET, "segment.ms", Some("1")), (SET, "segment.bytes", Some("1"))], ErrorCode::InvalidConfig),
     ];
     for (changes, code) in refused {
-        let (found, message) = served.alter(changes)?;
+        let (found, message) = admin.alter(changes)?;
         assert_eq!(found, code, "{changes:?}: {message}");
         assert!(!message.is_empty(), "{changes:?}");
     }
@@ -323,72 +379,94 @@ fn changes_that_cannot_be_are_refused_and_change_nothing() -> anyhow::Result<()>
     ];
     for (kind, name, code) in elsewhere {
         let (found, message) =
-            served.alter_with(resource(kind, name, &[(SET, "segment.ms", Some("1"))]), false)?;
+            admin.alter_with(resource(kind, name, &[(SET, "segment.ms", Some("1"))]), false)?;
         assert_eq!(found, code, "{kind} {name}: {message}");
     }
-    assert_eq!(served.setting("t", "segment.ms")?, "604800000");
+    assert_eq!(admin.setting("t", "segment.ms")?, "604800000");
     Ok(())
 }
 
 #[test]
 fn names_and_values_of_any_length_are_refused_with_a_sentence() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
+    let mut admin = Admin::with_topic(1)?;
     // Each quoted byte takes several.
     let long = "\u{1}".repeat(32_767);
 
-    assert_eq!(served.alter(&[(SET, &long, Some("1"))])?.0, ErrorCode::InvalidConfig);
-    assert_eq!(served.alter(&[(SET, "segment.ms", Some(&long))])?.0, ErrorCode::InvalidConfig);
-    assert_eq!(served.alter(&[(SET, &long, None)])?.0, ErrorCode::InvalidRequest);
-    assert_eq!(named(served.describe(TOPIC, &long)?.error_code), ErrorCode::InvalidTopicException);
-    assert_eq!(named(served.describe(BROKER, &long)?.error_code), ErrorCode::InvalidRequest);
+    assert_eq!(admin.alter(&[(SET, &long, Some("1"))])?.0, ErrorCode::InvalidConfig);
+    assert_eq!(admin.alter(&[(SET, "segment.ms", Some(&long))])?.0, ErrorCode::InvalidConfig);
+    assert_eq!(admin.alter(&[(SET, &long, None)])?.0, ErrorCode::InvalidRequest);
+    assert_eq!(named(admin.describe(TOPIC, &long)?.error_code), ErrorCode::InvalidTopicException);
+    assert_eq!(named(admin.describe(BROKER, &long)?.error_code), ErrorCode::InvalidRequest);
     for (name, setting, value) in
         [(long.as_str(), "segment.ms", "1"), ("u", &long, "1"), ("u", "segment.ms", &long)]
     {
-        let refused = served.connection.create_topic(name, 1, &[(setting, value)]);
+        let refused = admin.connection.create_topic(name, 1, &[(setting, value)]);
         let refused = format!("{:#}", refused.expect_err("the topic cannot be created"));
         assert!(refused.contains("was refused"), "the connection was closed: {}", &refused[..100]);
     }
+    for (kind, name, key) in [
+        (long.as_str(), "x", "producer_byte_rate"),
+        ("client-id", &long, "producer_byte_rate"),
+        ("client-id", "x", &long),
+    ] {
+        let refused = admin.connection.call(1, &quota(kind, name, &[key]))?;
+        assert_eq!(named(refused.entries[0].error_code), ErrorCode::InvalidRequest);
+    }
+    let refused = admin.connection.call(1, &quota("client-id", "x", &[&long, &long]))?;
+    assert_eq!(named(refused.entries[0].error_code), ErrorCode::InvalidRequest);
+    let component = ComponentData { entity_type: long.as_str().into(), match_type: 1, match_: None };
+    let filter = DescribeClientQuotasRequest { components: vec![component], strict: false };
+    assert_eq!(named(admin.connection.call(1, &filter)?.error_code), ErrorCode::UnsupportedVersion);
     Ok(())
+}
+
+/// Sets quotas of one entity.
+fn quota(kind: &str, name: &str, keys: &[&str]) -> AlterClientQuotasRequest {
+    let entity = EntityData { entity_type: kind.into(), entity_name: Some(name.into()) };
+    let op = |key: &&str| OpData { key: (*key).into(), value: 5.0, remove: false };
+    let ops = keys.iter().map(op).collect();
+    let entries = vec![EntryData { entity: vec![entity], ops }];
+    AlterClientQuotasRequest { entries, validate_only: false }
 }
 
 #[test]
 fn deleting_what_is_not_set_is_nothing_to_do() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
+    let mut admin = Admin::with_topic(1)?;
     let deletions: &[Change<'_>] =
         &[(DELETE, "leader.replication.throttled.rate", None), (DELETE, "flush.ms", None)];
 
     for (kind, name) in
         [(TOPIC, "t"), (BROKER, "1"), (BROKER, ""), (8, "1"), (16, "subscription"), (32, "group")]
     {
-        assert_eq!(served.alter_with(resource(kind, name, deletions), false)?, done(), "{kind} {name}");
+        assert_eq!(admin.alter_with(resource(kind, name, deletions), false)?, done(), "{kind} {name}");
     }
     Ok(())
 }
 
 #[test]
 fn a_change_that_is_only_checked_changes_nothing() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
+    let mut admin = Admin::with_topic(1)?;
 
-    let checked = served.alter_with(resource(TOPIC, "t", &[(SET, "segment.ms", Some("1"))]), true)?;
-    let refused = served.alter_with(resource(TOPIC, "t", &[(SET, "segment.ms", Some("x"))]), true)?;
+    let checked = admin.alter_with(resource(TOPIC, "t", &[(SET, "segment.ms", Some("1"))]), true)?;
+    let refused = admin.alter_with(resource(TOPIC, "t", &[(SET, "segment.ms", Some("x"))]), true)?;
 
     assert_eq!(checked, done());
     assert_eq!(refused.0, ErrorCode::InvalidConfig);
-    assert_eq!(served.setting("t", "segment.ms")?, "604800000");
+    assert_eq!(admin.setting("t", "segment.ms")?, "604800000");
     Ok(())
 }
 
 #[test]
 fn a_resource_that_is_named_twice_is_refused_and_the_others_are_not() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
-    served.connection.create_topic("other", 1, &[])?;
+    let mut admin = Admin::with_topic(1)?;
+    admin.connection.create_topic("other", 1, &[])?;
     let change = |name| resource(TOPIC, name, &[(SET, "segment.ms", Some("1"))]);
 
     let request = IncrementalAlterConfigsRequest {
         resources: vec![change("t"), change("other"), change("t")],
         validate_only: false,
     };
-    let response = served.connection.call(1, &request)?;
+    let response = admin.connection.call(1, &request)?;
 
     let codes: Vec<_> = response.responses.iter().map(|answer| named(answer.error_code)).collect();
     assert_eq!(codes, [ErrorCode::InvalidRequest, ErrorCode::None, ErrorCode::InvalidRequest]);
@@ -397,27 +475,27 @@ fn a_resource_that_is_named_twice_is_refused_and_the_others_are_not() -> anyhow:
 
 #[test]
 fn replacing_drops_what_is_not_named() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
-    served.alter(&[(SET, "segment.ms", Some("5000")), (SET, "flush.ms", Some("7"))])?;
+    let mut admin = Admin::with_topic(1)?;
+    admin.alter(&[(SET, "segment.ms", Some("5000")), (SET, "flush.ms", Some("7"))])?;
 
-    assert_eq!(served.replace(&[("flush.ms", Some("8"))])?, done());
+    assert_eq!(admin.replace(&[("flush.ms", Some("8"))])?, done());
 
-    assert_eq!(served.setting("t", "flush.ms")?, "8");
-    assert_eq!(served.setting("t", "segment.ms")?, "604800000");
-    assert_eq!(served.replace(&[("flush.ms", None)])?.0, ErrorCode::InvalidRequest);
+    assert_eq!(admin.setting("t", "flush.ms")?, "8");
+    assert_eq!(admin.setting("t", "segment.ms")?, "604800000");
+    assert_eq!(admin.replace(&[("flush.ms", None)])?.0, ErrorCode::InvalidRequest);
     assert_eq!(
-        served.replace(&[("flush.ms", Some("1")), ("flush.ms", Some("2"))])?.0,
+        admin.replace(&[("flush.ms", Some("1")), ("flush.ms", Some("2"))])?.0,
         ErrorCode::InvalidRequest
     );
-    assert_eq!(served.replace(&[("no.such.key", Some("1"))])?.0, ErrorCode::InvalidConfig);
-    assert_eq!(served.setting("t", "flush.ms")?, "8");
+    assert_eq!(admin.replace(&[("no.such.key", Some("1"))])?.0, ErrorCode::InvalidConfig);
+    assert_eq!(admin.setting("t", "flush.ms")?, "8");
     Ok(())
 }
 
 #[test]
 fn racing_changes_do_not_lose_one_another() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
-    let address = served.broker.address();
+    let mut admin = Admin::with_topic(1)?;
+    let address = admin.served.address();
     let keys = ["segment.ms", "flush.ms", "flush.messages", "index.interval.bytes", "segment.index.bytes"];
 
     std::thread::scope(|scope| {
@@ -439,7 +517,7 @@ fn racing_changes_do_not_lose_one_another() -> anyhow::Result<()> {
     })?;
 
     for key in keys {
-        assert_eq!(served.setting("t", key)?, "1010", "{key}");
+        assert_eq!(admin.setting("t", key)?, "1010", "{key}");
     }
     Ok(())
 }

@@ -9,13 +9,13 @@ use highwater_protocol::api::fetch::{FetchPartition, FetchRequest, FetchResponse
 use highwater_protocol::api::metadata::{MetadataRequest, MetadataRequestTopic};
 use highwater_protocol::wire::Uuid;
 
-use super::{Served, named};
+use super::{Admin, named};
 use crate::faults::batches::plain_batch;
 use crate::faults::client::Connection;
 use crate::harness::metrics::metric;
 use crate::harness::wait;
 
-impl Served {
+impl Admin {
     fn grow_with(
         &mut self,
         topic: CreatePartitionsTopic,
@@ -62,31 +62,32 @@ fn done() -> (ErrorCode, String) {
 
 #[test]
 fn new_partitions_serve_when_the_answer_comes_and_after_a_kill() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
-    assert_eq!(served.connection.produce("t", 0, plain_batch(0, 100))?.error_code, 0);
+    let mut admin = Admin::with_topic(1)?;
+    assert_eq!(admin.connection.produce("t", 0, plain_batch(0, 100))?.error_code, 0);
 
-    assert_eq!(served.grow(3)?, done());
+    assert_eq!(admin.grow(3)?, done());
 
-    assert_eq!(served.partitions("t")?, [0, 1, 2]);
-    assert_eq!(served.connection.produce("t", 2, plain_batch(0, 100))?.error_code, 0);
-    served.kill()?;
-    assert_eq!(served.partitions("t")?, [0, 1, 2]);
+    assert_eq!(admin.partitions("t")?, [0, 1, 2]);
+    assert_eq!(admin.connection.produce("t", 2, plain_batch(0, 100))?.error_code, 0);
+    admin.served.kill()?;
+    admin.reconnect()?;
+    assert_eq!(admin.partitions("t")?, [0, 1, 2]);
     for partition in [0, 2] {
-        assert_eq!(served.connection.latest_offset("t", partition)?, Some(1), "{partition}");
+        assert_eq!(admin.connection.latest_offset("t", partition)?, Some(1), "{partition}");
     }
-    assert_eq!(served.connection.latest_offset("t", 1)?, Some(0));
+    assert_eq!(admin.connection.latest_offset("t", 1)?, Some(0));
     Ok(())
 }
 
 #[test]
 fn new_partitions_have_the_settings_of_their_topic() -> anyhow::Result<()> {
-    let mut served = Served::start(&[])?;
-    served.connection.create_topic("t", 1, &[("max.message.bytes", "500")])?;
+    let mut admin = Admin::start(&[])?;
+    admin.connection.create_topic("t", 1, &[("max.message.bytes", "500")])?;
 
-    assert_eq!(served.grow(2)?, done());
+    assert_eq!(admin.grow(2)?, done());
 
     assert_eq!(
-        named(served.connection.produce("t", 1, plain_batch(0, 1000))?.error_code),
+        named(admin.connection.produce("t", 1, plain_batch(0, 1000))?.error_code),
         ErrorCode::MessageTooLarge
     );
     Ok(())
@@ -94,20 +95,20 @@ fn new_partitions_have_the_settings_of_their_topic() -> anyhow::Result<()> {
 
 #[test]
 fn a_fetch_that_is_parked_on_an_old_partition_goes_on() -> anyhow::Result<()> {
-    let mut served = Served::start(&[])?;
-    let id = served.connection.create_topic("t", 1, &[])?;
-    let mut poll = Connection::open(served.broker.address())?;
+    let mut admin = Admin::start(&[])?;
+    let id = admin.connection.create_topic("t", 1, &[])?;
+    let mut poll = Connection::open(admin.served.address())?;
     poll.send(17, &fetch(id, 0, 600_000))?;
-    let address = served.broker.address();
+    let address = admin.served.address();
     wait::until("a parked fetch", || Ok(metric(address, "highwater_fetches_parked")? == 1))?;
 
-    assert_eq!(served.grow(2)?, done());
-    assert_eq!(served.connection.produce("t", 0, plain_batch(0, 100))?.error_code, 0);
+    assert_eq!(admin.grow(2)?, done());
+    assert_eq!(admin.connection.produce("t", 0, plain_batch(0, 100))?.error_code, 0);
 
     let (_, response) = poll.receive::<FetchResponse>(17)?;
     assert!(records_of(&response) > 100);
     // And the new one is found by the topic's id.
-    assert_eq!(served.connection.produce("t", 1, plain_batch(0, 100))?.error_code, 0);
+    assert_eq!(admin.connection.produce("t", 1, plain_batch(0, 100))?.error_code, 0);
     poll.send(17, &fetch(id, 1, 0))?;
     let (_, response) = poll.receive::<FetchResponse>(17)?;
     assert!(records_of(&response) > 100);
@@ -133,56 +134,87 @@ fn records_of(response: &FetchResponse) -> usize {
 
 #[test]
 fn what_cannot_be_is_refused() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(2)?;
+    let mut admin = Admin::with_topic(2)?;
     let refused = [
         (topic("t", 2, None), ErrorCode::InvalidPartitions),
         (topic("t", 1, None), ErrorCode::InvalidPartitions),
         (topic("t", -1, None), ErrorCode::InvalidPartitions),
-        (topic("t", i32::MAX, None), ErrorCode::InvalidPartitions),
-        (topic("t", 20_001, None), ErrorCode::InvalidPartitions),
+        (topic("t", i32::MAX, None), ErrorCode::PolicyViolation),
         (topic("t", 1_003, None), ErrorCode::PolicyViolation),
         (topic("t", 4, Some(&[&[1]])), ErrorCode::InvalidReplicaAssignment),
         (topic("t", 3, Some(&[&[2]])), ErrorCode::InvalidReplicaAssignment),
         (topic("t", 3, Some(&[&[1, 2]])), ErrorCode::InvalidReplicaAssignment),
         (topic("absent", 3, None), ErrorCode::UnknownTopicOrPartition),
-        (topic("a/b", 3, None), ErrorCode::InvalidTopicException),
+        (topic("a/b", 3, None), ErrorCode::UnknownTopicOrPartition),
     ];
     for (topic, code) in refused {
-        let (found, message) = served.grow_with(topic.clone(), false)?;
+        let (found, message) = admin.grow_with(topic.clone(), false)?;
         assert_eq!(found, code, "{topic:?}: {message}");
         assert!(!message.is_empty(), "{topic:?}");
     }
-    assert_eq!(served.partitions("t")?, [0, 1]);
+    assert_eq!(admin.partitions("t")?, [0, 1]);
+    Ok(())
+}
+
+#[test]
+fn a_request_adds_a_thousand_partitions_at_most_to_all_its_topics() -> anyhow::Result<()> {
+    let mut admin = Admin::with_topic(1)?;
+    admin.connection.create_topic("other", 1, &[])?;
+    let mut grow = |counts: [i32; 2]| -> anyhow::Result<Vec<ErrorCode>> {
+        let topics = vec![topic("t", counts[0], None), topic("other", counts[1], None)];
+        let request = CreatePartitionsRequest { topics, timeout_ms: 30_000, validate_only: false };
+        let response = admin.connection.call(3, &request)?;
+        Ok(response.results.iter().map(|answer| named(answer.error_code)).collect())
+    };
+
+    assert_eq!(grow([502, 501])?, [ErrorCode::PolicyViolation; 2]);
+    assert_eq!(grow([501, 501])?, [ErrorCode::None; 2]);
+
+    assert_eq!(admin.partitions("t")?.len() + admin.partitions("other")?.len(), 1002);
+    Ok(())
+}
+
+#[test]
+fn a_topic_does_not_grow_beyond_what_all_topics_may_have() -> anyhow::Result<()> {
+    // The only way to so many with one request: a topic that leaves its number to the broker.
+    let mut admin = Admin::start(&["--partitions", "19999"])?;
+    admin.connection.create_topic("t", -1, &[])?;
+
+    let (code, message) = admin.grow(20_001)?;
+
+    assert_eq!(code, ErrorCode::InvalidPartitions);
+    assert!(message.contains("where 19999 of 20000 partitions exist"), "{message}");
+    assert_eq!(admin.grow(20_000)?, done());
     Ok(())
 }
 
 #[test]
 fn an_assignment_to_this_broker_is_taken() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
+    let mut admin = Admin::with_topic(1)?;
 
-    assert_eq!(served.grow_with(topic("t", 3, Some(&[&[1], &[1]])), false)?, done());
+    assert_eq!(admin.grow_with(topic("t", 3, Some(&[&[1], &[1]])), false)?, done());
 
-    assert_eq!(served.partitions("t")?, [0, 1, 2]);
+    assert_eq!(admin.partitions("t")?, [0, 1, 2]);
     Ok(())
 }
 
 #[test]
 fn growth_that_is_only_checked_adds_nothing() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
+    let mut admin = Admin::with_topic(1)?;
 
-    assert_eq!(served.grow_with(topic("t", 3, None), true)?, done());
-    assert_eq!(served.grow_with(topic("t", 1, None), true)?.0, ErrorCode::InvalidPartitions);
+    assert_eq!(admin.grow_with(topic("t", 3, None), true)?, done());
+    assert_eq!(admin.grow_with(topic("t", 1, None), true)?.0, ErrorCode::InvalidPartitions);
 
-    assert_eq!(served.partitions("t")?, [0]);
+    assert_eq!(admin.partitions("t")?, [0]);
     Ok(())
 }
 
 #[test]
 fn a_topic_that_grew_is_deleted_with_all_its_partitions() -> anyhow::Result<()> {
-    let mut served = Served::with_topic(1)?;
-    served.grow(2)?;
-    assert_eq!(served.connection.produce("t", 1, plain_batch(0, 100))?.error_code, 0);
-    let data = served.broker.data().to_owned();
+    let mut admin = Admin::with_topic(1)?;
+    admin.grow(2)?;
+    assert_eq!(admin.connection.produce("t", 1, plain_batch(0, 100))?.error_code, 0);
+    let data = admin.served.broker.data().to_owned();
     assert!(data.join("t-1").exists());
 
     let request = highwater_protocol::api::DeleteTopicsRequest {
@@ -190,7 +222,7 @@ fn a_topic_that_grew_is_deleted_with_all_its_partitions() -> anyhow::Result<()> 
         timeout_ms: 30_000,
         ..Default::default()
     };
-    assert_eq!(served.connection.call(5, &request)?.responses[0].error_code, 0);
+    assert_eq!(admin.connection.call(5, &request)?.responses[0].error_code, 0);
 
     assert!(!data.join("t-1").exists());
     Ok(())

@@ -9,18 +9,18 @@ use highwater_protocol::api::delete_records::{
 use highwater_protocol::api::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use highwater_protocol::api::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 
-use super::{Served, named};
+use super::{Admin, named};
 use crate::faults::batches::plain_batch;
 
 /// The timestamp that asks ListOffsets for the start.
 const EARLIEST: i64 = -2;
 
-impl Served {
+impl Admin {
     /// A broker whose topic `t` has one partition with that many batches of one record.
     fn with_records(count: u32, value_bytes: usize) -> anyhow::Result<Self> {
-        let mut served = Self::with_topic(1)?;
-        served.append(count, value_bytes)?;
-        Ok(served)
+        let mut admin = Self::with_topic(1)?;
+        admin.append(count, value_bytes)?;
+        Ok(admin)
     }
 
     fn append(&mut self, count: u32, value_bytes: usize) -> anyhow::Result<()> {
@@ -81,111 +81,127 @@ impl Served {
     }
 
     fn segments(&self) -> anyhow::Result<usize> {
-        let names = std::fs::read_dir(self.broker.data().join("t-0"))?.filter_map(Result::ok);
+        let names = std::fs::read_dir(self.served.broker.data().join("t-0"))?.filter_map(Result::ok);
         Ok(names.filter(|entry| entry.file_name().to_string_lossy().ends_with(".log")).count())
     }
 }
 
 #[test]
 fn deleted_records_are_below_the_log_from_now_on() -> anyhow::Result<()> {
-    let mut served = Served::with_records(5, 100)?;
+    let mut admin = Admin::with_records(5, 100)?;
 
-    assert_eq!(served.delete("t", &[(0, 3)])?, [Ok(3)]);
+    assert_eq!(admin.delete("t", &[(0, 3)])?, [Ok(3)]);
 
-    assert_eq!(served.earliest()?, 3);
-    assert_eq!(served.fetch(2)?.0, ErrorCode::OffsetOutOfRange);
-    let (code, start, bytes) = served.fetch(3)?;
+    assert_eq!(admin.earliest()?, 3);
+    assert_eq!(admin.fetch(2)?.0, ErrorCode::OffsetOutOfRange);
+    let (code, start, bytes) = admin.fetch(3)?;
     assert_eq!((code, start), (ErrorCode::None, 3));
     assert!(bytes > 0);
     // Nothing comes back by asking for less.
-    assert_eq!(served.delete("t", &[(0, 1)])?, [Ok(3)]);
-    assert_eq!(served.earliest()?, 3);
+    assert_eq!(admin.delete("t", &[(0, 1)])?, [Ok(3)]);
+    assert_eq!(admin.earliest()?, 3);
     Ok(())
 }
 
 #[test]
 fn minus_one_deletes_up_to_the_high_watermark_and_appends_go_on() -> anyhow::Result<()> {
-    let mut served = Served::with_records(5, 100)?;
+    let mut admin = Admin::with_records(5, 100)?;
 
-    assert_eq!(served.delete("t", &[(0, -1)])?, [Ok(5)]);
+    assert_eq!(admin.delete("t", &[(0, -1)])?, [Ok(5)]);
 
-    assert_eq!(served.fetch(5)?, (ErrorCode::None, 5, 0));
-    served.append(1, 100)?;
-    assert_eq!(served.connection.latest_offset("t", 0)?, Some(6));
-    assert!(served.fetch(5)?.2 > 0);
+    assert_eq!(admin.fetch(5)?, (ErrorCode::None, 5, 0));
+    admin.append(1, 100)?;
+    assert_eq!(admin.connection.latest_offset("t", 0)?, Some(6));
+    assert!(admin.fetch(5)?.2 > 0);
     Ok(())
 }
 
 #[test]
 fn what_is_beyond_the_high_watermark_or_not_there_is_refused() -> anyhow::Result<()> {
-    let mut served = Served::with_records(5, 100)?;
+    let mut admin = Admin::with_records(5, 100)?;
 
-    let answers = served.delete("t", &[(0, 6), (0, -2), (0, i64::MIN), (0, i64::MAX), (7, 0), (-1, 0)])?;
+    let answers = admin.delete("t", &[(0, 6), (0, -2), (0, i64::MIN), (0, i64::MAX), (7, 0), (-1, 0)])?;
 
     let out = Err(ErrorCode::OffsetOutOfRange);
     let unknown = Err(ErrorCode::UnknownTopicOrPartition);
     assert_eq!(answers, [out, out, out, out, unknown, unknown]);
-    assert_eq!(served.delete("absent", &[(0, 0)])?, [unknown]);
-    assert_eq!(served.delete("a/b", &[(0, 0)])?, [Err(ErrorCode::InvalidTopicException)]);
-    assert_eq!(served.earliest()?, 0);
+    assert_eq!(admin.delete("absent", &[(0, 0)])?, [unknown]);
+    assert_eq!(admin.delete("a/b", &[(0, 0)])?, [unknown]);
+    assert_eq!(admin.earliest()?, 0);
     Ok(())
 }
 
 #[test]
 fn whole_segments_below_the_start_are_removed() -> anyhow::Result<()> {
-    let mut served = Served::start(&[])?;
-    served.connection.create_topic("t", 1, &[("segment.bytes", "1048576")])?;
-    served.append(6, 400_000)?;
-    assert_eq!(served.segments()?, 3);
+    let mut admin = Admin::start(&[])?;
+    admin.connection.create_topic("t", 1, &[("segment.bytes", "1048576")])?;
+    admin.append(6, 400_000)?;
+    assert_eq!(admin.segments()?, 3);
 
-    assert_eq!(served.delete("t", &[(0, 4)])?, [Ok(4)]);
+    assert_eq!(admin.delete("t", &[(0, 4)])?, [Ok(4)]);
 
-    assert_eq!(served.segments()?, 1);
-    assert!(served.fetch(4)?.2 > 400_000);
+    assert_eq!(admin.segments()?, 1);
+    assert!(admin.fetch(4)?.2 > 400_000);
+    Ok(())
+}
+
+#[test]
+fn a_partition_that_is_named_a_thousand_times_is_moved_once() -> anyhow::Result<()> {
+    let mut admin = Admin::with_records(5, 100)?;
+    let moves = |admin: &Admin| admin.served.broker.log().matches("deleted records").count();
+
+    assert_eq!(admin.delete("t", &[(0, 3); 1000])?, vec![Ok(3); 1000]);
+    assert_eq!(moves(&admin), 1);
+
+    assert_eq!(admin.delete("t", &[(0, 3), (0, 1)])?, [Ok(3), Ok(3)]);
+    assert_eq!(moves(&admin), 1);
     Ok(())
 }
 
 #[test]
 fn a_kill_brings_nothing_back() -> anyhow::Result<()> {
-    let mut served = Served::with_records(5, 100)?;
-    assert_eq!(served.delete("t", &[(0, 3)])?, [Ok(3)]);
+    let mut admin = Admin::with_records(5, 100)?;
+    assert_eq!(admin.delete("t", &[(0, 3)])?, [Ok(3)]);
 
-    served.kill()?;
+    admin.served.kill()?;
+    admin.reconnect()?;
 
-    assert_eq!(served.earliest()?, 3);
-    assert_eq!(served.fetch(2)?.0, ErrorCode::OffsetOutOfRange);
-    assert_eq!(served.connection.latest_offset("t", 0)?, Some(5));
+    assert_eq!(admin.earliest()?, 3);
+    assert_eq!(admin.fetch(2)?.0, ErrorCode::OffsetOutOfRange);
+    assert_eq!(admin.connection.latest_offset("t", 0)?, Some(5));
     Ok(())
 }
 
 #[test]
 fn a_start_without_the_checkpoint_file_brings_nothing_back() -> anyhow::Result<()> {
-    let mut served = Served::with_records(5, 100)?;
+    let mut admin = Admin::with_records(5, 100)?;
     // The furthest of several counts, whatever their order.
-    assert_eq!(served.delete("t", &[(0, 4), (0, 2)])?, [Ok(4), Ok(4)]);
-    served.broker.terminate()?;
-    std::fs::remove_file(served.broker.data().join("checkpoint"))?;
+    assert_eq!(admin.delete("t", &[(0, 4), (0, 2)])?, [Ok(4), Ok(4)]);
+    admin.served.broker.terminate()?;
+    std::fs::remove_file(admin.served.broker.data().join("checkpoint"))?;
 
-    served.again()?;
+    admin.served.broker.restart()?;
+    admin.reconnect()?;
 
-    assert_eq!(served.earliest()?, 4);
-    assert_eq!(served.connection.latest_offset("t", 0)?, Some(5));
+    assert_eq!(admin.earliest()?, 4);
+    assert_eq!(admin.connection.latest_offset("t", 0)?, Some(5));
     Ok(())
 }
 
 #[test]
 fn a_topic_that_is_created_again_begins_at_zero() -> anyhow::Result<()> {
-    let mut served = Served::with_records(5, 100)?;
-    assert_eq!(served.delete("t", &[(0, 3)])?, [Ok(3)]);
+    let mut admin = Admin::with_records(5, 100)?;
+    assert_eq!(admin.delete("t", &[(0, 3)])?, [Ok(3)]);
     let request =
         DeleteTopicsRequest { topic_names: vec!["t".into()], timeout_ms: 30_000, ..Default::default() };
-    assert_eq!(served.connection.call(5, &request)?.responses[0].error_code, 0);
+    assert_eq!(admin.connection.call(5, &request)?.responses[0].error_code, 0);
 
-    served.connection.create_topic("t", 1, &[])?;
-    served.append(1, 100)?;
-    served.restart()?;
+    admin.connection.create_topic("t", 1, &[])?;
+    admin.append(1, 100)?;
+    admin.served.restart()?;
+    admin.reconnect()?;
 
-    assert_eq!(served.earliest()?, 0);
-    assert_eq!(served.connection.latest_offset("t", 0)?, Some(1));
+    assert_eq!(admin.earliest()?, 0);
+    assert_eq!(admin.connection.latest_offset("t", 0)?, Some(1));
     Ok(())
 }

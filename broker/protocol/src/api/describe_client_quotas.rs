@@ -20,7 +20,7 @@ messages! {
     ComponentData {
         /// The type: `user`, `client-id` or `ip`.
         entity_type: Str, "0+";
-        /// How it matches: 0 the name in `match_`, 1 the default entity, 2 any named one.
+        /// How it matches: 0 the name in `match_`, 1 the default entity, 2 any, the default included.
         match_type: i8, "0+";
         /// The name; null if the way to match needs none. Kafka calls it `Match`, a word of Rust.
         match_: Option<Str>, "0+", nullable "0+";

@@ -1,9 +1,9 @@
 //! Specs of the log as its callers see it, on simulated and on real files.
 
 mod append;
-mod counting;
 mod compact;
 mod compact_model;
+mod counting;
 mod damage;
 mod faults;
 mod given_up;
