@@ -23,7 +23,7 @@ pub use codec::{
 };
 pub use header::{
     Attributes, BatchHeader, CRC_START, Codec, HEADER_BYTES, HeaderError, LENGTH_PREFIX_BYTES, MAGIC,
-    Producer, TimestampType, crc32c,
+    Crc32c, Producer, TimestampType, crc32c,
 };
 pub use ids::{LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TimestampMs};
 pub use read::{ReadError, RecordsBuf};

@@ -11,11 +11,12 @@
 //! - [`SegmentScan`] reads segment files offline.
 //! - `DiskFiles` are real files; `SimFiles` (feature `sim`) fail and crash by plan.
 //!
-//! Left to later work: the manifest of sealed segments, bounded numbers of maps and descriptors (what is needed for
+//! Left to later work: bounded numbers of maps and descriptors (what is needed for
 //! it, opening on demand, is there), residency checks before cold reads, parallel recovery, the transaction index.
 
 mod batches;
 mod checkpoint;
+mod damage;
 mod data_dir;
 mod disk;
 mod epochs;
@@ -30,12 +31,14 @@ mod meta_store;
 mod own_file;
 mod point;
 mod producers;
+mod quarantine;
 mod scan;
 mod segment;
 #[cfg(any(test, feature = "sim"))]
 mod sim;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod view;
 
 pub use batches::BatchFault;
@@ -45,13 +48,14 @@ pub use disk::DiskFiles;
 pub use files::{Access, DirEntry, FileHandle, FileLayer};
 pub use index::{OffsetEntry, TimeEntry};
 pub use log::{
-    AppendError, Appended, CutError, Log, LogCheckpoint, LogConfig, OpenError, Recovery, RemovalJob,
-    SidecarJob, SyncJob, SyncOutcome,
+    AppendError, Appended, CutError, Log, LogCheckpoint, LogConfig, ManifestJob, OpenError, Recovery,
+    RemovalJob, SidecarJob, SyncJob, SyncOutcome,
 };
 pub use map::{PublishedEnd, SegmentMap};
 pub use meta_log::{MetaDamage, MetaLog, MetaOpenError};
 pub use meta_store::{Change, Expectation, MetaStore, MetaValue, TransactError, Transaction, Version};
 pub use point::LogPoint;
+pub use quarantine::QuarantinedRange;
 pub use scan::{IndexEntries, ScanError, ScannedBatch, SegmentScan, read_offset_index, read_time_index};
 #[cfg(any(test, feature = "sim"))]
 pub use sim::{SimCall, SimFault, SimFiles};
