@@ -38,7 +38,8 @@ pub(crate) fn extent(segment: &Segment, bounds: Bounds, fault: &Fault) -> io::Re
         (start, from) = (before.position, before.expected);
     }
     let found = next_good(segment, start + 1, bounds, from)?;
-    let (end, to) = found.map_or((bounds.bytes.max(start), bounds.offset), |(position, header)| {
+    // A search that found nothing cannot say less than the fault.
+    let (end, to) = found.map_or((bounds.bytes.max(start), bounds.offset.max(from)), |(position, header)| {
         (position, header.base_offset)
     });
     let path = segment.path().to_owned();

@@ -13,6 +13,8 @@ use arc_swap::ArcSwap;
 use highwater_record::Offset;
 use parking_lot::Mutex;
 
+use crate::point::LogPoint;
+
 /// Offsets that are lost.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct QuarantinedRange {
@@ -81,14 +83,17 @@ impl Quarantine {
         })
     }
 
-    /// Where the quarantined bytes of a segment that a position lies in end, and the offset that comes after them; the
-    /// end of everything if it lies in none.
-    pub(crate) fn end_around(&self, base: Offset, position: u64) -> (u64, Offset) {
-        let found = self.find(|lost| {
+    /// Where to go on after the quarantined bytes that a position lies in, or else at the position, with what is known to
+    /// come before it.
+    pub(crate) fn beyond(&self, base: Offset, position: u64) -> LogPoint {
+        let around = self.find(|lost| {
             let around = lost.base == base && lost.bytes.contains(&position);
-            around.then_some((lost.bytes.end, lost.range.to))
+            around.then_some(LogPoint { offset: lost.range.to, bytes: lost.bytes.end })
         });
-        found.unwrap_or((u64::MAX, Offset::MAX))
+        around.unwrap_or_else(|| {
+            let before = self.last_before(base, position);
+            LogPoint { offset: before.map_or(base, |(_, offset)| offset), bytes: position }
+        })
     }
 
     /// The first quarantined bytes of a segment that begin at or after a position, and their offset.

@@ -20,7 +20,7 @@ use crate::lazy_file::LazyFile;
 use crate::map::{PublishedEnd, SegmentMap};
 use crate::point::{LogPoint, PointCell};
 use crate::quarantine::Quarantine;
-use crate::verify::Vouched;
+use crate::verify::{self, Vouched};
 
 /// No record of a batch has a timestamp (Kafka: `RecordBatch.NO_TIMESTAMP`).
 pub(crate) const NO_TIMESTAMP: TimestampMs = TimestampMs(-1);
@@ -281,7 +281,7 @@ impl Segment {
                 Ok(Some(None)) => self.doubt(entry),
                 Err(WalkError::Fault(fault)) if fault.position == start => self.doubt(entry),
                 Err(WalkError::Fault(fault)) => {
-                    self.contain(&fault)?;
+                    self.contain_near(&fault)?;
                     return self.locate_from(Some(entry), matches);
                 }
                 Err(WalkError::Io(error)) => return Err(error),
@@ -308,14 +308,19 @@ impl Segment {
                 Ok(found) => return Ok(found),
                 Err(WalkError::Io(error)) => return Err(error),
                 Err(WalkError::Fault(fault)) => {
-                    self.contain(&fault)?;
-                    // From the fault on, or from the batch before if that was the one that lied: it was visited, and
-                    // nobody who was shown it by its header alone believes more than that.
-                    let (end, next) = self.quarantine.end_around(self.base, fault.position);
-                    from = LogPoint { offset: next, bytes: end };
+                    // If it was the batch before that lied, it was visited: who walks by headers is told no more
+                    // than those say.
+                    self.contain_near(&fault)?;
+                    from = self.quarantine.beyond(self.base, fault.position);
                 }
             }
         }
+    }
+
+    /// Quarantines what a fault cost that a walk came upon. Such a walk compares no CRC and may not know which offset was
+    /// to come, so the damage is looked for from a place where that is known.
+    pub(crate) fn contain_near(&self, fault: &Fault) -> io::Result<()> {
+        self.contain(&verify::first_fault(self, fault)?)
     }
 
     /// Quarantines what a fault in the segment cost.
@@ -344,7 +349,9 @@ impl Segment {
         let stop = |end: &mut LogPoint, position: u64, header: &BatchHeader| {
             let next = position + u64::from(header.size_bytes);
             if next > limit && !(whole && position == start) {
-                *end = LogPoint { offset: header.base_offset, bytes: position };
+                if end.bytes != position {
+                    *end = LogPoint { offset: header.base_offset, bytes: position };
+                }
                 return ControlFlow::Break(());
             }
             *end = LogPoint { offset: header.next_offset(), bytes: next };

@@ -125,6 +125,16 @@ pub(crate) fn first_read(segment: &Segment, start: u64, end: LogPoint) -> io::Re
     }
 }
 
+/// The fault that a walk by headers came upon, or the one before it that led there.
+pub(crate) fn first_fault(segment: &Segment, fault: &Fault) -> io::Result<Fault> {
+    let begin = anchor(segment, fault.before.map_or(fault.position, |before| before.position))?;
+    let file = segment.log_file()?;
+    let mut check = Check { segment, file: &*file, at: begin, before: None };
+    let found = check.run(fault.position + 1)?;
+    // Without one, what the walk saw stands.
+    Ok(found.unwrap_or(Fault { expected: fault.expected.min(check.at.offset), ..*fault }))
+}
+
 /// A place at or before `start` where it is known which offset comes next.
 fn anchor(segment: &Segment, start: u64) -> io::Result<LogPoint> {
     let origin = LogPoint { offset: segment.base(), bytes: 0 };

@@ -373,7 +373,7 @@ impl LogView {
 fn whole_batch(segment: &Segment, position: u64, header: &BatchHeader) -> io::Result<Option<Batch>> {
     match segment.read_batch(position, header) {
         Ok(batch) => Ok(Some(batch)),
-        Err(WalkError::Fault(fault)) => segment.contain(&fault).map(|()| None),
+        Err(WalkError::Fault(fault)) => segment.contain_near(&fault).map(|()| None),
         Err(WalkError::Io(error)) => Err(error),
     }
 }
@@ -400,7 +400,7 @@ fn read_segment(
     }
     let limit = limit_of(segment, until)?;
     let Some((start, first)) = segment.locate(from)? else { return Ok(Found::NothingHere) };
-    let hole = segment.quarantine().next(segment.base(), start).filter(|hole| hole.0 < limit.bytes);
+    let hole = segment.quarantine().next(segment.base(), start).filter(|hole| hole.0 <= limit.bytes);
     let limit = hole.map_or(limit, |(bytes, offset)| LogPoint { offset, bytes });
     if start >= limit.bytes {
         return Ok(Found::TooLarge);
@@ -434,7 +434,7 @@ fn limit_of(segment: &Segment, until: Offset) -> io::Result<LogPoint> {
         return Ok(durable);
     }
     Ok(match segment.locate(until)? {
-        Some((position, header)) => LogPoint { offset: header.base_offset, bytes: position },
+        Some((position, header)) => LogPoint { offset: header.base_offset.min(until), bytes: position },
         None => end,
     })
 }

@@ -96,7 +96,10 @@ impl<'a> Walk<'a> {
                 if header.next_offset() == stop { ControlFlow::Break(*header) } else { ControlFlow::Continue(()) }
             });
             let fault = match walked {
-                Ok(_) if self.end.offset >= stop => return Ok(()),
+                Ok(_) if self.end.offset >= stop => match self.short_last()? {
+                    Some(fault) => fault,
+                    None => return Ok(()),
+                },
                 Ok(beyond) => self.short(beyond),
                 Err(WalkError::Fault(fault)) => Fault { before: self.before, ..*fault },
                 Err(WalkError::Io(error)) => return Err(error),
@@ -107,6 +110,19 @@ impl<'a> Walk<'a> {
             self.lost.push(lost);
         }
         Ok(())
+    }
+
+    /// Whether the last batch says that it ends before it does: then what follows is no tail, and must not be cut.
+    fn short_last(&self) -> io::Result<Option<Fault>> {
+        let Some(last) = self.before.filter(|_| self.end.bytes < self.log_bytes) else { return Ok(None) };
+        let stored = last.header.crc;
+        let computed = damage::crc_of(&*self.segment.log_file()?, last.position, &last.header)?;
+        Ok(computed.filter(|computed| *computed != stored).map(|computed| Fault {
+            position: last.position,
+            expected: last.expected,
+            fault: BatchFault::Crc { stored, computed },
+            before: None,
+        }))
     }
 
     /// The batches do not reach as far as they did: the next one lies beyond, or there is none.

@@ -1,6 +1,7 @@
 //! Specs of the log as its callers see it, on simulated and on real files.
 
 mod append;
+mod contain;
 mod damage;
 mod faults;
 mod given_up;
