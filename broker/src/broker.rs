@@ -15,11 +15,11 @@ use crate::fetch::FetchSessions;
 use crate::graves::Graves;
 use crate::groups::Groups;
 use crate::meta::{Metadata, ProducerIds};
-use crate::metrics;
 use crate::quotas::Quotas;
 use crate::shutdown::{Shutdown, Stopping};
 use crate::sync_scheduler::SyncScheduler;
 use crate::topics::Topics;
+use crate::{metrics, quarantine};
 
 /// This broker's id. There is one broker; Kafka's numbering starts at 1 as well.
 pub(crate) const NODE_ID: i32 = 1;
@@ -101,6 +101,8 @@ pub(crate) struct Progress {
     recovered: usize,
     failed: usize,
     done: bool,
+    /// Why nothing can be changed, if nothing can.
+    read_only: Option<String>,
 }
 
 impl Broker {
@@ -131,12 +133,16 @@ impl Broker {
             recovered: self.recovery.recovered.load(Ordering::Relaxed),
             failed: self.recovery.failed.load(Ordering::Relaxed),
             done: self.recovery.done.load(Ordering::Acquire),
+            read_only: self.metadata.read_only().map(str::to_owned),
         }
     }
 
     /// The metrics in Prometheus' text format.
     pub(crate) fn render_metrics(&self) -> String {
         metrics::set_groups(&self.groups.counts());
+        let (ranges, offsets) = quarantine::count(self);
+        metrics::set_quarantine(ranges, offsets);
+        metrics::set_read_only(self.metadata.read_only().is_some());
         metrics::render()
     }
 }
@@ -149,7 +155,12 @@ impl Progress {
 
     /// The body of `/readyz`.
     pub(crate) fn to_json(&self) -> String {
-        let Self { total, recovered, failed, done } = self;
-        format!("{{\"ready\":{done},\"partitions\":{total},\"recovered\":{recovered},\"failed\":{failed}}}\n")
+        let Self { total, recovered, failed, done, read_only } = self;
+        let read_only = read_only.as_ref().map_or_else(String::new, |reason| {
+            format!(",\"read_only\":{}", serde_json::Value::from(reason.as_str()))
+        });
+        format!(
+            "{{\"ready\":{done},\"partitions\":{total},\"recovered\":{recovered},\"failed\":{failed}{read_only}}}\n"
+        )
     }
 }

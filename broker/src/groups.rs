@@ -59,6 +59,8 @@ pub(crate) enum Unavailable {
     TimedOut,
     /// The broker stops.
     Stopping,
+    /// Nothing can be stored: the metadata is damaged.
+    ReadOnly,
 }
 
 impl Unavailable {
@@ -67,7 +69,7 @@ impl Unavailable {
         match self {
             Self::Loading => ErrorCode::CoordinatorLoadInProgress,
             Self::Lost => ErrorCode::NotCoordinator,
-            Self::TimedOut | Self::Stopping => ErrorCode::CoordinatorNotAvailable,
+            Self::TimedOut | Self::Stopping | Self::ReadOnly => ErrorCode::CoordinatorNotAvailable,
         }
     }
 }
@@ -164,7 +166,13 @@ pub(crate) async fn ask<T>(
     group: &str,
     event: impl FnOnce(&mut Coordinator, Now) -> Answered<T>,
 ) -> Result<T, Unavailable> {
+    writable(broker)?;
     shard::ask(place_of(broker, group), event)?.settled().await
+}
+
+/// Nothing is told to a machine that could not be stored.
+fn writable(broker: &Broker) -> Result<(), Unavailable> {
+    broker.metadata.read_only().map_or(Ok(()), |_| Err(Unavailable::ReadOnly))
 }
 
 /// Reads from the machine of `group`; the answer is given when everything it rests on is durable.
@@ -173,7 +181,12 @@ pub(crate) async fn look<T>(
     group: &str,
     read: impl FnOnce(&Coordinator) -> T,
 ) -> Result<T, Unavailable> {
-    ask(broker, group, |machine, _| only(read(machine))).await
+    shard::ask(place_of(broker, group), |machine, _| only(read(machine)))?.settled().await
+}
+
+/// Whether the log that the group is kept in has lost records: what is not known of the group may be among them.
+pub(crate) fn may_have_lost(broker: &Arc<Broker>, group: &str) -> bool {
+    shard::has_lost(place_of(broker, group))
 }
 
 /// Reads from every machine. The answer is given when everything it rests on is durable.
@@ -218,6 +231,7 @@ pub(crate) async fn park(
     group: &str,
     event: impl FnOnce(&mut Coordinator, Call, Now) -> Effects,
 ) -> Result<Reply, Unavailable> {
+    writable(broker)?;
     shard::park(place_of(broker, group), event).await
 }
 

@@ -17,11 +17,14 @@ use crate::meta::MetadataError;
 use crate::partition::Partition;
 use crate::topic_admin;
 use crate::topic_config::TopicConfig;
-use crate::{checkpointer, clock, groups};
+use crate::{checkpointer, clock, groups, quarantine, read_only};
 
 /// Enters every topic of the metadata, still out of service, and removes the files of deleted ones.
 pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
-    for (id, tombstone) in broker.metadata.tombstones()? {
+    let read_only = broker.metadata.read_only().is_some();
+    // Nothing is deleted on the word of metadata that may not be the last.
+    let tombstones = if read_only { Vec::new() } else { broker.metadata.tombstones()? };
+    for (id, tombstone) in tombstones {
         match TopicName::new(&tombstone.name) {
             Ok(name) => {
                 topic_admin::remove_files(broker, id, &name, tombstone.partitions);
@@ -39,6 +42,9 @@ pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
     }
     for name in broker.metadata.graves()? {
         broker.graves.dig(name, Instant::now());
+    }
+    if read_only {
+        read_only::adopt(broker);
     }
     name_orphans(broker);
     Ok(())
@@ -84,7 +90,9 @@ pub(crate) fn recover(broker: &Arc<Broker>) {
                 fail(broker, &partition, error);
             }
             _ => {
-                partition.open(log, broker.epoch);
+                // An epoch that the metadata has lost is in the log still; what it has not lost is larger.
+                let epoch = broker.epoch.max(log.view().latest_epoch().unwrap_or_default());
+                partition.open(log, epoch);
                 broker.recovery.recovered.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -95,6 +103,9 @@ pub(crate) fn recover(broker: &Arc<Broker>) {
 
 /// Finishes the deletions that were cut short: groups that were not in service then may still remember the topics.
 pub(crate) async fn finish_deletions(broker: &Arc<Broker>) {
+    if broker.metadata.read_only().is_some() {
+        return;
+    }
     let tombstones = broker.metadata.tombstones().unwrap_or_else(|error| {
         tracing::error!(%error, "cannot read which topics were deleted");
         Vec::new()
@@ -180,6 +191,7 @@ fn sync_file_system(broker: &Broker) -> io::Result<()> {
 pub(crate) fn close(broker: &Broker) -> io::Result<()> {
     broker.scheduler.stop();
     let synced = sync_all(broker);
+    quarantine::keep(broker);
     let checkpoints = checkpointer::collect(broker);
     let mut closed = true;
     for partition in all_partitions(broker) {

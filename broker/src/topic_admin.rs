@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::broker::Broker;
 use crate::config::Durability;
-use crate::meta::{MetadataError, TopicRecord, new_topic_id, partition_ids};
+use crate::meta::{LostRecord, MetadataError, TopicRecord, new_topic_id, partition_ids};
 use crate::partition::{Partition, Settings};
 use crate::topic_config::TopicConfig;
 use crate::topics::Topic;
@@ -51,6 +51,8 @@ pub(crate) enum CreateError {
         "the topic was deleted a short while ago and is not created again by asking for it; create it explicitly"
     )]
     Rests,
+    #[error("{0}")]
+    Frozen(String),
     #[error("cannot store the topic: {0}")]
     Metadata(#[from] MetadataError),
     #[error("cannot open the topic's log: {0}")]
@@ -69,10 +71,11 @@ impl CreateError {
         match self {
             Self::Exists(_) => ErrorCode::TopicAlreadyExists,
             Self::Collides { .. } | Self::Internal => ErrorCode::InvalidTopicException,
-            Self::Rests => ErrorCode::UnknownTopicOrPartition,
+            Self::Rests | Self::Frozen(_) => ErrorCode::UnknownTopicOrPartition,
             Self::Config(_) => ErrorCode::InvalidConfig,
             Self::Partitions { .. } => ErrorCode::InvalidPartitions,
-            Self::Metadata(_) | Self::Log(_) | Self::Leftover { .. } => ErrorCode::KafkaStorageError,
+            Self::Metadata(error) => error.code(),
+            Self::Log(_) | Self::Leftover { .. } => ErrorCode::KafkaStorageError,
             Self::Panicked => ErrorCode::UnknownServerError,
         }
     }
@@ -101,7 +104,7 @@ impl DeleteError {
             Self::Internal => ErrorCode::InvalidTopicException,
             // Clients take it for a controller that is not elected yet, and try again.
             Self::Recovering => ErrorCode::NotController,
-            Self::Metadata(_) => ErrorCode::KafkaStorageError,
+            Self::Metadata(error) => error.code(),
             Self::Panicked => ErrorCode::UnknownServerError,
         }
     }
@@ -138,6 +141,10 @@ pub(crate) async fn create_on_demand(broker: &Arc<Broker>, new: NewTopic) -> Res
     // Asked here as well: a client that polls for a deleted topic costs neither a thread nor a lock.
     if broker.graves.refuses(&new.name, Instant::now()) {
         return Err(CreateError::Rests);
+    }
+    if let Some(reason) = broker.metadata.read_only() {
+        // Unknown, which clients try again: the topic may be one that the metadata has lost.
+        return Err(CreateError::Frozen(reason.to_owned()));
     }
     create_as(broker, new, Wish::Implied).await
 }
@@ -248,7 +255,8 @@ pub(crate) fn open_log(
         return Err(CreateError::Leftover { partition: partition.id().clone(), found });
     }
     let id = partition.id().partition;
-    let known = at_least(known, broker.metadata.log_start(topic.id, id)?);
+    let known =
+        at_least(known, broker.metadata.log_start(topic.id, id)?, &broker.metadata.lost(topic.id, id)?);
     let config = topic.settings.log.clone();
     let dir = broker.data.partition_path(partition.id());
     let (log, recovery) = Log::open(Arc::clone(&broker.files), dir, config, known, now)?;
@@ -261,13 +269,23 @@ pub(crate) fn open_log(
     Ok(log)
 }
 
-/// What is known of a log whose start was also kept in the metadata: the larger start wins.
-fn at_least(known: Option<LogCheckpoint>, start: Option<Offset>) -> Option<LogCheckpoint> {
-    let Some(start) = start else { return known };
-    // Without a checkpoint nothing is known to be durable.
-    let zero = LogCheckpoint { log_start: start, recovery_point: Offset::ZERO, high_watermark: Offset::ZERO };
+/// What is known of a log, by the checkpoint and by the metadata. The larger start wins; and the log had reached as far
+/// as the end of what it lost, so that no offset is used a second time.
+fn at_least(
+    known: Option<LogCheckpoint>,
+    start: Option<Offset>,
+    lost: &[LostRecord],
+) -> Option<LogCheckpoint> {
+    // Without a checkpoint nothing is known to be durable, but a log begins at 0 unless the metadata says otherwise.
+    let zero =
+        LogCheckpoint { log_start: Offset::ZERO, recovery_point: Offset::ZERO, high_watermark: Offset::ZERO };
     let known = known.unwrap_or(zero);
-    Some(LogCheckpoint { log_start: known.log_start.max(start), ..known })
+    let reached = lost.iter().filter_map(|lost| Offset::new(lost.to)).max().unwrap_or_default();
+    Some(LogCheckpoint {
+        log_start: known.log_start.max(start.unwrap_or_default()),
+        recovery_point: known.recovery_point.max(reached),
+        ..known
+    })
 }
 
 /// Deletes the topic of that name and id: out of the metadata, out of service, its files out of the way, and what
@@ -336,7 +354,7 @@ pub(crate) async fn finish_deletion(broker: &Arc<Broker>, id: TopicId, name: Top
 
 /// Forgets the names that have rested long enough.
 pub(crate) fn sweep_graves(broker: &Broker) {
-    if broker.graves.is_any_over(Instant::now()) {
+    if broker.metadata.read_only().is_none() && broker.graves.is_any_over(Instant::now()) {
         // A topic that is deleted meanwhile must not lose its grave again.
         let _one_at_a_time = broker.topic_changes.lock();
         forget_graves(broker, &broker.graves.take_over(Instant::now()));

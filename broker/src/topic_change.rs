@@ -56,7 +56,7 @@ impl ChangeError {
             Self::NotMore { .. } | Self::TooMany { .. } => ErrorCode::InvalidPartitions,
             Self::TooManyAtOnce { .. } => ErrorCode::PolicyViolation,
             Self::Assignment { .. } => ErrorCode::InvalidReplicaAssignment,
-            Self::Metadata(_) => ErrorCode::KafkaStorageError,
+            Self::Metadata(error) => error.code(),
             Self::Open(error) => error.code(),
             Self::Panicked => ErrorCode::UnknownServerError,
         }

@@ -3,7 +3,9 @@
 //! At a start all partitions are loaded, a few at once, after their logs have recovered; a partition whose append was
 //! lost is loaded again when its log has been mended. Until compaction exists this reads everything that was ever
 //! committed. A log that cannot be read or understood keeps its groups out of service: an empty answer would make
-//! them start over.
+//! them start over. One that has lost a range of offsets is loaded without it: what is there is better than nothing, a
+//! group whose last commits are lost goes on from earlier ones. But nobody can tell a group that never committed from one
+//! whose commits are all lost, so in such a partition an offset that is not known is answered with an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -114,9 +116,23 @@ fn is_empty(partition: &Partition) -> bool {
 /// Loads one partition; without a topic there is nothing to load.
 fn load(broker: &Arc<Broker>, index: usize, partition: Option<&Arc<Partition>>) {
     let mut machine = Coordinator::new(settings());
-    let replayed = partition.map_or(Ok(()), |partition| replay(partition, &mut machine));
+    let replayed = partition.map_or(Ok(0), |partition| replay(partition, &mut machine));
     match replayed {
-        Ok(()) => shard::activate(Place { broker, index }, machine),
+        Ok(lost) => {
+            if lost > 0 {
+                tracing::error!(
+                    partition = index,
+                    offsets = lost,
+                    groups = machine.group_count(),
+                    "groups are loaded from a log of {} that has lost records: some of their commits may be older than \
+                     the last, and who asks for an offset that is not known is told CORRUPT_MESSAGE. Set the offsets of \
+                     groups that are stuck (highwater group seek, kafka-consumer-groups --reset-offsets)",
+                    super::TOPIC
+                );
+            }
+            broker.groups.shard(index).set_has_lost(lost > 0);
+            shard::activate(Place { broker, index }, machine);
+        }
         Err(error) => {
             tracing::error!(
                 partition = index, %error,
@@ -164,12 +180,20 @@ async fn settled(partition: &Arc<Partition>) -> Result<(), Lost> {
     ack.await.unwrap_or(Err(Lost::Closed))
 }
 
-/// Replays a whole log.
-fn replay(partition: &Partition, machine: &mut Coordinator) -> Result<(), LoadError> {
+/// Replays a whole log. Says how many of its offsets are lost.
+fn replay(partition: &Partition, machine: &mut Coordinator) -> Result<u64, LoadError> {
     let view = partition.view().map_err(LoadError::NotInService)?;
     let (mut at, end) = (view.log_start(), view.end().offset);
+    let mut lost = 0;
     while at < end {
-        let chunk = view.read(at, CHUNK_BYTES, end, FirstBatch::Whole)?;
+        let chunk = match view.read(at, CHUNK_BYTES, end, FirstBatch::Whole) {
+            Err(ReadError::Quarantined(range)) => {
+                lost += range.to.since(at);
+                at = range.to;
+                continue;
+            }
+            chunk => chunk?,
+        };
         if chunk.ranges.is_empty() {
             return Err(LoadError::Short { at, end });
         }
@@ -180,7 +204,7 @@ fn replay(partition: &Partition, machine: &mut Coordinator) -> Result<(), LoadEr
         }
         at = chunk.next_offset;
     }
-    Ok(())
+    Ok(lost)
 }
 
 /// Replays consecutive batches; `at` is for what errors say.

@@ -104,7 +104,8 @@ async fn find(
     };
     match Wanted::parse(asked.timestamp, context.version)? {
         Wanted::Latest => Ok(at(until)),
-        Wanted::Earliest | Wanted::EarliestLocal => Ok(at(view.log_start())),
+        // The first one that can be read.
+        Wanted::Earliest | Wanted::EarliestLocal => Ok(at(view.readable_from(view.log_start()))),
         Wanted::LatestTiered => Ok(Found::default()),
         Wanted::MaxTimestamp => search(context, view, move |view| view.max_timestamp(until)).await,
         Wanted::At(timestamp) => {

@@ -2,7 +2,8 @@
 //!
 //! Versions: 1-9. An offset that was never committed is -1 without an error, so nothing is ever answered as absent
 //! that is merely not loaded: the error says so. An offset that was committed for an earlier topic of the same name
-//! is absent. There are no transactions, so that every offset is stable. Not here: the newer group protocol (member
+//! is absent. Where the log of the groups has lost records, an offset that is not
+//! known is CORRUPT_MESSAGE: absent would make a consumer start over, or skip to the end. There are no transactions, so that every offset is stable. Not here: the newer group protocol (member
 //! id and epoch of version 9 are not looked at, as Kafka does for classic groups).
 
 use highwater_group::{Committed, WantedOffset};
@@ -87,13 +88,19 @@ async fn fetch_some(
     let existing: Vec<WantedOffset> = wanted.iter().flatten().cloned().collect();
     let found =
         groups::look(context.broker, group, |machine| machine.fetch_offsets(group, &existing)).await?;
+    let unknown = if groups::may_have_lost(context.broker, group) {
+        ErrorCode::CorruptMessage
+    } else {
+        ErrorCode::None
+    };
     let mut found = found.into_iter();
     let mut wanted = wanted.into_iter();
     let answer_topic = |topic: &OffsetFetchRequestTopics| {
         let partitions = topic.partition_indexes.iter().map(|index| {
             // What does not exist was not asked for.
             let committed = wanted.next().flatten().and_then(|_| found.next().flatten());
-            answer(*index, committed)
+            let error = if committed.is_some() { ErrorCode::None } else { unknown };
+            OffsetFetchResponsePartitions { error_code: error.code(), ..answer(*index, committed) }
         });
         OffsetFetchResponseTopics { name: topic.name.clone(), partitions: partitions.collect() }
     };

@@ -117,7 +117,9 @@ impl Search<'_> {
         let mut start = from;
         while start < to {
             let read = self.file.pread(&mut window, start)?;
-            let Some(positions) = read.checked_sub(HEADER_BYTES).map(|rest| rest + 1) else { return Ok(None) };
+            let Some(positions) = read.checked_sub(HEADER_BYTES).map(|rest| rest + 1) else {
+                return Ok(None);
+            };
             for at in 0..positions {
                 let position = start + at as u64;
                 if position >= to || self.budget == 0 {
@@ -146,11 +148,7 @@ impl Search<'_> {
 }
 
 /// The checksum of a batch by its bytes, read in pieces; `None` if the file ends before.
-pub(crate) fn crc_of(
-    file: &dyn FileHandle,
-    position: u64,
-    header: &BatchHeader,
-) -> io::Result<Option<u32>> {
+pub(crate) fn crc_of(file: &dyn FileHandle, position: u64, header: &BatchHeader) -> io::Result<Option<u32>> {
     let mut left = header.size_bytes as usize - CRC_START;
     let mut at = position + CRC_START as u64;
     let mut window = vec![0; WINDOW_BYTES.min(left)];

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use highwater_record::Offset;
 use parking_lot::Mutex;
 
+use crate::batches::Fault;
 use crate::point::LogPoint;
 
 /// Offsets that are lost.
@@ -83,16 +84,19 @@ impl Quarantine {
         })
     }
 
-    /// Where to go on after the quarantined bytes that a position lies in, or else at the position, with what is known to
-    /// come before it.
-    pub(crate) fn beyond(&self, base: Offset, position: u64) -> LogPoint {
-        let around = self.find(|lost| {
-            let around = lost.base == base && lost.bytes.contains(&position);
-            around.then_some(LogPoint { offset: lost.range.to, bytes: lost.bytes.end })
-        });
-        around.unwrap_or_else(|| {
-            let before = self.last_before(base, position);
-            LogPoint { offset: before.map_or(base, |(_, offset)| offset), bytes: position }
+    /// Where a walk goes on after a fault: behind the quarantined bytes that it lies in, or that the batch before lies in,
+    /// which may have said that it is longer than it is.
+    pub(crate) fn beyond(&self, base: Offset, fault: &Fault) -> LogPoint {
+        let end_around = |position: u64| {
+            self.find(|lost| {
+                let around = lost.base == base && lost.bytes.contains(&position);
+                around.then_some(LogPoint { offset: lost.range.to, bytes: lost.bytes.end })
+            })
+        };
+        let before = fault.before.map_or(fault.position, |before| before.position);
+        end_around(fault.position).or_else(|| end_around(before)).unwrap_or_else(|| {
+            let known = self.last_before(base, fault.position);
+            LogPoint { offset: known.map_or(base, |(_, offset)| offset), bytes: fault.position }
         })
     }
 
@@ -110,9 +114,9 @@ impl Quarantine {
             return None;
         }
         let ranges = self.ranges.load();
-        let found = ranges.iter().rfind(|lost| {
-            lost.base == base && lost.bytes.end <= position && !lost.bytes.is_empty()
-        });
+        let found = ranges
+            .iter()
+            .rfind(|lost| lost.base == base && lost.bytes.end <= position && !lost.bytes.is_empty());
         found.map(|lost| (lost.bytes.end, lost.range.to))
     }
 

@@ -311,7 +311,7 @@ impl Segment {
                     // If it was the batch before that lied, it was visited: who walks by headers is told no more
                     // than those say.
                     self.contain_near(&fault)?;
-                    from = self.quarantine.beyond(self.base, fault.position);
+                    from = self.quarantine.beyond(self.base, &fault);
                 }
             }
         }

@@ -220,7 +220,8 @@ impl Check<'_> {
         if header.base_offset > expected && follows {
             return Ok(Some(order));
         }
-        let around = self.before.map(|before| before.leader_epoch).filter(|epoch| *epoch == next.leader_epoch);
+        let around =
+            self.before.map(|before| before.leader_epoch).filter(|epoch| *epoch == next.leader_epoch);
         Ok(around.filter(|epoch| *epoch != header.leader_epoch).map(|epoch| BatchFault::EpochOrder {
             before: epoch.map_or(-1, highwater_record::LeaderEpoch::get),
             actual: header.leader_epoch.map_or(-1, highwater_record::LeaderEpoch::get),

@@ -296,8 +296,8 @@ impl LogView {
             if segment.base() >= until {
                 break;
             }
-            let found = first_at_or_after(segment, timestamp, start)
-                .map_err(|error| self.explain(error, start))?;
+            let found =
+                first_at_or_after(segment, timestamp, start).map_err(|error| self.explain(error, start))?;
             if found.is_some() {
                 return Ok(found.filter(|found| found.offset < until));
             }
@@ -327,8 +327,7 @@ impl LogView {
             if segment.max_time().timestamp <= enough || segment.end().offset <= start {
                 continue;
             }
-            let found =
-                max_batch(segment, start, until).map_err(|error| self.explain(error, start))?;
+            let found = max_batch(segment, start, until).map_err(|error| self.explain(error, start))?;
             if let Some((position, header)) = found.filter(|(_, header)| header.max_timestamp > enough) {
                 best = Some((header.max_timestamp, Arc::clone(segment), position, header));
             }
@@ -494,11 +493,7 @@ fn first_in_batch(
 }
 
 /// The first batch of a segment with the largest timestamp among those below `until`.
-fn max_batch(
-    segment: &Segment,
-    start: Offset,
-    until: Offset,
-) -> io::Result<Option<(u64, BatchHeader)>> {
+fn max_batch(segment: &Segment, start: Offset, until: Offset) -> io::Result<Option<(u64, BatchHeader)>> {
     let max = segment.max_time();
     if max.offset >= start && max.offset < until {
         // The common case: the batch is known by its last offset.

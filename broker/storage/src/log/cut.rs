@@ -13,8 +13,8 @@ use highwater_record::{LeaderEpoch, Offset};
 use thiserror::Error;
 
 use crate::files::{Access, FileLayer};
-use crate::log::{Log, manifest};
 use crate::log::recover::rebuild_producers;
+use crate::log::{Log, manifest};
 use crate::point::LogPoint;
 use crate::producers::Fingerprint;
 use crate::segment::{Extent, MaxTime, Segment, base_of};

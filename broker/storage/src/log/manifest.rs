@@ -132,9 +132,9 @@ pub struct ManifestJob {
 }
 
 impl ManifestJob {
-    /// Reads the segments that the manifest does not have, in pieces, and replaces it. `pause` is told the size of each
-    /// piece before the next one is read.
-    pub fn run(&self, mut pause: impl FnMut(usize)) -> io::Result<()> {
+    /// Reads the segments that the manifest does not have, in pieces, and replaces it. `go_on` is told the size of each
+    /// piece, may take its time, and says whether to go on; what is not entered then is entered after a later roll.
+    pub fn run(&self, mut go_on: impl FnMut(usize) -> bool) -> io::Result<()> {
         let stored = load(&*self.files, &self.path);
         let mut manifest = stored.clone().unwrap_or_default();
         manifest.0.retain(|sealed| sealed.end > self.log_start);
@@ -143,8 +143,9 @@ impl ManifestJob {
             if manifest.has(segment) || segment.quarantine().concerns(segment.base()) {
                 continue;
             }
-            match summed(segment, &mut pause) {
-                Ok(sealed) => manifest.put(sealed),
+            match summed(segment, &mut go_on) {
+                Ok(Some(sealed)) => manifest.put(sealed),
+                Ok(None) => break,
                 // Retention took it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -157,7 +158,7 @@ impl ManifestJob {
     }
 }
 
-fn summed(segment: &Segment, pause: &mut impl FnMut(usize)) -> io::Result<Sealed> {
+fn summed(segment: &Segment, go_on: &mut impl FnMut(usize) -> bool) -> io::Result<Option<Sealed>> {
     let end = segment.end();
     let file = segment.log_file()?;
     let mut piece = vec![0; PIECE_BYTES.min(usize::try_from(end.bytes).unwrap_or(PIECE_BYTES))];
@@ -166,21 +167,25 @@ fn summed(segment: &Segment, pause: &mut impl FnMut(usize)) -> io::Result<Sealed
     while at < end.bytes {
         let wanted = piece.len().min(usize::try_from(end.bytes - at).unwrap_or(piece.len()));
         crate::files::read_exact_at(&*file, &mut piece[..wanted], at)?;
-        if at == 0 && let Ok(first) = BatchHeader::parse(&piece[..wanted]) {
+        if at == 0
+            && let Ok(first) = BatchHeader::parse(&piece[..wanted])
+        {
             first_timestamp = first.base_timestamp;
         }
         crc.update(&piece[..wanted]);
         at += wanted as u64;
-        pause(wanted);
+        if !go_on(wanted) {
+            return Ok(None);
+        }
     }
-    Ok(Sealed {
+    Ok(Some(Sealed {
         base: segment.base(),
         end: end.offset,
         bytes: end.bytes,
         first_timestamp,
         max_timestamp: segment.max_time().timestamp,
         crc: crc.finalize(),
-    })
+    }))
 }
 
 impl Log {

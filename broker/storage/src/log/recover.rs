@@ -17,9 +17,9 @@ use std::sync::Arc;
 use highwater_record::{BatchHeader, HEADER_BYTES, Offset, TimestampMs};
 
 use crate::batches::{ReadAt, WalkError, checked_header, walk};
-use crate::log::manifest::Manifest;
 use crate::epochs::{self, Epochs};
 use crate::index::{Entry, Index, OffsetEntry, TimeEntry, relative};
+use crate::log::manifest::Manifest;
 use crate::log::tail::{Anchor, Walk};
 use crate::log::writer::{Indexer, Writer, no_time};
 use crate::log::{Log, LogCheckpoint, LogConfig, OpenError, Owed};
@@ -175,7 +175,7 @@ impl Recoverer {
         let limit = if indexed { limit } else { limit.min(self.recovery_point) };
         let anchor = self.anchor(&segment, &listed, indexed, limit).map_err(io_error)?;
         let mut walk = Walk::new(&segment, anchor, listed.log_bytes, next);
-        walk.last_header = self.last_header;
+        walk.goes_on_from(self.last_header);
 
         walk.below(self.recovery_point).map_err(io_error)?;
         for lost in walk.lost.drain(..) {
@@ -191,6 +191,7 @@ impl Recoverer {
         if !damaged {
             self.cut_tail(&segment, &walk, listed.log_bytes).map_err(io_error)?;
         }
+        walk.confirm();
         let Walk { end, mut indexer, last_header, .. } = walk;
         if next.is_some() || damaged {
             indexer.complete(&segment);

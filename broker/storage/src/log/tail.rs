@@ -36,7 +36,9 @@ pub(super) struct Walk<'a> {
     pub(super) last_header: Option<BatchHeader>,
     /// What is damaged or missing below the recovery point.
     pub(super) lost: Vec<Lost>,
+    /// The last batch, which is not in the indexes yet.
     before: Option<Walked>,
+    confirmed: Option<BatchHeader>,
     /// Nothing was walked yet, and the first batch is one that an index entry vouches for.
     anchored: bool,
 }
@@ -59,8 +61,15 @@ impl<'a> Walk<'a> {
             last_header: None,
             lost: Vec::new(),
             before: None,
+            confirmed: None,
             anchored,
         }
+    }
+
+    /// The batch that the segments before end with.
+    pub(super) const fn goes_on_from(&mut self, last: Option<BatchHeader>) {
+        self.last_header = last;
+        self.confirmed = last;
     }
 
     /// Whether the batches reach the next segment.
@@ -69,12 +78,19 @@ impl<'a> Walk<'a> {
     }
 
     fn take(&mut self, position: u64, header: &BatchHeader) {
-        self.indexer.add(self.segment, position, header);
-        let expected =
-            if std::mem::take(&mut self.anchored) { header.base_offset } else { self.end.offset };
+        self.confirm();
+        let expected = if std::mem::take(&mut self.anchored) { header.base_offset } else { self.end.offset };
         self.before = Some(Walked { position, expected, header: *header });
         self.end = LogPoint { offset: header.next_offset(), bytes: position + u64::from(header.size_bytes) };
         self.last_header = Some(*header);
+    }
+
+    /// Enters the batch before into the indexes: only the one that follows shows that it did not lie about its offset.
+    pub(super) fn confirm(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.indexer.add(self.segment, before.position, &before.header);
+            self.confirmed = Some(before.header);
+        }
     }
 
     /// Walks the headers of the batches that end at or below `recovery_point`, all of which had been synced. What is
@@ -93,7 +109,11 @@ impl<'a> Walk<'a> {
                 }
                 self.take(position, header);
                 // What follows may be a tail that nobody vouches for: do not even parse it.
-                if header.next_offset() == stop { ControlFlow::Break(*header) } else { ControlFlow::Continue(()) }
+                if header.next_offset() == stop {
+                    ControlFlow::Break(*header)
+                } else {
+                    ControlFlow::Continue(())
+                }
             });
             let fault = match walked {
                 Ok(_) if self.end.offset >= stop => match self.short_last()? {
@@ -106,7 +126,11 @@ impl<'a> Walk<'a> {
             };
             let lost = damage::extent(segment, Bounds { bytes: log_bytes, offset: stop }, &fault)?;
             self.end = LogPoint { offset: lost.range.to, bytes: lost.bytes.end };
-            self.before = None;
+            if self.before.is_some_and(|before| before.position >= lost.bytes.start) {
+                self.before = None;
+                self.last_header = self.confirmed;
+            }
+            self.confirm();
             self.lost.push(lost);
         }
         Ok(())

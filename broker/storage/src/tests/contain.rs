@@ -55,7 +55,7 @@ impl Closed {
             log.append(&batch(made), epoch(1 + n as i32 / 15), NOW).unwrap();
         }
         sync(&mut log);
-        log.manifest_job().unwrap().run(|_| {}).unwrap();
+        log.manifest_job().unwrap().run(|_| true).unwrap();
         home.known = Some(log.checkpoint());
         let batches = read_all(&log, offset(0));
         log.close().unwrap();
@@ -165,7 +165,9 @@ fn lost(log: &Log) -> Vec<(i64, i64)> {
 /// No CRC covers a leader epoch. One that agrees with neither neighbour is noticed, at the border of two epochs it may
 /// not be.
 fn is_epoch(closed: &Closed, name: &str, at: usize) -> bool {
-    let Some(base) = name.strip_suffix(".log").map(|digits| digits.parse::<i64>().unwrap()) else { return false };
+    let Some(base) = name.strip_suffix(".log").map(|digits| digits.parse::<i64>().unwrap()) else {
+        return false;
+    };
     let mut position = 0;
     closed.batches.iter().filter(|batch| closed.base_of(batch) == base).any(|batch| {
         let start = position;
