@@ -68,10 +68,7 @@ fn alter(broker: &Broker, entries: &[request::EntryData], validate_only: bool) -
     }
     if let Err(error) = broker.metadata.store_quotas(&quotas, &changed) {
         tracing::error!(%error, "cannot store quotas");
-        let refusal = || Refusal {
-            code: ErrorCode::KafkaStorageError,
-            message: format!("cannot store the quotas: {error}"),
-        };
+        let refusal = || Refusal { code: error.code(), message: format!("cannot store the quotas: {error}") };
         for result in results.iter_mut().filter(|result| result.is_ok()) {
             *result = Err(refusal());
         }

@@ -73,7 +73,8 @@ impl Manifest {
     }
 
     fn put(&mut self, sealed: Sealed) {
-        self.0.retain(|old| old.base != sealed.base);
+        // It may have taken the place of several.
+        self.0.retain(|old| old.base < sealed.base || old.base >= sealed.end);
         let at = self.0.partition_point(|old| old.base < sealed.base);
         self.0.insert(at, sealed);
     }

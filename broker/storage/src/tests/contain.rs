@@ -1,13 +1,13 @@
 //! Damage is contained: whatever happens to a file of a log that was closed, the log opens, serves what is whole, names
 //! what is lost and goes on; and no segment is changed for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_record::{Batch, TimestampMs};
 use proptest::prelude::*;
 
 use super::support::*;
-use crate::{FileLayer, FirstBatch, Log, ReadError, SimFiles};
+use crate::{FileLayer, FirstBatch, Log, ReadChunk, ReadError, SimCall, SimFault, SimFiles};
 
 /// One change to one file, as fractions of what there is.
 #[derive(Clone, Debug)]
@@ -243,4 +243,133 @@ fn ask_for_times(log: &Log) {
     for found in times.chain([view.max_timestamp(end).unwrap()]).flatten() {
         view.read(found.offset, 1, end, FirstBatch::Whole).unwrap();
     }
+}
+
+/// Fails the next reads of a file.
+fn fail_reads(files: &SimFiles, path_end: &str, after: u32) {
+    files.plan(SimFault {
+        call: SimCall::Read,
+        path_end: path_end.to_owned(),
+        after,
+        times: 1,
+        errno: 5,
+        bytes_written: 0,
+    });
+}
+
+/// The batches of a chunk, as long as its files let themselves be read.
+fn batches_of(chunk: &ReadChunk) -> usize {
+    let mut bytes = Vec::new();
+    chunk.ranges.iter().for_each(|range| range.copy_to(&mut bytes).unwrap());
+    split(bytes.into()).len()
+}
+
+#[test]
+fn what_was_checked_is_not_read_again_to_be_checked() {
+    let closed = Closed::new();
+    let (log, _) = closed.home.open();
+    let (view, end) = (log.view(), log.view().end().offset);
+    assert!(!view.is_hot(offset(70)), "the active segment was not written by this process");
+    read_checked(&log, &closed.batches, 1 << 20);
+    let first = "00000000000000000000.log";
+    let path = closed.home.path(first);
+    let mut bytes = closed.files.read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+
+    // Nobody would notice now: this is what tells that the check was paid once.
+    closed.files.overwrite(&path, &bytes);
+    view.read(offset(0), 1 << 20, end, FirstBatch::Whole).unwrap();
+
+    assert_eq!(lost(&log), []);
+    assert!(view.is_hot(offset(70)), "all of the active segment was checked");
+    drop(log);
+    let (log, _) = closed.home.open();
+    read_checked(&log, &closed.batches, 1 << 20);
+    assert_eq!(lost(&log).len(), 1);
+}
+
+#[test]
+fn what_this_process_appended_is_served_without_being_read() {
+    let (home, files) = Home::sim();
+    let (mut log, _) = home.open();
+    for _ in 0..10 {
+        append(&mut log, &records(2));
+    }
+    let view = log.view();
+    // The walk to the end of the first piece reads one window; nothing else may.
+    fail_reads(&files, ".log", 2);
+
+    let chunk = view.read(offset(0), 1 << 20, view.end().offset, FirstBatch::Whole).unwrap();
+
+    assert!(view.is_hot(offset(0)));
+    assert_eq!(chunk.next_offset, offset(20));
+}
+
+#[test]
+fn a_disk_error_fails_one_read_alone_and_what_came_before_it_is_served() {
+    let closed = Closed::new();
+    let (log, _) = closed.home.open();
+    let (view, end) = (log.view(), log.view().end().offset);
+    let all = batches_of(&view.read(offset(0), 1 << 20, end, FirstBatch::Whole).unwrap());
+    let mut parts = BTreeSet::new();
+    let mut errors = 0;
+    for after in 0..60 {
+        let (log, _) = closed.home.open();
+        let view = log.view();
+        fail_reads(&closed.files, "00000000000000000000.log", after);
+        match view.read(offset(0), 1 << 20, end, FirstBatch::Whole) {
+            Ok(chunk) => {
+                // A plan that was not used up would hit the copy.
+                closed.files.forget_plans();
+                parts.insert(batches_of(&chunk));
+            }
+            Err(ReadError::Io(error)) => {
+                assert_eq!(error.raw_os_error(), Some(5));
+                errors += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        closed.files.forget_plans();
+        assert_eq!(lost(&log), [], "an error of the disk is no damage");
+        assert_eq!(read_checked(&log, &closed.batches, 300), []);
+    }
+    assert!(errors > 0 && parts.len() > 2 && parts.contains(&all), "{errors} errors, {parts:?} batches");
+}
+
+#[test]
+fn the_manifest_names_a_segment_that_is_missing_and_one_that_was_cut() {
+    for (file, strike, words) in [
+        (21, Kind::Remove, "these segment files are missing: 00000000000000000021.log"),
+        (0, Kind::Remove, "these segment files are missing: 00000000000000000000.log"),
+        (39, Kind::Cut, "it had"),
+    ] {
+        let closed = Closed::new();
+        let path = closed.home.path(&format!("{file:020}.log"));
+        match strike {
+            Kind::Remove => closed.files.unlink(&path).unwrap(),
+            _ => closed.files.overwrite(&path, &[]),
+        }
+
+        let (log, _) = closed.home.open();
+
+        let found = log.view().quarantined();
+        assert_eq!(found.len(), 1);
+        assert!(found[0].cause.contains(words), "{}", found[0].cause);
+    }
+}
+
+#[test]
+fn a_log_that_is_truncated_forgets_what_it_lost_above() {
+    let closed = Closed::new();
+    let path = closed.home.path(&format!("{:020}.log", 39));
+    closed.files.unlink(&path).unwrap();
+    let (mut log, _) = closed.home.open();
+    assert_eq!(lost(&log), [(39, 55)]);
+
+    log.truncate(offset(45), epoch(9)).unwrap();
+
+    assert_eq!(lost(&log), [(39, 45)]);
+    assert_eq!(append(&mut log, &records(1)), offset(45));
+    assert!(closed.files.read(&closed.home.path("manifest")).is_none(), "it vouched for what is gone");
+    assert_eq!(spans(&read_all(&log, offset(45))), [(45, 45)]);
 }
