@@ -4,6 +4,7 @@ mod admin;
 mod bad_input;
 mod cli;
 mod connection;
+mod damage;
 mod deleted_topics;
 mod fetch_sessions;
 mod groups;

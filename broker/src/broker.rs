@@ -17,12 +17,12 @@ use crate::groups::Groups;
 use crate::log_opener::LogOpener;
 use crate::memory::{Charge, Memory, resident_peak_bytes};
 use crate::meta::{Metadata, ProducerIds};
-use crate::metrics;
 use crate::progress::{Progress, RecoveryProgress};
 use crate::quotas::Quotas;
 use crate::shutdown::{Shutdown, Stopping};
 use crate::sync_scheduler::SyncScheduler;
 use crate::topics::Topics;
+use crate::{metrics, quarantine};
 
 /// This broker's id. There is one broker; Kafka's numbering starts at 1 as well.
 pub(crate) const NODE_ID: i32 = 1;
@@ -127,6 +127,9 @@ impl Broker {
     pub(crate) fn render_metrics(&self) -> String {
         metrics::set_groups(&self.groups.counts());
         metrics::set_memory(&self.memory.reading(), resident_peak_bytes());
+        let (ranges, offsets) = quarantine::count(self);
+        metrics::set_quarantine(ranges, offsets);
+        metrics::set_read_only(self.metadata.read_only().is_some());
         metrics::render()
     }
 }

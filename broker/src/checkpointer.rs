@@ -11,7 +11,7 @@ use highwater_record::{LeaderEpoch, TopicPartition};
 use highwater_storage::{Checkpoint, CheckpointFile, LoadedCheckpoint, PartitionCheckpoint};
 
 use crate::broker::Broker;
-use crate::{metrics, topic_admin};
+use crate::{metrics, quarantine, topic_admin};
 
 /// The longest time between two checkpoints.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -21,6 +21,10 @@ pub(crate) type Checkpoints = BTreeMap<TopicPartition, PartitionCheckpoint>;
 
 /// Writes checkpoints until the broker stops, and forgets the names of deleted topics in time.
 pub(crate) async fn run(broker: Arc<Broker>) {
+    let shared = Arc::clone(&broker);
+    if let Err(error) = tokio::task::spawn_blocking(move || quarantine::look_again(&shared)).await {
+        tracing::error!(%error, "looking at damaged files again panicked");
+    }
     let mut stopping = broker.stopping();
     let mut written = Checkpoints::new();
     loop {
@@ -34,6 +38,7 @@ pub(crate) async fn run(broker: Arc<Broker>) {
         let pass = tokio::task::spawn_blocking(move || {
             topic_admin::sweep_graves(&broker);
             broker.scheduler.appended().reset();
+            quarantine::keep(&broker);
             let now = collect(&broker);
             if now != before {
                 store_producers(&broker);
@@ -82,6 +87,10 @@ pub(crate) fn collect(broker: &Broker) -> Checkpoints {
 
 /// Replaces the checkpoint file. `clean_stop` names the incarnation that stopped cleanly.
 pub(crate) fn store(broker: &Broker, partitions: Checkpoints, clean_stop: Option<LeaderEpoch>) {
+    if broker.metadata.read_only().is_some() {
+        // It may know logs that the metadata does not know any more.
+        return;
+    }
     if let Err(error) = file(broker).store(&Checkpoint { clean_stop, partitions }) {
         tracing::warn!(%error, "cannot write the checkpoint file; the next start scans more");
     }

@@ -65,6 +65,8 @@ pub(crate) enum Unavailable {
     Behind,
     /// The broker stops.
     Stopping,
+    /// Nothing can be stored: the metadata is damaged.
+    ReadOnly,
 }
 
 impl Unavailable {
@@ -73,7 +75,9 @@ impl Unavailable {
         match self {
             Self::Loading => ErrorCode::CoordinatorLoadInProgress,
             Self::Lost => ErrorCode::NotCoordinator,
-            Self::TimedOut | Self::Behind | Self::Stopping => ErrorCode::CoordinatorNotAvailable,
+            Self::TimedOut | Self::Behind | Self::Stopping | Self::ReadOnly => {
+                ErrorCode::CoordinatorNotAvailable
+            }
         }
     }
 }
@@ -190,7 +194,13 @@ pub(crate) async fn ask<T>(
     group: &str,
     event: impl FnOnce(&mut Coordinator, Now) -> Answered<T>,
 ) -> Result<T, Unavailable> {
+    writable(broker)?;
     shard::ask(place_of(broker, group), event)?.settled(Instant::now() + DURABLE_DEADLINE).await
+}
+
+/// Nothing is told to a machine that could not be stored.
+fn writable(broker: &Broker) -> Result<(), Unavailable> {
+    broker.metadata.read_only().map_or(Ok(()), |_| Err(Unavailable::ReadOnly))
 }
 
 /// Runs an event for each of `asked` on the machine of its group, all of them before the first answer is waited for;
@@ -201,7 +211,10 @@ pub(crate) async fn ask_each<I, T>(
     group: impl Fn(&I) -> &str,
     event: impl Fn(&mut Coordinator, &I, Now) -> Answered<T>,
 ) -> Vec<Result<T, Unavailable>> {
-    let ask = |one| shard::ask(place_of(broker, group(one)), |machine, now| event(machine, one, now));
+    let ask = |one| {
+        writable(broker)?;
+        shard::ask(place_of(broker, group(one)), |machine, now| event(machine, one, now))
+    };
     settle_all(broker, asked.iter().map(ask).collect()).await
 }
 
@@ -214,6 +227,11 @@ pub(crate) async fn look_each<I, T>(
 ) -> Vec<Result<T, Unavailable>> {
     let look = |one| shard::ask_always(place_of(broker, group(one)), |machine, _| only(read(machine, one)));
     settle_all(broker, asked.iter().map(look).collect()).await
+}
+
+/// Whether the log that the group is kept in has lost records: what is not known of the group may be among them.
+pub(crate) fn may_have_lost(broker: &Arc<Broker>, group: &str) -> bool {
+    shard::has_lost(place_of(broker, group))
 }
 
 /// Reads from every machine. The answer is given when everything it rests on is durable.
@@ -281,6 +299,7 @@ pub(crate) async fn park(
     group: &str,
     event: impl FnOnce(&mut Coordinator, Call, Now) -> Effects,
 ) -> Result<Reply, Unavailable> {
+    writable(broker)?;
     shard::park(place_of(broker, group), event).await
 }
 

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::clock;
-use crate::meta::{Metadata, MetadataError};
+use crate::meta::{LostRecord, Metadata, MetadataError};
 use crate::progress::RecoveryProgress;
 
 /// From here on a scan is worth a line in the log.
@@ -80,7 +80,8 @@ impl LogOpener {
             if let Some(found) = self.data.topic_id(partition).filter(|found| *found != topic_id) {
                 return Err(OpenLogError::Leftover { partition: partition.clone(), found });
             }
-            known = at_least(known, self.metadata.log_start(topic_id, partition.partition)?);
+            let start = self.metadata.log_start(topic_id, partition.partition)?;
+            known = at_least(known, start, &self.metadata.lost(topic_id, partition.partition)?);
         }
         let dir = self.data.partition_path(partition);
         let opening = Opening { known, now: clock::now(), scanned: Arc::clone(&self.progress.scanned_bytes) };
@@ -96,11 +97,21 @@ impl LogOpener {
     }
 }
 
-/// What is known of a log whose start was also kept in the metadata: the larger start wins.
-fn at_least(known: Option<LogCheckpoint>, start: Option<Offset>) -> Option<LogCheckpoint> {
-    let Some(start) = start else { return known };
-    // Without a checkpoint nothing is known to be durable.
-    let zero = LogCheckpoint { log_start: start, recovery_point: Offset::ZERO, high_watermark: Offset::ZERO };
+/// What is known of a log, by the checkpoint and by the metadata. The larger start wins; and the log had reached as far
+/// as the end of what it lost, so that no offset is used a second time.
+fn at_least(
+    known: Option<LogCheckpoint>,
+    start: Option<Offset>,
+    lost: &[LostRecord],
+) -> Option<LogCheckpoint> {
+    // Without a checkpoint nothing is known to be durable, but a log begins at 0 unless the metadata says otherwise.
+    let zero =
+        LogCheckpoint { log_start: Offset::ZERO, recovery_point: Offset::ZERO, high_watermark: Offset::ZERO };
     let known = known.unwrap_or(zero);
-    Some(LogCheckpoint { log_start: known.log_start.max(start), ..known })
+    let reached = lost.iter().filter_map(|lost| Offset::new(lost.to)).max().unwrap_or_default();
+    Some(LogCheckpoint {
+        log_start: known.log_start.max(start.unwrap_or_default()),
+        recovery_point: known.recovery_point.max(reached),
+        ..known
+    })
 }

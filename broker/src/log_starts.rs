@@ -40,13 +40,13 @@ pub(crate) enum MoveError {
 
 impl MoveError {
     /// The code that a client is told.
-    pub(crate) const fn code(&self) -> ErrorCode {
+    pub(crate) fn code(&self) -> ErrorCode {
         match self {
             Self::Unknown => ErrorCode::UnknownTopicOrPartition,
             Self::Internal => ErrorCode::InvalidTopicException,
             Self::NotLeader => ErrorCode::NotLeaderOrFollower,
             Self::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-            Self::Metadata(_) => ErrorCode::KafkaStorageError,
+            Self::Metadata(error) => error.code(),
             Self::Panicked => ErrorCode::UnknownServerError,
         }
     }

@@ -1,4 +1,5 @@
-//! What the broker must remember besides records: cluster id, incarnation, topics, log starts, producer ids, quotas.
+//! What the broker must remember besides records: cluster id, incarnation, topics, log starts, lost ranges, producer ids,
+//! quotas.
 //!
 //! Typed access to the metadata store (design D6). Values are JSON, so that `segment cat` shows them readable. Every
 //! change is durable when its call returns; the calls block on the disk and belong on the blocking pool or a thread
@@ -6,10 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
+use highwater_protocol::ErrorCode;
 use highwater_record::{LeaderEpoch, Offset, PartitionId, ProducerId, TopicId, TopicName};
-use highwater_storage::{MetaStore, TransactError, Transaction};
+use highwater_storage::{MetaStore, QuarantinedRange, TransactError, Transaction};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -24,6 +27,7 @@ const DELETED: &str = "deleted/";
 const GRAVES: &str = "grave/";
 const QUOTAS: &str = "quota/";
 const LOG_STARTS: &str = "log-start/";
+const QUARANTINE: &str = "quarantine/";
 
 /// Producer ids are taken from the store this many at a time (Kafka: `ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
 const PRODUCER_ID_BLOCK: i64 = 1000;
@@ -48,12 +52,47 @@ pub(crate) struct Tombstone {
     pub(crate) partitions: u32,
 }
 
+/// Offsets of a partition that are lost, as the store keeps them.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct LostRecord {
+    /// The first offset that is lost.
+    pub(crate) from: i64,
+    /// The first one after them.
+    pub(crate) to: i64,
+    /// The file, without the directories above.
+    pub(crate) file: String,
+    /// Where in it the damage begins.
+    pub(crate) position: u64,
+    /// What is wrong.
+    pub(crate) cause: String,
+}
+
+impl LostRecord {
+    /// What is kept of a range.
+    pub(crate) fn of(range: &QuarantinedRange) -> Self {
+        let file = range.path.file_name().map(|name| name.to_string_lossy().into_owned());
+        Self {
+            from: range.from.get(),
+            to: range.to.get(),
+            file: file.unwrap_or_default(),
+            position: range.position,
+            cause: range.cause.clone(),
+        }
+    }
+}
+
 /// Why the metadata cannot be read or changed.
 #[derive(Debug, Error)]
 pub enum MetadataError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] TransactError),
+    /// What is known of the metadata may be less than what it was, so nothing is built on it.
+    #[error("{reason}")]
+    ReadOnly {
+        /// What is wrong, where, and how to go on.
+        reason: String,
+    },
     /// A value is not what this version writes.
     #[error("metadata entry {key:?} is not readable: {cause}")]
     Value {
@@ -72,23 +111,49 @@ pub enum MetadataError {
     },
 }
 
+impl MetadataError {
+    /// The code that a client is told who wanted to change something.
+    pub(crate) const fn code(&self) -> ErrorCode {
+        match self {
+            Self::ReadOnly { .. } | Self::Store(TransactError::Damaged(_)) => ErrorCode::PolicyViolation,
+            _ => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
 /// Typed metadata.
 pub(crate) struct Metadata {
     store: Box<dyn MetaStore>,
+    /// Why nothing may be changed, if nothing may.
+    read_only: OnceLock<String>,
 }
 
 impl Metadata {
     /// Wraps a store.
     pub(crate) fn new(store: Box<dyn MetaStore>) -> Self {
-        Self { store }
+        Self { store, read_only: OnceLock::new() }
     }
 
-    /// The cluster id, made at the first start.
+    /// Refuses every change from here on, with this reason.
+    pub(crate) fn freeze(&self, reason: String) {
+        // The first reason stands.
+        let _ = self.read_only.set(reason);
+    }
+
+    /// Why nothing may be changed, if nothing may.
+    pub(crate) fn read_only(&self) -> Option<&str> {
+        self.read_only.get().map(String::as_str)
+    }
+
+    /// The cluster id, made at the first start. One that was lost is made up for as long as nothing may be changed.
     pub(crate) fn cluster_id(&self) -> Result<String, MetadataError> {
         if let Some(id) = self.read::<String>(CLUSTER_ID)? {
             return Ok(id);
         }
         let id = new_topic_id().to_string();
+        if self.read_only().is_some() {
+            return Ok(id);
+        }
         self.write(Transaction::new().put(CLUSTER_ID, encode(&id)))?;
         Ok(id)
     }
@@ -152,8 +217,10 @@ impl Metadata {
             .delete(format!("{TOPICS}{name}"))
             .put(tombstone_key, encode(&tombstone))
             .put(format!("{GRAVES}{name}"), encode(&record.id));
-        for (key, _) in self.store.range(format!("{LOG_STARTS}{}/", record.id).as_bytes()) {
-            transaction = transaction.delete(key);
+        for kind in [LOG_STARTS, QUARANTINE] {
+            for (key, _) in self.store.range(format!("{kind}{}/", record.id).as_bytes()) {
+                transaction = transaction.delete(key);
+            }
         }
         self.write(transaction)
     }
@@ -193,6 +260,26 @@ impl Metadata {
         partition: PartitionId,
     ) -> Result<Option<Offset>, MetadataError> {
         Ok(self.read::<i64>(&log_start_key(id, partition))?.and_then(Offset::new))
+    }
+
+    /// Keeps which offsets of a partition are lost; none forgets what was kept.
+    pub(crate) fn set_lost(
+        &self,
+        id: TopicId,
+        partition: PartitionId,
+        lost: &[LostRecord],
+    ) -> Result<(), MetadataError> {
+        let key = format!("{QUARANTINE}{id}/{partition}");
+        let transaction = Transaction::new();
+        self.write(match lost {
+            [] => transaction.delete(key),
+            lost => transaction.put(key, encode(&lost)),
+        })
+    }
+
+    /// The offsets of a partition that were found lost.
+    pub(crate) fn lost(&self, id: TopicId, partition: PartitionId) -> Result<Vec<LostRecord>, MetadataError> {
+        Ok(self.read(&format!("{QUARANTINE}{id}/{partition}"))?.unwrap_or_default())
     }
 
     /// The end of the metadata's own log.
@@ -259,6 +346,9 @@ impl Metadata {
     }
 
     fn write(&self, transaction: Transaction) -> Result<(), MetadataError> {
+        if let Some(reason) = self.read_only.get() {
+            return Err(MetadataError::ReadOnly { reason: reason.clone() });
+        }
         self.store.transact(transaction, clock::now())?;
         Ok(())
     }

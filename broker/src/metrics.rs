@@ -58,6 +58,9 @@ struct Handles {
     sync_failures: Counter,
     partitions: Gauge,
     topics: Gauge,
+    quarantined_ranges: Gauge,
+    quarantined_offsets: Gauge,
+    read_only: Gauge,
     groups: [(GroupState, Gauge); 4],
     group_members: Gauge,
     group_offsets: Gauge,
@@ -115,6 +118,9 @@ impl Handles {
             sync_failures: counter!("highwater_sync_failures_total"),
             partitions: gauge!("highwater_partitions"),
             topics: gauge!("highwater_topics"),
+            quarantined_ranges: gauge!("highwater_quarantined_ranges"),
+            quarantined_offsets: gauge!("highwater_quarantined_offsets"),
+            read_only: gauge!("highwater_read_only"),
             groups: [
                 GroupState::Empty,
                 GroupState::PreparingRebalance,
@@ -200,6 +206,12 @@ fn describe_all() {
     );
     describe_gauge!("highwater_partitions", "Partitions of all topics.");
     describe_gauge!("highwater_topics", "Topics.");
+    describe_gauge!("highwater_quarantined_ranges", "Ranges of offsets that damage to files has cost.");
+    describe_gauge!("highwater_quarantined_offsets", "Offsets in these ranges.");
+    describe_gauge!(
+        "highwater_read_only",
+        "1 if damaged or missing metadata keeps the broker from changing anything."
+    );
     describe_groups();
     describe_memory();
     describe_compaction();
@@ -398,6 +410,17 @@ pub(crate) fn count_sync_failure() {
 pub(crate) fn set_topics(topics: usize, partitions: usize) {
     HANDLES.topics.set(topics as f64);
     HANDLES.partitions.set(partitions as f64);
+}
+
+/// How many ranges of offsets are lost, and offsets in them.
+pub(crate) fn set_quarantine(ranges: usize, offsets: u64) {
+    HANDLES.quarantined_ranges.set(ranges as f64);
+    HANDLES.quarantined_offsets.set(offsets as f64);
+}
+
+/// Whether nothing can be changed.
+pub(crate) fn set_read_only(read_only: bool) {
+    HANDLES.read_only.set(if read_only { 1.0 } else { 0.0 });
 }
 
 /// What the groups of one partition are now, and what they were when this was told last.

@@ -96,13 +96,15 @@ impl Progress {
         )
     }
 
-    /// The body of `/readyz`.
-    pub(crate) fn to_json(self) -> String {
+    /// The body of `/readyz`; `read_only` is why nothing can be changed, if nothing can.
+    pub(crate) fn to_json(self, read_only: Option<&str>) -> String {
         let Self { total, recovered, failed, scanned_bytes, unsynced_bytes, done } = self;
         let status = self.sentence();
+        let read_only = read_only
+            .map_or_else(String::new, |reason| format!(",\"read_only\":{}", serde_json::Value::from(reason)));
         format!(
             "{{\"ready\":{done},\"status\":\"{status}\",\"partitions\":{total},\"recovered\":{recovered},\
-             \"failed\":{failed},\"scanned_bytes\":{scanned_bytes},\"unsynced_bytes\":{unsynced_bytes}}}\n"
+             \"failed\":{failed},\"scanned_bytes\":{scanned_bytes},\"unsynced_bytes\":{unsynced_bytes}{read_only}}}\n"
         )
     }
 }
@@ -127,7 +129,7 @@ mod tests {
         assert!(!reading.is_ready());
         assert_eq!(reading.sentence(), "recovering: 312 of 10000 partitions, 1.5 of 4.0 GiB scanned");
         assert_eq!(
-            reading.to_json(),
+            reading.to_json(None),
             "{\"ready\":false,\"status\":\"recovering: 312 of 10000 partitions, 1.5 of 4.0 GiB scanned\",\
              \"partitions\":10000,\"recovered\":311,\"failed\":1,\"scanned_bytes\":1610612736,\
              \"unsynced_bytes\":4294967296}\n"

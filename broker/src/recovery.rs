@@ -19,14 +19,17 @@ use crate::partition::Partition;
 use crate::survey::{LastStop, Survey, ToOpen};
 use crate::topic_admin;
 use crate::topic_config::TopicConfig;
-use crate::{checkpointer, groups};
+use crate::{checkpointer, groups, quarantine, read_only};
 
 /// How often the log says how far a start has come.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Enters every topic of the metadata, still out of service, and removes the files of deleted ones.
 pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
-    for (id, tombstone) in broker.metadata.tombstones()? {
+    let read_only = broker.metadata.read_only().is_some();
+    // Nothing is deleted on the word of metadata that may not be the last.
+    let tombstones = if read_only { Vec::new() } else { broker.metadata.tombstones()? };
+    for (id, tombstone) in tombstones {
         match TopicName::new(&tombstone.name) {
             Ok(name) => {
                 topic_admin::remove_files(broker, id, &name, tombstone.partitions);
@@ -53,6 +56,9 @@ pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
     }
     for name in broker.metadata.graves()? {
         broker.graves.dig(name, Instant::now());
+    }
+    if read_only {
+        read_only::adopt(broker);
     }
     Ok(())
 }
@@ -95,7 +101,11 @@ pub(crate) fn recover(broker: &Arc<Broker>) {
                 broker.recovery.fail_later(partition.id(), error);
                 partition.stay_out(None);
             }
-            _ => partition.open(log, broker.epoch),
+            _ => {
+                // An epoch that the metadata has lost is in the log still; what it has not lost is larger.
+                let epoch = broker.epoch.max(log.view().latest_epoch().unwrap_or_default());
+                partition.open(log, epoch);
+            }
         }
     }
     groups::load_all(broker);
@@ -106,6 +116,8 @@ pub(crate) fn recover(broker: &Arc<Broker>) {
 fn survey(broker: &Arc<Broker>) -> Vec<ToOpen> {
     let checkpoint = checkpointer::load(broker);
     let last_stop = match broker.previous_epoch {
+        // Metadata that is damaged may have forgotten the last start.
+        _ if broker.metadata.read_only().is_some() => LastStop::Unclean,
         previous if previous.is_none() || checkpoint.clean_stop == previous => LastStop::Clean,
         _ => {
             tracing::warn!(
@@ -183,6 +195,9 @@ fn in_parallel<I: Sync, T: Send>(
 
 /// Finishes the deletions that were cut short: groups that were not in service then may still remember the topics.
 pub(crate) async fn finish_deletions(broker: &Arc<Broker>) {
+    if broker.metadata.read_only().is_some() {
+        return;
+    }
     let tombstones = broker.metadata.tombstones().unwrap_or_else(|error| {
         tracing::error!(%error, "cannot read which topics were deleted");
         Vec::new()
@@ -236,6 +251,7 @@ fn sync_file_system(broker: &Broker) -> io::Result<()> {
 pub(crate) fn close(broker: &Broker) -> io::Result<()> {
     broker.scheduler.stop();
     let synced = sync_all(broker);
+    quarantine::keep(broker);
     let checkpoints = checkpointer::collect(broker);
     let not_closed = in_parallel(broker, &all_partitions(broker), |partition| {
         let error = partition.close()?.close().err()?;

@@ -33,7 +33,7 @@ use crate::quotas::Quotas;
 use crate::shutdown::Shutdown;
 use crate::sync_scheduler::SyncScheduler;
 use crate::topics::Topics;
-use crate::{checkpointer, cleaner, clock, metrics, recovery};
+use crate::{checkpointer, cleaner, clock, manifests, metrics, read_only, recovery};
 
 /// How long connections may take to finish what they have begun when the broker stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
@@ -115,6 +115,7 @@ pub async fn run(
     tokio::task::spawn_blocking(move || recovery::recover(&recovering)).await?;
     recovery::finish_deletions(&broker).await;
     let checkpoints = tokio::spawn(checkpointer::run(Arc::clone(&broker)));
+    let manifests = tokio::spawn(manifests::run(Arc::clone(&broker)));
     let timers = tokio::spawn(groups::run_timers(Arc::clone(&broker)));
     let cleaner = tokio::spawn(cleaner::run(Arc::clone(&broker)));
     ready(&Ready { addresses, data: broker.data.path().to_owned(), took: began.elapsed() });
@@ -123,6 +124,7 @@ pub async fn run(
     tracing::info!("stopping");
     broker.shutdown.stop();
     checkpoints.await?;
+    manifests.await?;
     timers.await?;
     cleaner.await?;
     let drained =
@@ -180,9 +182,17 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
     }
     let data = Arc::new(DataDir::open(config.data.clone(), Arc::clone(&files))?);
     let store = MetaLog::open(Arc::clone(&files), data.path(), clock::now())?;
+    let damage = store.damage().cloned();
     let metadata = Arc::new(Metadata::new(Box::new(store)));
     let previous_epoch = metadata.incarnation()?;
-    let epoch = metadata.next_incarnation()?;
+    let epoch = match read_only::reason(&data, &metadata, damage.as_ref())? {
+        Some(reason) => {
+            tracing::error!("{reason}");
+            metadata.freeze(reason);
+            previous_epoch.unwrap_or_default()
+        }
+        None => metadata.next_incarnation()?,
+    };
     let cluster_id = metadata.cluster_id()?;
     let quotas = Quotas::new(metadata.quotas()?);
     let for_syncs = Arc::clone(&metadata);

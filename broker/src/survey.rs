@@ -47,7 +47,9 @@ impl Survey<'_> {
         let known = known.filter(|known| known.topic_id == Some(topic.id)).copied();
         match self.dormant(topic, partition, known) {
             Ok(Some(dormant)) => {
-                partition.rest(dormant, &self.broker.opener, self.broker.epoch);
+                // As for a log that is opened: the metadata may have lost the epoch.
+                let epoch = self.broker.epoch.max(dormant.outline.latest_epoch.unwrap_or_default());
+                partition.rest(dormant, &self.broker.opener, epoch);
                 None
             }
             // Opening it says what is wrong.

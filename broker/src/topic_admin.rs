@@ -51,6 +51,8 @@ pub(crate) enum CreateError {
         "the topic was deleted a short while ago and is not created again by asking for it; create it explicitly"
     )]
     Rests,
+    #[error("{0}")]
+    Frozen(String),
     #[error("cannot store the topic: {0}")]
     Metadata(#[from] MetadataError),
     #[error(transparent)]
@@ -65,10 +67,11 @@ impl CreateError {
         match self {
             Self::Exists(_) => ErrorCode::TopicAlreadyExists,
             Self::Collides { .. } | Self::Internal => ErrorCode::InvalidTopicException,
-            Self::Rests => ErrorCode::UnknownTopicOrPartition,
+            Self::Rests | Self::Frozen(_) => ErrorCode::UnknownTopicOrPartition,
             Self::Config(_) => ErrorCode::InvalidConfig,
             Self::Partitions { .. } => ErrorCode::InvalidPartitions,
-            Self::Metadata(_) | Self::Log(_) => ErrorCode::KafkaStorageError,
+            Self::Metadata(error) => error.code(),
+            Self::Log(_) => ErrorCode::KafkaStorageError,
             Self::Panicked => ErrorCode::UnknownServerError,
         }
     }
@@ -97,7 +100,7 @@ impl DeleteError {
             Self::Internal => ErrorCode::InvalidTopicException,
             // Clients take it for a controller that is not elected yet, and try again.
             Self::Recovering => ErrorCode::NotController,
-            Self::Metadata(_) => ErrorCode::KafkaStorageError,
+            Self::Metadata(error) => error.code(),
             Self::Panicked => ErrorCode::UnknownServerError,
         }
     }
@@ -134,6 +137,10 @@ pub(crate) async fn create_on_demand(broker: &Arc<Broker>, new: NewTopic) -> Res
     // Asked here as well: a client that polls for a deleted topic costs neither a thread nor a lock.
     if broker.graves.refuses(&new.name, Instant::now()) {
         return Err(CreateError::Rests);
+    }
+    if let Some(reason) = broker.metadata.read_only() {
+        // Unknown, which clients try again: the topic may be one that the metadata has lost.
+        return Err(CreateError::Frozen(reason.to_owned()));
     }
     create_as(broker, new, Wish::Implied).await
 }
@@ -308,7 +315,7 @@ pub(crate) async fn finish_deletion(broker: &Arc<Broker>, id: TopicId, name: Top
 
 /// Forgets the names that have rested long enough.
 pub(crate) fn sweep_graves(broker: &Broker) {
-    if broker.graves.is_any_over(Instant::now()) {
+    if broker.metadata.read_only().is_none() && broker.graves.is_any_over(Instant::now()) {
         // A topic that is deleted meanwhile must not lose its grave again.
         let _one_at_a_time = broker.topic_changes.lock();
         forget_graves(broker, &broker.graves.take_over(Instant::now()));

@@ -52,7 +52,7 @@ impl ChangeError {
             Self::Config(_) => ErrorCode::InvalidConfig,
             Self::NotMore { .. } | Self::TooMany { .. } => ErrorCode::InvalidPartitions,
             Self::Assignment { .. } => ErrorCode::InvalidReplicaAssignment,
-            Self::Metadata(_) => ErrorCode::KafkaStorageError,
+            Self::Metadata(error) => error.code(),
             Self::Open(error) => error.code(),
             Self::Panicked => ErrorCode::UnknownServerError,
         }

@@ -15,11 +15,17 @@ pub(crate) fn metric(broker: SocketAddr, name: &str) -> anyhow::Result<u64> {
 }
 
 fn page(broker: SocketAddr) -> anyhow::Result<String> {
+    get(broker, "/metrics")
+}
+
+/// What the broker answers to a GET, head included.
+pub(crate) fn get(broker: SocketAddr, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(broker)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n")?;
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    ensure!(answer.starts_with("HTTP/1.1 200"), "/metrics answers {answer:?}");
+    ensure!(answer.starts_with("HTTP/1.1 200"), "{path} answers {answer:?}");
     Ok(answer)
 }

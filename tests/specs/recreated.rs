@@ -39,9 +39,10 @@ fn a_tombstone_that_outlives_its_topic_spares_the_next_topic_of_that_name() -> a
 fn a_directory_of_an_unknown_topic_is_named_and_never_served_as_another() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let mut broker = Broker::start(Options::new(&dir.path().join("data")))?;
-    highwater(&broker, &["produce", "t"], "old\n")?;
     broker.terminate()?;
-    std::fs::remove_dir_all(broker.data().join("__cluster_metadata-0"))?;
+    let stranger = broker.data().join("t-0");
+    std::fs::create_dir(&stranger)?;
+    std::fs::write(stranger.join("partition.metadata"), "version: 0\ntopic_id: AQIDBAUGBwgJCgsMDQ4PEA\n")?;
 
     broker.restart()?;
     let refused =

@@ -309,11 +309,37 @@ impl BatchHeader {
 
     /// CRC-32C of this header's covered part followed by `records`: what `crc` must be.
     pub fn compute_crc(&self, records: &[u8]) -> u32 {
-        let header = self.encode();
-        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
-        digest.update(&header[CRC_START..]);
-        digest.update(records);
-        digest.finalize() as u32
+        let mut crc = Crc32c::new();
+        crc.update(&self.encode()[CRC_START..]);
+        crc.update(records);
+        crc.finish()
+    }
+}
+
+/// A CRC-32C that is fed piece by piece.
+#[derive(Debug)]
+pub struct Crc32c(crc_fast::Digest);
+
+impl Crc32c {
+    /// Of no bytes yet.
+    pub fn new() -> Self {
+        Self(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The checksum of all of them.
+    pub fn finish(&self) -> u32 {
+        self.0.finalize() as u32
+    }
+}
+
+impl Default for Crc32c {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -23,7 +23,7 @@ pub use codec::{
     CodecError, DecodeLimits, Decoder, RATIO_FREE_BYTES, ZSTD_WINDOW_LOG_MAX, compress, decompress,
 };
 pub use header::{
-    Attributes, BatchHeader, CRC_START, Codec, HEADER_BYTES, HeaderError, LENGTH_PREFIX_BYTES, MAGIC,
+    Attributes, BatchHeader, CRC_START, Codec, Crc32c, HEADER_BYTES, HeaderError, LENGTH_PREFIX_BYTES, MAGIC,
     Producer, TimestampType, crc32c,
 };
 pub use ids::{LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TimestampMs};

@@ -216,6 +216,12 @@ fn fail(data: &mut PartitionData, code: ErrorCode) {
 fn code_of(error: &ReadError, partition: &Partition) -> ErrorCode {
     match error {
         ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        // Not OFFSET_OUT_OF_RANGE, after which consumers jump silently, nor KAFKA_STORAGE_ERROR, which they repeat for
+        // ever: this one reaches the application. The range itself was said loudly when it was found.
+        ReadError::Quarantined(range) => {
+            tracing::debug!(partition = %partition.id(), from = %range.from, to = %range.to, "refused a read");
+            ErrorCode::CorruptMessage
+        }
         // Deleted meanwhile: its files are gone.
         _ if partition.leader_epoch().is_err() => ErrorCode::NotLeaderOrFollower,
         _ => {

@@ -67,6 +67,9 @@ pub(super) async fn durably(
 /// Appends what there is. The acknowledgement is that of the last batch: it comes after those of the others, and a
 /// log that loses one loses all behind it.
 fn append(broker: &Arc<Broker>, index: usize, round: &[Entry]) -> Result<Option<Ack>, NotDurable> {
+    if broker.metadata.read_only().is_some() {
+        return Err(NotDurable::NotInService);
+    }
     let partition = partition(broker, index)?;
     let records = || round.iter().flat_map(|entry| entry.records.iter().map(|record| (entry.at, record)));
     let mut ack = None;

@@ -3,7 +3,10 @@
 //! At a start all partitions are loaded, a few at once, after their logs have recovered; a partition whose append was
 //! lost is loaded again when its log has been mended, one that the disk would not read a little later. What is read is
 //! what compaction has left of everything that was ever committed. A log that cannot be understood keeps its groups out
-//! of service: an empty answer would make them start over.
+//! of service: an empty answer would make them start over. One that has lost a range of offsets is loaded without it:
+//! what is there is better than nothing, a group whose last commits are lost goes on from earlier ones. But nobody can
+//! tell a group that never committed from one whose commits are all lost, so in such a partition an offset that is not
+//! known is answered with an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -134,9 +137,22 @@ pub(super) fn load(
     partition: Option<&Arc<Partition>>,
 ) -> Result<(), LoadError> {
     let mut machine = Coordinator::new(settings(broker.config()));
-    if let Some(partition) = partition {
-        replay(partition, &mut machine)?;
+    let lost = match partition {
+        Some(partition) => replay(partition, &mut machine)?,
+        None => 0,
+    };
+    if lost > 0 {
+        tracing::error!(
+            partition = index,
+            offsets = lost,
+            groups = machine.group_count(),
+            "groups are loaded from a log of {} that has lost records: some of their commits may be older than \
+             the last, and who asks for an offset that is not known is told CORRUPT_MESSAGE. Set the offsets of \
+             groups that are stuck (highwater group seek, kafka-consumer-groups --reset-offsets)",
+            super::TOPIC
+        );
     }
+    broker.groups.shard(index).set_has_lost(lost > 0);
     shard::activate(Place { broker, index }, machine);
     Ok(())
 }
@@ -192,15 +208,23 @@ async fn settled(partition: &Arc<Partition>) -> Result<(), Lost> {
     ack.await.unwrap_or(Err(Lost::Closed))
 }
 
-/// Replays a whole log. One that has nothing is not even opened.
-fn replay(partition: &Partition, machine: &mut Coordinator) -> Result<(), LoadError> {
+/// Replays a whole log; one that has nothing is not even opened. Says how many of its offsets are lost.
+fn replay(partition: &Partition, machine: &mut Coordinator) -> Result<u64, LoadError> {
     if is_empty(partition) {
-        return Ok(());
+        return Ok(0);
     }
     let view = partition.open_view().map_err(LoadError::NotInService)?;
     let (mut at, end) = (view.log_start(), view.end().offset);
+    let mut lost = 0;
     while at < end {
-        let chunk = view.read(at, CHUNK_BYTES, end, FirstBatch::Whole)?;
+        let chunk = match view.read(at, CHUNK_BYTES, end, FirstBatch::Whole) {
+            Err(ReadError::Quarantined(range)) => {
+                lost += range.to.since(at);
+                at = range.to;
+                continue;
+            }
+            chunk => chunk?,
+        };
         // Where compaction left nothing there is nothing to read, and the end is reached all the same.
         if chunk.next_offset == at {
             return Err(LoadError::Short { at, end });
@@ -212,7 +236,7 @@ fn replay(partition: &Partition, machine: &mut Coordinator) -> Result<(), LoadEr
         }
         at = chunk.next_offset;
     }
-    Ok(())
+    Ok(lost)
 }
 
 /// Replays consecutive batches; `at` is for what errors say.

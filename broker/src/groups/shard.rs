@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use highwater_group::{Answered, Call, Coordinator, Counts, Effects, Now, Record, Reply};
 use highwater_record::TimestampMs;
@@ -41,6 +41,8 @@ pub(super) struct Shard {
     next_call: AtomicU64,
     /// How often in a row the machine was lost.
     losses: AtomicU32,
+    /// The log that it was loaded from has lost records.
+    has_lost: AtomicBool,
 }
 
 struct Inner {
@@ -110,6 +112,7 @@ impl Shard {
             member_bytes: AtomicUsize::new(0),
             next_call: AtomicU64::new(0),
             losses: AtomicU32::new(0),
+            has_lost: AtomicBool::new(false),
         }
     }
 
@@ -155,6 +158,11 @@ impl Shard {
             State::Active(active) => active.parked.len(),
             State::Loading | State::Failed => 0,
         }
+    }
+
+    /// Says whether the log that it is loaded from has lost records.
+    pub(super) fn set_has_lost(&self, has_lost: bool) {
+        self.has_lost.store(has_lost, Ordering::Release);
     }
 
     /// Says that the partition cannot be loaded.
@@ -279,6 +287,11 @@ impl<'a> Place<'a> {
             runtime.spawn(drive(Arc::clone(self.broker), self.index));
         }
     }
+}
+
+/// Whether the log of a partition has lost records.
+pub(super) fn has_lost(place: Place<'_>) -> bool {
+    place.shard().has_lost.load(Ordering::Acquire)
 }
 
 /// Brings a loaded machine into service.

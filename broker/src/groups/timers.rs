@@ -14,6 +14,10 @@ const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// Runs what is due until the broker stops.
 pub(crate) async fn run(broker: Arc<Broker>) {
     let mut stopping = broker.stopping();
+    if broker.metadata.read_only().is_some() {
+        // What a timer does could not be stored.
+        return stopping.stopped().await;
+    }
     let groups = &broker.groups;
     loop {
         // From here on every time that a machine names wakes this task, until it knows how long it sleeps.

@@ -61,7 +61,7 @@ fn alter(broker: &Broker, entries: &[request::EntryData], validate_only: bool) -
     }
     if let Err(error) = broker.metadata.store_quotas(&quotas, &changed) {
         tracing::error!(%error, "cannot store quotas");
-        let refusal = refuse(ErrorCode::KafkaStorageError, format!("cannot store the quotas: {error}"));
+        let refusal = refuse(error.code(), format!("cannot store the quotas: {error}"));
         for result in results.iter_mut().filter(|result| result.is_ok()) {
             *result = Err(refusal.clone());
         }

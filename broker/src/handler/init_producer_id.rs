@@ -31,6 +31,8 @@ async fn fresh(context: &Context<'_>) -> InitProducerIdResponse {
             let taken = tokio::task::spawn_blocking(move || broker.producer_ids.take(&broker.metadata)).await;
             match taken {
                 Ok(Ok(id)) => id,
+                // Final: a producer that asks again and again would never say why it sends nothing.
+                Ok(Err(error)) if error.code() == ErrorCode::PolicyViolation => return refuse(error.code()),
                 Ok(Err(error)) => {
                     tracing::error!(%error, "cannot take a block of producer ids");
                     return refuse(ErrorCode::CoordinatorNotAvailable);

@@ -2,7 +2,8 @@
 //!
 //! Versions: 1-9. An offset that was never committed is -1 without an error, so nothing is ever answered as absent
 //! that is merely not loaded: the error says so. An offset that was committed for an earlier topic of the same name
-//! is absent. There are no transactions, so that every offset is stable. Not here: the newer group protocol (member
+//! is absent. Where the log of the groups has lost records, an offset that is not
+//! known is CORRUPT_MESSAGE: absent would make a consumer start over, or skip to the end. There are no transactions, so that every offset is stable. Not here: the newer group protocol (member
 //! id and epoch of version 9 are not looked at, as Kafka does for classic groups).
 
 use highwater_group::{Committed, Coordinator, FetchedOffset, WantedOffset};
@@ -81,17 +82,22 @@ impl Asked {
         Found::All(machine.fetch_all_offsets(&self.group.group_id, is_current))
     }
 
-    fn answer(self, version: i16, found: Result<Found, Unavailable>) -> OffsetFetchResponseGroup {
+    fn answer(self, context: &Context<'_>, found: Result<Found, Unavailable>) -> OffsetFetchResponseGroup {
         let group_id = self.group.group_id;
+        let unknown = if groups::may_have_lost(context.broker, &group_id) {
+            ErrorCode::CorruptMessage
+        } else {
+            ErrorCode::None
+        };
         let (topics, error) = match found {
             Ok(Found::Named(found)) => {
-                (named(self.group.topics.unwrap_or_default(), &self.places, found), ErrorCode::None)
+                (named(self.group.topics.unwrap_or_default(), &self.places, found, unknown), ErrorCode::None)
             }
             Ok(Found::All(found)) => (all(&found), ErrorCode::None),
             Err(unavailable) => {
                 let error = unavailable.code();
                 // The oldest version has a place for errors beside its partitions alone.
-                let topics = self.group.topics.filter(|_| version < TOP_LEVEL_ERROR_VERSION_MIN);
+                let topics = self.group.topics.filter(|_| context.version < TOP_LEVEL_ERROR_VERSION_MIN);
                 (failed(topics.unwrap_or_default(), error), error)
             }
         };
@@ -109,7 +115,7 @@ async fn fetch(context: &Context<'_>, groups: Vec<OffsetFetchRequestGroup>) -> V
         |machine, asked| asked.look(machine, broker),
     );
     let found = found.await;
-    asked.into_iter().zip(found).map(|(asked, found)| asked.answer(context.version, found)).collect()
+    asked.into_iter().zip(found).map(|(asked, found)| asked.answer(context, found)).collect()
 }
 
 fn failed(topics: Vec<OffsetFetchRequestTopics>, error: ErrorCode) -> Vec<OffsetFetchResponseTopics> {
@@ -123,17 +129,21 @@ fn failed(topics: Vec<OffsetFetchRequestTopics>, error: ErrorCode) -> Vec<Offset
     topics.into_iter().map(failed).collect()
 }
 
+/// `unknown` is what is said of a partition for which nothing is committed.
 fn named(
     topics: Vec<OffsetFetchRequestTopics>,
     places: &[Option<WantedOffset>],
     found: Vec<Option<Committed>>,
+    unknown: ErrorCode,
 ) -> Vec<OffsetFetchResponseTopics> {
     let (mut places, mut found) = (places.iter(), found.into_iter());
     let answer_topic = |topic: OffsetFetchRequestTopics| {
         let partitions = topic.partition_indexes.iter().map(|index| {
             // What does not exist was not asked for.
             let exists = places.next().is_some_and(Option::is_some);
-            answer(*index, if exists { found.next().flatten() } else { None })
+            let committed = if exists { found.next().flatten() } else { None };
+            let error = if committed.is_some() { ErrorCode::None } else { unknown };
+            OffsetFetchResponsePartitions { error_code: error.code(), ..answer(*index, committed) }
         });
         OffsetFetchResponseTopics { partitions: partitions.collect(), name: topic.name }
     };

@@ -93,6 +93,8 @@ pub(crate) async fn handle(context: &Context<'_>, request: ProduceRequest) -> Pe
         Some(ErrorCode::InvalidRequiredAcks)
     } else if request.transactional_id.is_some() {
         Some(ErrorCode::TransactionalIdAuthorizationFailed)
+    } else if context.broker.metadata.read_only().is_some() {
+        Some(ErrorCode::KafkaStorageError)
     } else {
         None
     };
@@ -180,7 +182,7 @@ fn check_topic(
     let mut partitions = Vec::with_capacity(data.partition_data.len());
     for data in data.partition_data {
         let index = data.index;
-        let checked = topic.as_ref().map_err(|code| Rejection::from(*code)).and_then(|topic| {
+        let checked = topic.as_ref().map_err(|code| refused(context, *code)).and_then(|topic| {
             let partition = partition(topic, index)?;
             Ok(Append { partition: Arc::clone(partition), batch: check_batch(context, partition, data)? })
         });
@@ -194,6 +196,12 @@ fn check_topic(
     }
     // The name is a slice of the request's frame, which must not live as long as the answer is pending.
     PendingTopic { name: data.name.detach(), topic_id: data.topic_id, partitions }
+}
+
+/// Why nothing can be appended to a topic.
+fn refused(context: &Context<'_>, code: ErrorCode) -> Rejection {
+    let message = context.broker.metadata.read_only().filter(|_| code == ErrorCode::KafkaStorageError);
+    Rejection { code, message: message.map(str::to_owned), record: None }
 }
 
 fn check_batch(

@@ -1,7 +1,7 @@
 //! Walking the batches of a segment by their headers, without reading what is in them.
 //!
-//! The walk trusts no byte: each header must parse, fit before the limit and follow the batch before it. It does not
-//! compare CRCs; recovery and `SegmentScan` do.
+//! The walk trusts no byte: each header must parse, fit before the limit and follow the batch before it. Bytes that are
+//! quarantined already are stepped over. It does not compare CRCs; recovery, `verify` and `SegmentScan` do.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -24,6 +24,12 @@ pub enum BatchFault {
         /// Size by the batch's length field.
         size_bytes: u32,
         /// Bytes up to the end of the file, or to where the next segment begins.
+        available: u64,
+    },
+    /// The file ends where more batches had been.
+    #[error("the file ends after {available} bytes, there was more")]
+    Missing {
+        /// Bytes in the file.
         available: u64,
     },
     /// The batch does not follow the one before it.
@@ -55,15 +61,41 @@ pub enum BatchFault {
 /// Why a walk ended early.
 #[derive(Debug, Error)]
 pub(crate) enum WalkError {
-    #[error("position {position}: {fault}")]
-    Fault { position: u64, fault: BatchFault },
+    #[error("position {}: {}", .0.position, .0.fault)]
+    Fault(Box<Fault>),
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// Bytes that are not the batch that should be there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    /// Where the batch should begin.
+    pub(crate) position: u64,
+    /// Smallest offset that it may have.
+    pub(crate) expected: Offset,
+    pub(crate) fault: BatchFault,
+    /// The batch before, which may be the one that lies.
+    pub(crate) before: Option<Walked>,
+}
+
+/// A batch that a walk came by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Walked {
+    pub(crate) position: u64,
+    /// Smallest offset that it could have had.
+    pub(crate) expected: Offset,
+    pub(crate) header: BatchHeader,
 }
 
 /// Reads bytes at a position: fills the buffer or stops at the end.
 pub(crate) trait ReadAt {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+
+    /// Where quarantined bytes that begin at `position` end, and the offset that comes after them.
+    fn skip(&self, _position: u64) -> Option<(u64, Offset)> {
+        None
+    }
 }
 
 /// Calls `visit` with position and header of each batch from `start` on that lies wholly below `limit`, until it
@@ -79,7 +111,12 @@ pub(crate) fn walk<B>(
     let mut window_start = 0;
     let mut window_len = 0;
     let mut position = start;
+    let mut before = None;
     while position < limit {
+        if let Some((end, next)) = source.skip(position) {
+            (position, expected, before) = (end, next, None);
+            continue;
+        }
         let available = limit - position;
         let wanted = available.min(HEADER_BYTES as u64);
         if position < window_start || position + wanted > window_start + window_len {
@@ -89,10 +126,11 @@ pub(crate) fn walk<B>(
         }
         let bytes = &window[(position - window_start) as usize..window_len as usize];
         let header = checked_header(bytes, available, expected)
-            .map_err(|fault| WalkError::Fault { position, fault })?;
+            .map_err(|fault| WalkError::Fault(Box::new(Fault { position, expected, fault, before })))?;
         if let ControlFlow::Break(value) = visit(position, &header) {
             return Ok(Some(value));
         }
+        before = Some(Walked { position, expected, header });
         expected = header.next_offset();
         position += u64::from(header.size_bytes);
     }

@@ -275,7 +275,8 @@ impl<E: Entry> Index<E> {
         Ok(low)
     }
 
-    fn entry(&self, number: u32) -> io::Result<Option<E>> {
+    /// The entry with this number, if there are so many.
+    pub(crate) fn entry(&self, number: u32) -> io::Result<Option<E>> {
         {
             let state = self.state.read();
             if number >= state.len() {

@@ -13,12 +13,13 @@
 //! - `DiskFiles` are real files; `SimFiles` (feature `sim`) fail and crash by plan; [`BoundedFiles`] keep to a bound of
 //!   open descriptors and maps, which is a [`FilePool`].
 //!
-//! Left to later work: the manifest of sealed segments, the transaction index.
+//! Left to later work: the transaction index.
 
 mod batches;
 mod bounded;
 mod checkpoint;
 mod compact;
+mod damage;
 mod data_dir;
 mod disk;
 mod epochs;
@@ -35,12 +36,14 @@ mod own_file;
 mod point;
 mod pool;
 mod producers;
+mod quarantine;
 mod scan;
 mod segment;
 #[cfg(any(test, feature = "sim"))]
 mod sim;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod view;
 
 pub use batches::BatchFault;
@@ -54,14 +57,15 @@ pub use disk::DiskFiles;
 pub use files::{Access, DirEntry, FileHandle, FileLayer};
 pub use index::{OffsetEntry, TimeEntry};
 pub use log::{
-    AppendError, Appended, CompactionOutcome, CutError, Log, LogCheckpoint, LogConfig, LogOutline, OpenError,
-    Opening, Recovery, RemovalJob, SidecarJob, SyncJob, SyncOutcome, TailSegment,
+    AppendError, Appended, CompactionOutcome, CutError, Log, LogCheckpoint, LogConfig, LogOutline,
+    ManifestJob, OpenError, Opening, Recovery, RemovalJob, SidecarJob, SyncJob, SyncOutcome, TailSegment,
 };
 pub use map::{PublishedEnd, SegmentMap};
 pub use meta_log::{MetaDamage, MetaLog, MetaOpenError};
 pub use meta_store::{Change, Expectation, MetaStore, MetaValue, TransactError, Transaction, Version};
 pub use point::LogPoint;
 pub use pool::FilePool;
+pub use quarantine::QuarantinedRange;
 pub use scan::{IndexEntries, ScanError, ScannedBatch, SegmentScan, read_offset_index, read_time_index};
 #[cfg(any(test, feature = "sim"))]
 pub use sim::{SimCall, SimFault, SimFiles};

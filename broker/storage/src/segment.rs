@@ -12,7 +12,8 @@ use std::sync::Arc;
 use arc_swap::Guard;
 use highwater_record::{Batch, BatchHeader, Offset, TimestampMs};
 
-use crate::batches::{BatchFault, ReadAt, WalkError, walk};
+use crate::batches::{BatchFault, Fault, ReadAt, WalkError, walk};
+use crate::damage::{self, Bounds};
 use crate::files::{FileHandle, FileLayer, read_exact_at};
 use crate::gate::Gate;
 use crate::index::{Index, OffsetEntry, TimeEntry, relative};
@@ -20,6 +21,8 @@ use crate::lazy_file::LazyFile;
 use crate::map::{PublishedEnd, SegmentMap};
 use crate::map_slot::MapSlot;
 use crate::point::{LogPoint, PointCell};
+use crate::quarantine::Quarantine;
+use crate::verify::{self, Vouched};
 
 /// No record of a batch has a timestamp (Kafka: `RecordBatch.NO_TIMESTAMP`).
 pub(crate) const NO_TIMESTAMP: TimestampMs = TimestampMs(-1);
@@ -71,6 +74,8 @@ impl Extent {
 pub(crate) struct Place {
     pub(crate) files: Arc<dyn FileLayer>,
     pub(crate) dir: PathBuf,
+    /// What the log has lost.
+    pub(crate) quarantine: Arc<Quarantine>,
     /// What `files` goes through.
     gate: Arc<Gate>,
 }
@@ -78,7 +83,7 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new(files: Arc<dyn FileLayer>, dir: PathBuf) -> Self {
         let gate = Gate::new(files);
-        Self { files: Arc::<Gate>::clone(&gate), dir, gate }
+        Self { files: Arc::<Gate>::clone(&gate), dir, quarantine: Arc::default(), gate }
     }
 
     /// From here on no name is used, by any clone.
@@ -102,6 +107,9 @@ pub(crate) struct Segment {
     durable: PointCell,
     /// A `MaxTime`: the timestamp's bits stand in `bytes`.
     max_time: PointCell,
+    /// Which of its bytes are known to be good.
+    pub(crate) vouched: Vouched,
+    quarantine: Arc<Quarantine>,
     /// Bytes to map; zero for a segment that is not hot, which is read by `pread` alone.
     map_bytes: u64,
     map: MapSlot,
@@ -125,6 +133,8 @@ impl Segment {
             end: PointCell::new(extent.end),
             durable: PointCell::new(LogPoint { offset: base, bytes: 0 }),
             max_time: PointCell::new(LogPoint::default()),
+            vouched: Vouched::new(extent.end),
+            quarantine: Arc::clone(&place.quarantine),
             map_bytes,
             map: MapSlot::new(place.files.pool().cloned()),
         };
@@ -269,7 +279,7 @@ impl Segment {
     }
 
     /// Position and header of the first batch that ends at or after `offset`; `None` if there is none below the end.
-    pub(crate) fn locate(&self, offset: Offset) -> Result<Option<(u64, BatchHeader)>, WalkError> {
+    pub(crate) fn locate(&self, offset: Offset) -> io::Result<Option<(u64, BatchHeader)>> {
         let wanted = relative(self.base, offset).unwrap_or(u32::MAX);
         let floor = self.offsets.last_where(|entry| entry.relative_offset < wanted);
         self.locate_from(lenient(self, floor), |_, header| header.last_offset() >= offset)
@@ -281,7 +291,7 @@ impl Segment {
         &self,
         entry: Option<OffsetEntry>,
         mut matches: impl FnMut(u64, &BatchHeader) -> bool,
-    ) -> Result<Option<(u64, BatchHeader)>, WalkError> {
+    ) -> io::Result<Option<(u64, BatchHeader)>> {
         let limit = self.end().bytes;
         let entry = entry.filter(|entry| u64::from(entry.position) < limit);
         let mut find = |position, header: &BatchHeader| {
@@ -299,30 +309,80 @@ impl Segment {
                 }
                 find(position, header).map_break(Some)
             }) {
-                Ok(Some(None)) | Err(WalkError::Fault { .. }) => {
-                    tracing::warn!(path = %self.path().display(), ?entry, "index entry points to no batch");
+                Ok(Some(None)) => self.doubt(entry),
+                Err(WalkError::Fault(fault)) if fault.position == start => self.doubt(entry),
+                Err(WalkError::Fault(fault)) => {
+                    self.contain_near(&fault)?;
+                    return self.locate_from(Some(entry), matches);
                 }
+                Err(WalkError::Io(error)) => return Err(error),
                 Ok(found) => return Ok(found.flatten()),
-                Err(error) => return Err(error),
             }
         }
-        walk(self, 0, limit, self.base, find)
+        self.walk(0, limit, find)
     }
 
-    fn is_entry_of(&self, entry: OffsetEntry, header: &BatchHeader) -> bool {
+    fn doubt(&self, entry: OffsetEntry) {
+        tracing::warn!(path = %self.path().display(), ?entry, "index entry points to no batch");
+    }
+
+    /// Walks the batches from a position on, below `limit`. What is damaged on the way is quarantined and stepped over.
+    pub(crate) fn walk<B>(
+        &self,
+        start: u64,
+        limit: u64,
+        mut visit: impl FnMut(u64, &BatchHeader) -> ControlFlow<B>,
+    ) -> io::Result<Option<B>> {
+        let mut from = LogPoint { offset: self.base, bytes: start };
+        loop {
+            match walk(self, from.bytes, limit, from.offset, &mut visit) {
+                Ok(found) => return Ok(found),
+                Err(WalkError::Io(error)) => return Err(error),
+                Err(WalkError::Fault(fault)) => {
+                    // If it was the batch before that lied, it was visited: who walks by headers is told no more
+                    // than those say.
+                    self.contain_near(&fault)?;
+                    from = self.quarantine.beyond(self.base, &fault);
+                }
+            }
+        }
+    }
+
+    /// Quarantines what a fault cost that a walk came upon. Such a walk compares no CRC and may not know which offset was
+    /// to come, so the damage is looked for from a place where that is known.
+    pub(crate) fn contain_near(&self, fault: &Fault) -> io::Result<()> {
+        self.contain(&verify::first_fault(self, fault)?)
+    }
+
+    /// Quarantines what a fault in the segment cost.
+    pub(crate) fn contain(&self, fault: &Fault) -> io::Result<()> {
+        let end = self.end();
+        let lost = damage::extent(self, Bounds { bytes: end.bytes, offset: end.offset }, fault)?;
+        self.quarantine.add(lost);
+        Ok(())
+    }
+
+    /// What the segment's log has lost.
+    pub(crate) fn quarantine(&self) -> &Quarantine {
+        &self.quarantine
+    }
+
+    pub(crate) fn is_entry_of(&self, entry: OffsetEntry, header: &BatchHeader) -> bool {
         relative(self.base, header.last_offset()) == Some(entry.relative_offset)
     }
 
     /// The end of the last batch that ends at or before position `limit`, from the batch at `start` on, which is
     /// counted if it is `whole` although it ends after `limit`.
-    pub(crate) fn cut_at(&self, start: u64, limit: u64, whole: bool) -> Result<LogPoint, WalkError> {
+    pub(crate) fn cut_at(&self, start: u64, limit: u64, whole: bool) -> io::Result<LogPoint> {
         let near = self.offsets.last_where(|entry| u64::from(entry.position) <= limit);
         let near = lenient(self, near).filter(|entry| u64::from(entry.position) > start);
         let mut end = LogPoint { offset: self.base, bytes: start };
         let stop = |end: &mut LogPoint, position: u64, header: &BatchHeader| {
             let next = position + u64::from(header.size_bytes);
             if next > limit && !(whole && position == start) {
-                *end = LogPoint { offset: header.base_offset, bytes: position };
+                if end.bytes != position {
+                    *end = LogPoint { offset: header.base_offset, bytes: position };
+                }
                 return ControlFlow::Break(());
             }
             *end = LogPoint { offset: header.next_offset(), bytes: next };
@@ -337,11 +397,11 @@ impl Segment {
             });
             match walked {
                 Ok(_) if good => return Ok(end),
-                Err(WalkError::Io(error)) => return Err(error.into()),
-                Ok(_) | Err(WalkError::Fault { .. }) => {}
+                Err(WalkError::Io(error)) => return Err(error),
+                Ok(_) | Err(WalkError::Fault(_)) => {}
             }
         }
-        walk(self, start, self.end().bytes, self.base, |position, header| stop(&mut end, position, header))?;
+        self.walk(start, self.end().bytes, |position, header| stop(&mut end, position, header))?;
         Ok(end)
     }
 
@@ -358,7 +418,8 @@ impl Segment {
                     BatchFault::PastEnd { size_bytes: expected, available: actual as u64 }
                 }
             };
-            WalkError::Fault { position, fault }
+            let expected = header.base_offset;
+            WalkError::Fault(Box::new(Fault { position, expected, fault, before: None }))
         })
     }
 }
@@ -372,6 +433,10 @@ impl ReadAt for Segment {
             return Ok(buffer.len());
         }
         self.log_file()?.pread(buffer, position)
+    }
+
+    fn skip(&self, position: u64) -> Option<(u64, Offset)> {
+        self.quarantine.skip(self.base, position)
     }
 }
 

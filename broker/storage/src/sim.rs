@@ -252,6 +252,11 @@ impl SimFiles {
         self.0.lock().changes_left = Some(changes);
     }
 
+    /// Drops every failure that is still planned.
+    pub fn forget_plans(&self) {
+        self.0.lock().faults.clear();
+    }
+
     /// Limits the bytes in all files; `None` lifts the limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.0.lock().capacity_bytes = bytes;

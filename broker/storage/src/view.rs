@@ -4,11 +4,11 @@
 //! business (`until`): this side knows the appended end and the durable end and promises nothing about either.
 //!
 //! Invariants: the segments are in offset order; every byte below a segment's end is complete and stays; a segment
-//! that left the list stays readable for those who hold it.
+//! that left the list stays readable for those who hold it; no byte is given out that this process neither appended nor
+//! checked, and none of a range that is quarantined.
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -18,13 +18,15 @@ use highwater_record::{
 };
 use thiserror::Error;
 
-use crate::batches::{BatchFault, WalkError};
+use crate::batches::WalkError;
 use crate::epochs::Epochs;
 use crate::files::{FileHandle, read_exact_at};
 use crate::index::{OffsetEntry, TimeEntry, relative};
 use crate::map::SegmentMap;
 use crate::point::{LogPoint, PointCell};
+use crate::quarantine::{Quarantine, QuarantinedRange};
 use crate::segment::{NO_TIMESTAMP, Segment, lenient};
+use crate::verify;
 
 /// How much of a cold range is read at once.
 const WARM_BYTES: usize = 256 << 10;
@@ -37,6 +39,7 @@ pub struct LogView {
     end: PointCell,
     durable: PointCell,
     epochs: ArcSwap<Epochs>,
+    quarantine: Arc<Quarantine>,
 }
 
 /// Whether a read may return a first batch that is larger than its limit (KIP-74).
@@ -95,24 +98,18 @@ pub enum ReadError {
         /// Offset after the last.
         end: Offset,
     },
-    /// The bytes of a batch are not a batch.
-    #[error("{} at position {position}: {fault}", path.display())]
-    Corrupt {
-        /// The segment.
-        path: PathBuf,
-        /// Where the batch begins.
-        position: u64,
-        /// What is wrong with it.
-        fault: BatchFault,
-    },
+    /// The offset is lost. The range says how far, and why.
+    #[error("offsets {} to {} are quarantined: {} at position {}: {}", .0.from, .0.to, .0.path.display(), .0.position, .0.cause)]
+    Quarantined(Box<QuarantinedRange>),
     /// The disk says no.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 impl LogView {
-    pub(crate) fn new(start: Offset, end: LogPoint, durable: LogPoint) -> Self {
+    pub(crate) fn new(start: Offset, end: LogPoint, durable: LogPoint, quarantine: Arc<Quarantine>) -> Self {
         Self {
+            quarantine,
             segments: ArcSwap::default(),
             start: AtomicI64::new(start.get()),
             end: PointCell::new(end),
@@ -139,6 +136,31 @@ impl LogView {
     /// Bytes in all segment files.
     pub fn size_bytes(&self) -> u64 {
         self.segments.load().iter().map(|segment| segment.end().bytes).sum()
+    }
+
+    /// The ranges between the log's start and its end that are lost, as far as they are known.
+    pub fn quarantined(&self) -> Vec<QuarantinedRange> {
+        let mut ranges = self.quarantine.all();
+        let (start, end) = (self.log_start(), self.end().offset);
+        for range in &mut ranges {
+            (range.from, range.to) = (range.from.max(start), range.to.min(end));
+        }
+        ranges.retain(|range| range.from < range.to);
+        ranges
+    }
+
+    /// Whether the log ever lost a range since it was opened.
+    pub fn is_damaged(&self) -> bool {
+        self.quarantine.changes() > 0
+    }
+
+    /// The offset itself, or if it is lost the first one after it that is not.
+    pub fn readable_from(&self, offset: Offset) -> Offset {
+        let mut offset = offset;
+        while let Some(range) = self.quarantine.at(offset) {
+            offset = range.to;
+        }
+        offset
     }
 
     pub(crate) fn set_start(&self, start: Offset) {
@@ -170,7 +192,10 @@ impl LogView {
     }
 
     /// Batches from the one that contains `from` on: whole ones, wholly below `until`, and at most `bytes_max`
-    /// bytes of them unless `first` says otherwise. At the end of the log there is nothing, which is no error.
+    /// bytes of them unless `first` says otherwise. At the end of the log there is nothing, which is no error. A read
+    /// ends before a quarantined range, and one that begins in such a range is an error.
+    ///
+    /// Batches that this process did not append are checked when they are first read, which waits for the disk.
     pub fn read(
         &self,
         from: Offset,
@@ -178,18 +203,46 @@ impl LogView {
         until: Offset,
         first: FirstBatch,
     ) -> Result<ReadChunk, ReadError> {
+        loop {
+            let known = self.quarantine.changes();
+            let chunk = self.read_once(from, bytes_max, until, first);
+            // Damage that was found on the way is not read: look again, now that it is known.
+            if self.quarantine.changes() == known {
+                return chunk;
+            }
+        }
+    }
+
+    fn read_once(
+        &self,
+        from: Offset,
+        bytes_max: u32,
+        until: Offset,
+        first: FirstBatch,
+    ) -> Result<ReadChunk, ReadError> {
         self.check_range(from)?;
+        if let Some(range) = self.quarantine.at(from).filter(|_| from < until) {
+            return Err(ReadError::Quarantined(Box::new(range)));
+        }
         let segments = self.segments.load();
         let mut chunk = ReadChunk { ranges: Vec::new(), bytes: 0, next_offset: from };
         let at = segments.partition_point(|segment| segment.base() <= from).saturating_sub(1);
         for segment in &segments[at..] {
-            if chunk.next_offset >= until || segment.base() >= until {
+            if chunk.next_offset >= until
+                || segment.base() >= until
+                || self.quarantine.at(chunk.next_offset).is_some()
+            {
                 break;
             }
             let left = bytes_max - chunk.bytes.min(bytes_max);
             let whole = chunk.bytes == 0 && first == FirstBatch::Whole;
             let read = read_segment(segment, chunk.next_offset, left, until, whole)
-                .map_err(|error| self.explain(error, from, segment))?;
+                .map_err(|error| self.explain(error, from));
+            let read = match read {
+                // What could be read before the disk failed is worth having.
+                Err(ReadError::Io(_)) if chunk.bytes > 0 => break,
+                read => read?,
+            };
             match read {
                 Found::Range { range, end, more } => {
                     chunk.bytes += range.len;
@@ -210,12 +263,12 @@ impl LogView {
         Ok(chunk)
     }
 
-    /// Whether a read from `from` on is unlikely to wait for the disk: it begins in a segment that this process
-    /// writes or wrote. Reads elsewhere belong on a thread that may wait.
+    /// Whether a read from `from` on is unlikely to wait for the disk: it begins with what this process appended, or
+    /// has checked in the segment that it writes. Reads elsewhere belong on a thread that may wait.
     pub fn is_hot(&self, from: Offset) -> bool {
         let segments = self.segments.load();
         let at = segments.partition_point(|segment| segment.base() <= from).saturating_sub(1);
-        segments.get(at).is_none_or(|segment| segment.is_hot())
+        segments.get(at).is_none_or(|segment| segment.is_hot() && segment.vouched.foreign().offset <= from)
     }
 
     fn check_range(&self, requested: Offset) -> Result<(), ReadError> {
@@ -227,15 +280,10 @@ impl LogView {
     }
 
     /// A file may have been removed while a reader was on its way to it.
-    fn explain(&self, error: WalkError, requested: Offset, segment: &Segment) -> ReadError {
-        match error {
-            WalkError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.check_range(requested).err().unwrap_or(ReadError::Io(error))
-            }
-            WalkError::Io(error) => ReadError::Io(error),
-            WalkError::Fault { position, fault } => {
-                ReadError::Corrupt { path: segment.path().to_owned(), position, fault }
-            }
+    fn explain(&self, error: io::Error, requested: Offset) -> ReadError {
+        match error.kind() {
+            io::ErrorKind::NotFound => self.check_range(requested).err().unwrap_or(ReadError::Io(error)),
+            _ => ReadError::Io(error),
         }
     }
 
@@ -256,7 +304,7 @@ impl LogView {
                 break;
             }
             let found = first_at_or_after(segment, timestamp, start, limits)
-                .map_err(|error| self.explain(error, start, segment))?;
+                .map_err(|error| self.explain(error, start))?;
             if found.is_some() {
                 return Ok(found.filter(|found| found.offset < until));
             }
@@ -271,6 +319,20 @@ impl LogView {
         until: Offset,
         limits: DecodeLimits,
     ) -> Result<Option<TimedOffset>, ReadError> {
+        loop {
+            let known = self.quarantine.changes();
+            let found = self.max_timestamp_once(until, limits);
+            if self.quarantine.changes() == known {
+                return found;
+            }
+        }
+    }
+
+    fn max_timestamp_once(
+        &self,
+        until: Offset,
+        limits: DecodeLimits,
+    ) -> Result<Option<TimedOffset>, ReadError> {
         let start = self.log_start();
         let mut best: Option<(TimestampMs, Arc<Segment>, u64, BatchHeader)> = None;
         for segment in self.segments.load().iter() {
@@ -281,16 +343,17 @@ impl LogView {
             if segment.max_time().timestamp <= enough || segment.end().offset <= start {
                 continue;
             }
-            let found =
-                max_batch(segment, start, until).map_err(|error| self.explain(error, start, segment))?;
+            let found = max_batch(segment, start, until).map_err(|error| self.explain(error, start))?;
             if let Some((position, header)) = found.filter(|(_, header)| header.max_timestamp > enough) {
                 best = Some((header.max_timestamp, Arc::clone(segment), position, header));
             }
         }
         let Some((_, segment, position, header)) = best else { return Ok(None) };
-        let batch = segment
-            .read_batch(position, &header)
-            .map_err(|error| self.explain(error, header.base_offset, &segment))?;
+        let batch = match whole_batch(&segment, position, &header) {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(self.explain(error, header.base_offset)),
+        };
         let found = batch
             .max_timestamp_record(limits)
             .unwrap_or_else(|error| Some(by_header(&header, start, &error)));
@@ -321,6 +384,15 @@ impl LogView {
     }
 }
 
+/// Reads one whole batch; `None` if it is damaged, and quarantined now.
+fn whole_batch(segment: &Segment, position: u64, header: &BatchHeader) -> io::Result<Option<Batch>> {
+    match segment.read_batch(position, header) {
+        Ok(batch) => Ok(Some(batch)),
+        Err(WalkError::Fault(fault)) => segment.contain_near(&fault).map(|()| None),
+        Err(WalkError::Io(error)) => Err(error),
+    }
+}
+
 enum Found {
     /// Batches up to the offset `end`; `more` if the segment was exhausted, so that the next one may follow.
     Range { range: FileRange, end: Offset, more: bool },
@@ -338,13 +410,15 @@ fn read_segment(
     bytes_max: u32,
     until: Offset,
     whole: bool,
-) -> Result<Found, WalkError> {
+) -> io::Result<Found> {
     let end = segment.end();
     if from >= end.offset {
         return Ok(Found::NothingHere);
     }
     let limit = limit_of(segment, until)?;
     let Some((start, first)) = segment.locate(from)? else { return Ok(Found::NothingHere) };
+    let hole = segment.quarantine().next(segment.base(), start).filter(|hole| hole.0 <= limit.bytes);
+    let limit = hole.map_or(limit, |(bytes, offset)| LogPoint { offset, bytes });
     if start >= limit.bytes {
         return Ok(if first.base_offset >= until { Found::Gap } else { Found::TooLarge });
     }
@@ -359,6 +433,7 @@ fn read_segment(
     } else {
         segment.cut_at(start, start + u64::from(bytes_max), whole)?
     };
+    let to = verify::first_read(segment, start, to)?;
     // A range is answered in one response, whose size is a u32; no segment is larger.
     let len = u32::try_from(to.bytes - start).unwrap_or(u32::MAX);
     let (map, file) = (OnceLock::new(), segment.log_file()?);
@@ -367,7 +442,7 @@ fn read_segment(
 }
 
 /// The end of the batches that lie wholly below `until`.
-fn limit_of(segment: &Segment, until: Offset) -> Result<LogPoint, WalkError> {
+fn limit_of(segment: &Segment, until: Offset) -> io::Result<LogPoint> {
     let end = segment.end();
     if until >= end.offset {
         return Ok(end);
@@ -396,7 +471,7 @@ fn first_at_or_after(
     timestamp: TimestampMs,
     start: Offset,
     limits: DecodeLimits,
-) -> Result<Option<TimedOffset>, WalkError> {
+) -> io::Result<Option<TimedOffset>> {
     // All records up to the entry's offset are older, so the search may begin with the batch that ends there.
     let time = lenient(segment, segment.times.last_where(|entry: &TimeEntry| entry.timestamp < timestamp));
     let skip = time.map_or(0, |entry| entry.relative_offset);
@@ -410,7 +485,8 @@ fn first_at_or_after(
                 && header.last_offset() >= start
         })?;
         let Some((position, header)) = candidate else { return Ok(None) };
-        let batch = segment.read_batch(position, &header)?;
+        // A damaged one is quarantined by now, and not met again.
+        let Some(batch) = whole_batch(segment, position, &header)? else { continue };
         let found = first_in_batch(&batch, timestamp, start, limits)
             .unwrap_or_else(|error| Some(by_header(&header, start, &error)));
         if let Some((offset, timestamp)) = found {
@@ -439,15 +515,14 @@ fn first_in_batch(
 }
 
 /// The first batch of a segment with the largest timestamp among those below `until`.
-fn max_batch(
-    segment: &Segment,
-    start: Offset,
-    until: Offset,
-) -> Result<Option<(u64, BatchHeader)>, WalkError> {
+fn max_batch(segment: &Segment, start: Offset, until: Offset) -> io::Result<Option<(u64, BatchHeader)>> {
     let max = segment.max_time();
     if max.offset >= start && max.offset < until {
         // The common case: the batch is known by its last offset.
-        return segment.locate(max.offset);
+        let found = segment.locate(max.offset)?;
+        if found.is_some_and(|(_, header)| header.last_offset() == max.offset) {
+            return Ok(found);
+        }
     }
     let mut best: Option<(u64, BatchHeader)> = None;
     segment.locate_from(None, |position, header| {

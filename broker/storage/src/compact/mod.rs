@@ -341,12 +341,8 @@ impl Noted {
     /// Notes the keys of a segment; says whether there may be more.
     fn add(&mut self, segment: &Segment, pace: &mut Pace<'_>) -> Result<bool, CompactionError> {
         let start = if segment.base() < self.from { segment.locate(self.from) } else { Ok(None) };
-        let start = match start {
-            Ok(start) => start.map_or(0, |(position, _)| position),
-            Err(WalkError::Io(source)) => return Err(CompactionError::io(segment.path(), source)),
-            // Reading from the start finds it again.
-            Err(WalkError::Fault { .. }) => 0,
-        };
+        let start = start.map_err(|source| CompactionError::io(segment.path(), source))?;
+        let start = start.map_or(0, |(position, _)| position);
         let whole = self.end;
         // Until the segment is through, it ends with the batch before the one at hand.
         self.end = self.from.max(segment.base());

@@ -115,7 +115,8 @@ pub(crate) fn complete(place: &Place) -> io::Result<()> {
                     replace(place, base, &old)?;
                 }
                 Err(WalkError::Io(error)) => return Err(error),
-                Err(WalkError::Fault { position, fault }) => {
+                Err(WalkError::Fault(fault)) => {
+                    let (position, fault) = (fault.position, fault.fault);
                     tracing::error!(path = %path.display(), position, %fault, "a compacted segment is damaged and is moved aside");
                     place.files.rename(&path, &place.path(base, "log.swap.dropped"))?;
                 }

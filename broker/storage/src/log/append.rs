@@ -217,6 +217,7 @@ impl Log {
         if let Some(sealed) = self.writer.replace(writer) {
             self.owed.indexes.push(Arc::clone(sealed.segment()));
             self.owed.sidecar = true;
+            self.owed.manifest = true;
             if let Err(error) = sealed.seal() {
                 // Indexes and spare space are disposable; recovery completes them.
                 tracing::warn!(dir = %self.place.dir.display(), %error, "sealed segment is not tidy");

@@ -86,7 +86,14 @@ impl Log {
         let segments = self.view.segments();
         let (_active, sealed) = segments.split_last()?;
         let durable = self.durable.offset;
-        let sealed = sealed.iter().take_while(|segment| segment.end().offset <= durable).cloned().collect();
+        let mut expected = None;
+        let sealed = sealed.iter().take_while(|segment| {
+            // What has lost something stays as it is, and what follows a loss is not moved across it.
+            let follows = expected.is_none_or(|expected| expected == segment.base());
+            expected = Some(segment.end().offset);
+            follows && segment.end().offset <= durable && !segment.quarantine().concerns(segment.base())
+        });
+        let sealed = sealed.cloned().collect();
         let from = self.compacted.upto.max(self.view.log_start());
         Some(Dirt { segments: sealed, from, config })
     }

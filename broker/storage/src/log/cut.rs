@@ -12,10 +12,9 @@ use std::sync::Arc;
 use highwater_record::{LeaderEpoch, Offset};
 use thiserror::Error;
 
-use crate::batches::{BatchFault, WalkError};
 use crate::files::{Access, FileLayer};
-use crate::log::Log;
 use crate::log::recover::rebuild_producers;
+use crate::log::{Log, manifest};
 use crate::point::LogPoint;
 use crate::producers::Fingerprint;
 use crate::segment::{Extent, MaxTime, Segment, base_of};
@@ -41,16 +40,6 @@ pub enum CutError {
         durable: Offset,
         /// Where the log ended when it was opened.
         recovered: Offset,
-    },
-    /// A batch that stays cannot be read.
-    #[error("{} at position {position}: {fault}", path.display())]
-    Corrupt {
-        /// The log's directory.
-        path: PathBuf,
-        /// Where the batch begins in its segment.
-        position: u64,
-        /// What is wrong with it.
-        fault: BatchFault,
     },
     /// The disk says no.
     #[error(transparent)]
@@ -117,10 +106,10 @@ impl Log {
         self.failed = true;
         self.generation += 1;
         self.syncing = false;
-        let corrupt = |dir: &PathBuf, error| match error {
-            WalkError::Fault { position, fault } => CutError::Corrupt { path: dir.clone(), position, fault },
-            WalkError::Io(error) => CutError::Io(error),
-        };
+        if to < self.durable.offset {
+            // It vouches for what is about to go.
+            manifest::forget(&self.place)?;
+        }
         let mut segments = Vec::clone(&self.view.segments());
         // If the log's start was moved beyond what stays, nothing stays, and the log goes on from its start.
         let start = self.view.log_start();
@@ -129,14 +118,13 @@ impl Log {
         let mut end = to.max(start);
         let mut retired = None;
         if let Some(last) = segments.pop_if(|last| last.end().offset > to) {
-            let shorter = self.shortened(&last, to).map_err(|error| corrupt(&self.place.dir, error))?;
+            let shorter = self.shortened(&last, to)?;
             end = shorter.end().offset;
             retired = Some(Retired { len: shorter.end().bytes, segment: last });
             segments.extend((shorter.end().bytes > 0).then(|| Arc::new(shorter)));
         }
-        let (producers, sidecar_end) = rebuild_producers(&self.place, &segments, end, self.expired_at)
-            .map_err(|error| corrupt(&self.place.dir, error))?;
-        self.last_batch = last_batch(&segments).map_err(|error| corrupt(&self.place.dir, error))?;
+        let (producers, sidecar_end) = rebuild_producers(&self.place, &segments, end, self.expired_at)?;
+        self.last_batch = last_batch(&segments)?;
 
         // Nothing fails until the log is consistent again.
         self.writer = None;
@@ -148,6 +136,7 @@ impl Log {
         self.owed.indexes.extend(segments.last().filter(|last| last.complete_indexes()).map(Arc::clone));
         self.set_epochs(|epochs| epochs.truncate_from_end(end));
         self.compacted.cut(&self.place, end);
+        self.place.quarantine.truncate(end);
         self.publish_cut(segments, end);
         // Newest first, so that what a crash leaves has no hole.
         for segment in dropped.iter().rev() {
@@ -173,13 +162,13 @@ impl Log {
     }
 
     /// A new object for `segment`, which ends at the batch that contains `to`.
-    fn shortened(&self, segment: &Segment, to: Offset) -> Result<Segment, WalkError> {
+    fn shortened(&self, segment: &Segment, to: Offset) -> io::Result<Segment> {
         let base = segment.base();
         let durable = segment.durable();
         let end = if durable.offset == to {
             durable
         } else {
-            // Where compaction left a gap around `to`, that is the end of the batch before the gap.
+            // Where compaction left a gap around `to`, or what lies there is lost, that is the end of the batch before.
             let mut end = LogPoint { offset: base, bytes: 0 };
             segment.locate_from(None, |position, header| {
                 let stays = header.last_offset() < to;
@@ -211,6 +200,8 @@ impl Log {
         shorter.offsets.truncate(offset_entries)?;
         shorter.times.truncate(time_entries)?;
         shorter.set_durable(if durable.offset < end.offset { durable } else { end });
+        let foreign = segment.vouched.foreign();
+        shorter.vouched.set_foreign(if foreign.offset < end.offset { foreign } else { end });
         Ok(shorter)
     }
 
@@ -290,7 +281,7 @@ impl RemovalJob {
 }
 
 /// The batch that a list of segments ends with.
-pub(super) fn last_batch(segments: &[Arc<Segment>]) -> Result<Option<Fingerprint>, WalkError> {
+pub(super) fn last_batch(segments: &[Arc<Segment>]) -> io::Result<Option<Fingerprint>> {
     let Some(last) = segments.iter().rfind(|segment| segment.end().bytes > 0) else { return Ok(None) };
     let wanted = Offset::new(last.end().offset.get() - 1).unwrap_or_default();
     let found = last.locate(wanted)?;

@@ -14,6 +14,7 @@
 mod append;
 mod compact;
 mod cut;
+mod manifest;
 mod outline;
 mod recover;
 mod sync;
@@ -29,7 +30,6 @@ use std::sync::atomic::AtomicU64;
 use highwater_record::{LeaderEpoch, Offset, TimestampMs, TimestampType, TopicId};
 use thiserror::Error;
 
-use crate::batches::BatchFault;
 use crate::compact::CompactionConfig;
 use crate::epochs::{self, Epochs};
 use crate::files::FileLayer;
@@ -43,6 +43,7 @@ pub(crate) use append::METADATA_FILE_NAME;
 pub use append::{AppendError, Appended};
 pub use compact::CompactionOutcome;
 pub use cut::{CutError, RemovalJob};
+pub use manifest::ManifestJob;
 pub use outline::{LogOutline, TailSegment};
 pub use recover::Recovery;
 pub use sync::{SidecarJob, SyncJob, SyncOutcome};
@@ -89,26 +90,6 @@ pub struct LogCheckpoint {
 /// Why a log does not open. No batch was changed or removed.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// A batch that had been synced is damaged.
-    #[error("{} is damaged at position {position}, below the recovery point: {fault}", path.display())]
-    Corrupt {
-        /// The segment.
-        path: PathBuf,
-        /// Where the batch begins.
-        position: u64,
-        /// What is wrong with it.
-        fault: BatchFault,
-    },
-    /// Bytes that had been synced are gone.
-    #[error("{} ends at offset {found}, but everything below {expected} had been synced", path.display())]
-    Missing {
-        /// The segment or directory that is too short.
-        path: PathBuf,
-        /// Where it must reach to.
-        expected: Offset,
-        /// Where it ends.
-        found: Offset,
-    },
     /// The disk says no.
     #[error("{}: {source}", path.display())]
     Io {
@@ -174,13 +155,16 @@ struct Owed {
     sidecar: bool,
     /// Where the sidecar on disk ends.
     sidecar_end: Option<Offset>,
+    /// Segments were sealed that the manifest does not have.
+    manifest: bool,
 }
 
 impl Log {
     /// Opens the log in a directory; a missing directory is an empty log, and is made at the first append.
     ///
     /// What lies above the recovery point of `known` is checked batch by batch, and a torn tail is dropped. Without
-    /// `known` that is the whole log. Damage below the recovery point is an error and changes nothing.
+    /// `known`, what the manifest says was sealed counts as synced. What is damaged or missing below the recovery point is
+    /// lost as a range of offsets, which [`LogView::quarantined`] tells; the log goes on at or above the recovery point.
     pub fn open(
         files: Arc<dyn FileLayer>,
         dir: PathBuf,

@@ -1,7 +1,8 @@
 //! Opening a log: what its files hold, what of it is good, and what is dropped.
 //!
-//! Below the recovery point everything had been synced: headers are walked from the last index entry, and a fault is
-//! corruption, which refuses the log and changes nothing. Above it each batch is read, its CRC compared and its
+//! Below the recovery point everything had been synced: headers are walked from the last index entry, and what is damaged
+//! or missing is quarantined as a range of offsets, changes nothing, and keeps nobody from the rest. A segment that lost
+//! anything takes no more appends. Without a recovery point the manifest says what had been sealed and synced. Above it each batch is read, its CRC compared and its
 //! offset matched; the first fault is the end of the log. An epoch that goes back is such a fault: it is a batch from an
 //! earlier life that a crash brought back. Segments after such an end are moved aside
 //! (`.log.dropped`), not deleted. In a sealed segment offsets may have gaps, where compaction took batches away, but it
@@ -21,12 +22,14 @@ use crate::batches::{ReadAt, WalkError, checked_header, walk};
 use crate::compact;
 use crate::epochs::{self, Epochs};
 use crate::index::{Entry, Index, OffsetEntry, TimeEntry, relative};
+use crate::log::manifest::Manifest;
 use crate::log::tail::{Anchor, Walk};
 use crate::log::writer::{Indexer, Writer, no_time};
 use crate::log::{Compacted, Log, LogConfig, OpenError, Opening, Owed};
 use crate::own_file;
 use crate::point::LogPoint;
 use crate::producers::{self, Fingerprint, Producers, Snapshot};
+use crate::quarantine::{Lost, QuarantinedRange};
 use crate::segment::{Extent, MaxTime, Place, Segment, base_of};
 use crate::view::LogView;
 
@@ -57,7 +60,6 @@ struct Listed {
 struct Recoverer {
     place: Place,
     config: LogConfig,
-    log_start: Offset,
     recovery_point: Offset,
     recovery: Recovery,
     scanned: Arc<AtomicU64>,
@@ -81,18 +83,21 @@ pub(super) fn open(
     let dir_exists = listed.is_some();
     let mut listed = listed.unwrap_or_default();
     let first = listed.first().map_or(Offset::ZERO, |first| first.base);
-    let log_start = known.map_or(first, |known| known.log_start.max(first));
+    let log_start = known.map_or(first, |known| known.log_start);
     // Segments that end at or below the log's start are no longer part of it; the next removal takes them.
     let below = listed.iter().skip(1).take_while(|next| next.base <= log_start).count();
     listed.drain(..below);
     let recovery_point = known.map_or(Offset::ZERO, |known| known.recovery_point);
+    // A log that nobody knows anything about is as good as its manifest says.
+    let unknown = dir_exists && recovery_point == Offset::ZERO;
+    let manifest = if unknown { Manifest::load(&place) } else { None };
+    let recovery_point = manifest.map_or(recovery_point, |manifest| manifest.end());
     let first = listed.first().map_or(Offset::ZERO, |first| first.base);
     // A recovery point at or below the log's start vouches for nothing that is still in the log.
     let trusted = if recovery_point > log_start { recovery_point.max(first) } else { first };
     let mut recoverer = Recoverer {
         place,
         config,
-        log_start,
         recovery_point: trusted,
         recovery: Recovery::default(),
         scanned,
@@ -103,14 +108,20 @@ pub(super) fn open(
         last_header: None,
         last_indexer: None,
     };
+    if known.is_some() && log_start < first {
+        recoverer.miss(log_start, first);
+    }
     recoverer.segments(&listed)?;
-    recoverer.check_reach(recovery_point)?;
+    if recoverer.segments.is_empty() && recovery_point > log_start {
+        recoverer.miss(log_start, recovery_point);
+    }
     if recoverer.segments.last().is_some_and(|last| last.end().offset < log_start) {
         // The log's start was moved to where the log no longer reaches, which a power cut can do where nothing was
         // synced. All that is left lies below the start; the log goes on from there.
         recoverer.forget_segments(log_start);
     }
-    recoverer.finish(log_start, dir_exists, now)
+    let end = if recoverer.segments.is_empty() { recovery_point.max(log_start) } else { log_start };
+    recoverer.finish(log_start, end, dir_exists, now)
 }
 
 /// The segments of a directory by base offset; `None` if there is no directory.
@@ -169,14 +180,11 @@ impl Recoverer {
         let limit = if indexed { limit } else { limit.min(self.recovery_point) };
         let anchor = self.anchor(&segment, &listed, indexed, limit).map_err(io_error)?;
         let mut walk = Walk::new(&segment, anchor, listed.log_bytes, next);
-        walk.last_header = self.last_header;
+        walk.goes_on_from(self.last_header);
 
-        walk.below(self.recovery_point).map_err(|error| open_error(&segment, error))?;
-        // Everything below the recovery point, or up to the next segment, had been synced.
-        let expected = next.map_or(self.recovery_point, |next| next.min(self.recovery_point));
-        if walk.end.offset < expected {
-            let (path, found) = (segment.path().to_owned(), walk.end.offset);
-            return Err(OpenError::Missing { path, expected, found });
+        walk.below(self.recovery_point).map_err(io_error)?;
+        for lost in walk.lost.drain(..) {
+            self.place.quarantine.add(self.named(lost, listed.log_bytes));
         }
         let durable = walk.end;
         let mut torn = false;
@@ -184,14 +192,21 @@ impl Recoverer {
             let fault = walk.above(&mut self.recovery, &self.scanned).map_err(io_error)?;
             torn = next.is_some() && (fault || !walk.reached(next));
         }
-        self.cut_tail(&segment, &walk, listed.log_bytes).map_err(io_error)?;
+        let damaged = self.place.quarantine.concerns(base);
+        if !damaged {
+            self.cut_tail(&segment, &walk, listed.log_bytes).map_err(io_error)?;
+        }
+        walk.confirm();
         let Walk { end, mut indexer, last_header, .. } = walk;
-        if next.is_some() {
+        if next.is_some() || damaged {
             indexer.complete(&segment);
         }
         segment.set_max_time(indexer.max_time);
         segment.publish(end);
         segment.set_durable(durable);
+        segment.vouched.set_foreign(end);
+        // Above the recovery point every batch was read.
+        segment.vouched.vouch(durable.bytes..end.bytes, end.offset);
         // Of a log that is only opened, one file stays open: the one that is appended to.
         if next.is_some() {
             segment.close_files();
@@ -276,7 +291,7 @@ impl Recoverer {
         });
         match found {
             Ok(found) => Ok(found.unwrap_or(false)),
-            Err(WalkError::Fault { .. }) => Ok(false),
+            Err(WalkError::Fault(_)) => Ok(false),
             Err(WalkError::Io(error)) => Err(error),
         }
     }
@@ -329,35 +344,64 @@ impl Recoverer {
         self.last_indexer = None;
     }
 
-    /// A log must reach its recovery point.
-    fn check_reach(&self, recovery_point: Offset) -> Result<(), OpenError> {
-        let found = self.segments.last().map_or(self.log_start, |segment| segment.end().offset);
-        if found < recovery_point && recovery_point > self.log_start {
-            return Err(OpenError::Missing { path: self.place.dir.clone(), expected: recovery_point, found });
+    /// Says of a range without bytes what the manifest knows: whether the file was cut, or others are gone.
+    fn named(&self, mut lost: Lost, log_bytes: u64) -> Lost {
+        if !lost.bytes.is_empty() {
+            return lost;
         }
-        Ok(())
+        let Some(manifest) = Manifest::load(&self.place) else { return lost };
+        let range = &mut lost.range;
+        match manifest.bytes_of(lost.base) {
+            Some(bytes) if bytes > log_bytes => {
+                range.cause = format!("the file has {log_bytes} bytes, it had {bytes} when it was sealed");
+            }
+            _ => {
+                let gone = manifest.names(range.from, range.to);
+                if !gone.is_empty() {
+                    range.cause = format!("these segment files are missing: {}", gone.join(", "));
+                }
+            }
+        }
+        lost
+    }
+
+    /// Quarantines offsets whose segments are gone.
+    fn miss(&self, from: Offset, to: Offset) {
+        let names = Manifest::load(&self.place).map(|manifest| manifest.names(from, to)).unwrap_or_default();
+        let cause = match &names[..] {
+            [] => "the segment files that held them are missing".to_owned(),
+            names => format!("these segment files are missing: {}", names.join(", ")),
+        };
+        let path = self.place.path(from, "log");
+        let range = QuarantinedRange { from, to, path, position: 0, cause };
+        self.place.quarantine.add(Lost { range, base: from, bytes: 0..0 });
     }
 
     fn finish(
         mut self,
         log_start: Offset,
+        end_min: Offset,
         dir_exists: bool,
         now: TimestampMs,
     ) -> Result<(Log, Recovery), OpenError> {
         let dir = self.place.dir.clone();
         let io_error = |source| OpenError::Io { path: dir.clone(), source };
-        let end = self.segments.last().map_or(log_start, |segment| segment.end().offset);
+        let end = self.segments.last().map_or(end_min, |segment| segment.end().offset);
+        if self.segments.is_empty() {
+            self.durable = end;
+        }
         // What lies below the log's start needs no sync.
         let durable = self.durable.max(log_start).min(end);
         let durable =
             LogPoint { offset: durable, bytes: if durable == end { self.unsynced_bytes } else { 0 } };
         let end = LogPoint { offset: end, bytes: self.unsynced_bytes };
-        let (epochs, epochs_changed) = self.epochs(log_start, end.offset).map_err(|e| self.walk_error(e))?;
-        let (producers, sidecar_end) = self.producers(end.offset, now).map_err(|e| self.walk_error(e))?;
+        let (epochs, epochs_changed) = self.epochs(log_start, end.offset).map_err(io_error)?;
+        let (producers, sidecar_end) =
+            rebuild_producers(&self.place, &self.segments, end.offset, now).map_err(io_error)?;
         let writer = self.writer(now).map_err(io_error)?;
         self.recovery.needs_sync = durable.offset < end.offset;
 
-        let view = LogView::new(log_start, end, durable);
+        let view = LogView::new(log_start, end, durable, Arc::clone(&self.place.quarantine));
         view.set_segments(self.segments);
         let epoch_min = epochs.latest().unwrap_or_default();
         view.set_epochs(epochs);
@@ -397,17 +441,8 @@ impl Recoverer {
         Ok((log, self.recovery))
     }
 
-    fn walk_error(&self, error: WalkError) -> OpenError {
-        match error {
-            WalkError::Fault { position, fault } => {
-                OpenError::Corrupt { path: self.place.dir.clone(), position, fault }
-            }
-            WalkError::Io(source) => OpenError::Io { path: self.place.dir.clone(), source },
-        }
-    }
-
     /// The epochs by the file, completed from the newest headers; from all headers if the file is not to be trusted.
-    fn epochs(&self, log_start: Offset, end: Offset) -> Result<(Epochs, bool), WalkError> {
+    fn epochs(&self, log_start: Offset, end: Offset) -> io::Result<(Epochs, bool)> {
         let path = self.place.dir.join(epochs::FILE_NAME);
         let text = own_file::load(&*self.place.files, &path).ok().flatten();
         let stored = text.and_then(|text| Epochs::parse(std::str::from_utf8(&text).ok()?));
@@ -418,7 +453,7 @@ impl Recoverer {
         if epochs.latest() != newest {
             epochs = Epochs::default();
             for segment in &self.segments {
-                walk(&**segment, 0, segment.end().bytes, segment.base(), |_, header| {
+                segment.walk(0, segment.end().bytes, |_, header| {
                     if let Some(epoch) = header.leader_epoch {
                         epochs.assign(epoch, header.base_offset);
                     }
@@ -431,33 +466,29 @@ impl Recoverer {
         Ok((epochs, changed))
     }
 
-    /// The producers by the sidecar, completed from the headers after it; from all headers without a good sidecar.
-    fn producers(&self, end: Offset, now: TimestampMs) -> Result<(Producers, Option<Offset>), WalkError> {
-        rebuild_producers(&self.place, &self.segments, end, now)
-    }
-
     fn writer(&self, now: TimestampMs) -> io::Result<Option<Writer>> {
         let (Some(segment), Some(indexer)) = (self.segments.last(), self.last_indexer) else {
             return Ok(None);
         };
-        let first = match walk(&**segment, 0, segment.end().bytes, segment.base(), |_, header| {
-            ControlFlow::Break(header.max_timestamp)
-        }) {
-            Ok(first) => first,
-            Err(WalkError::Io(error)) => return Err(error),
-            Err(WalkError::Fault { .. }) => None,
-        };
+        let first =
+            segment.walk(0, segment.end().bytes, |_, header| ControlFlow::Break(header.max_timestamp))?;
+        if self.place.quarantine.concerns(segment.base()) {
+            // Its file stays as it is: appends go to a new one.
+            segment.complete_indexes();
+            return Ok(None);
+        }
         Ok(Some(Writer::new(Arc::clone(segment), indexer, first, now)))
     }
 }
 
-/// Producer state at `end`, and where the sidecar on disk ends if it could be used.
+/// Producer state at `end`, and where the sidecar on disk ends if it could be used: by the sidecar, completed from the
+/// headers after it; from all headers without a good one.
 pub(super) fn rebuild_producers(
     place: &Place,
     segments: &[Arc<Segment>],
     end: Offset,
     now: TimestampMs,
-) -> Result<(Producers, Option<Offset>), WalkError> {
+) -> io::Result<(Producers, Option<Offset>)> {
     let path = place.dir.join(producers::FILE_NAME);
     let stored = own_file::load(&*place.files, &path).ok().flatten();
     let sidecar = stored
@@ -472,7 +503,7 @@ pub(super) fn rebuild_producers(
             continue;
         }
         let Some((start, _)) = segment.locate(from)? else { continue };
-        walk(&**segment, start, segment.end().bytes, segment.base(), |_, header| {
+        segment.walk(start, segment.end().bytes, |_, header| {
             if header.base_offset >= end {
                 return ControlFlow::Break(());
             }
@@ -547,12 +578,4 @@ fn keep<E: Entry>(index: &Index<E>, entries: u32, file_bytes: u64) -> io::Result
         index.truncate(entries)?;
     }
     Ok(whole)
-}
-
-fn open_error(segment: &Segment, error: WalkError) -> OpenError {
-    let path = segment.path().to_owned();
-    match error {
-        WalkError::Fault { position, fault } => OpenError::Corrupt { path, position, fault },
-        WalkError::Io(source) => OpenError::Io { path, source },
-    }
 }

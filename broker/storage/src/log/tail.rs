@@ -1,7 +1,8 @@
 //! The walk that recovery makes through one segment: by headers as far as everything had been synced, by whole batches
 //! from there on.
 //!
-//! It feeds the indexes as it goes and changes no batch. What a fault means is for `recover` to say.
+//! It feeds the indexes as it goes and changes no batch. A fault below the recovery point is quarantined and stepped over;
+//! what one above it means is for `recover` to say.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -9,10 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use highwater_record::{BatchHeader, CRC_START, HEADER_BYTES, LeaderEpoch, Offset, crc32c};
 
-use crate::batches::{BatchFault, WalkError, checked_header, walk};
+use crate::batches::{BatchFault, Fault, WalkError, Walked, checked_header, walk};
+use crate::damage::{self, Bounds};
 use crate::log::recover::Recovery;
 use crate::log::writer::Indexer;
 use crate::point::LogPoint;
+use crate::quarantine::Lost;
 use crate::segment::Segment;
 
 /// Bytes that are read at a time.
@@ -32,6 +35,13 @@ pub(super) struct Walk<'a> {
     log_bytes: u64,
     next: Option<Offset>,
     pub(super) last_header: Option<BatchHeader>,
+    /// What is damaged or missing below the recovery point.
+    pub(super) lost: Vec<Lost>,
+    /// The last batch, which is not in the indexes yet.
+    before: Option<Walked>,
+    confirmed: Option<BatchHeader>,
+    /// Nothing was walked yet, and the first batch is one that an index entry vouches for.
+    anchored: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -42,7 +52,25 @@ impl<'a> Walk<'a> {
         next: Option<Offset>,
     ) -> Self {
         let end = LogPoint { offset: segment.base(), bytes: anchor.position };
-        Self { segment, indexer: anchor.indexer, end, log_bytes, next, last_header: None }
+        let anchored = anchor.position > 0;
+        Self {
+            segment,
+            indexer: anchor.indexer,
+            end,
+            log_bytes,
+            next,
+            last_header: None,
+            lost: Vec::new(),
+            before: None,
+            confirmed: None,
+            anchored,
+        }
+    }
+
+    /// The batch that the segments before end with.
+    pub(super) const fn goes_on_from(&mut self, last: Option<BatchHeader>) {
+        self.last_header = last;
+        self.confirmed = last;
     }
 
     /// Whether the batches reach the next segment.
@@ -51,33 +79,90 @@ impl<'a> Walk<'a> {
     }
 
     fn take(&mut self, position: u64, header: &BatchHeader) {
-        self.indexer.add(self.segment, position, header);
+        self.confirm();
+        let expected = if std::mem::take(&mut self.anchored) { header.base_offset } else { self.end.offset };
+        self.before = Some(Walked { position, expected, header: *header });
         self.end = LogPoint { offset: header.next_offset(), bytes: position + u64::from(header.size_bytes) };
         self.last_header = Some(*header);
     }
 
-    /// Walks the headers of the batches that end at or below `recovery_point`.
-    pub(super) fn below(&mut self, recovery_point: Offset) -> Result<(), WalkError> {
+    /// Enters the batch before into the indexes: only the one that follows shows that it did not lie about its offset.
+    pub(super) fn confirm(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.indexer.add(self.segment, before.position, &before.header);
+            self.confirmed = Some(before.header);
+        }
+    }
+
+    /// Walks the headers of the batches that end at or below `recovery_point`, all of which had been synced. What is
+    /// damaged or missing of them is collected in `lost`.
+    pub(super) fn below(&mut self, recovery_point: Offset) -> io::Result<()> {
         let next = self.next.unwrap_or(Offset::MAX);
         let stop = recovery_point.min(next);
         if self.end.bytes == 0 && self.segment.base() >= stop {
             return Ok(());
         }
-        let (segment, start, log_bytes, base) =
-            (self.segment, self.end.bytes, self.log_bytes, self.segment.base());
-        let walked = walk(segment, start, log_bytes, base, |position, header| {
-            if header.next_offset() > stop {
-                if self.next.is_some() && header.base_offset >= stop {
-                    // What ended at the stop was compacted away.
-                    self.end.offset = self.end.offset.max(stop);
+        while self.end.offset < stop {
+            let (segment, end, log_bytes) = (self.segment, self.end, self.log_bytes);
+            let walked = walk(segment, end.bytes, log_bytes, end.offset, |position, header| {
+                if header.next_offset() > stop {
+                    return ControlFlow::Break(*header);
                 }
-                return ControlFlow::Break(());
+                self.take(position, header);
+                // What follows may be a tail that nobody vouches for: do not even parse it.
+                if header.next_offset() == stop {
+                    ControlFlow::Break(*header)
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
+            let fault = match walked {
+                Ok(_) if self.end.offset >= stop => match self.short_last()? {
+                    Some(fault) => fault,
+                    None => return Ok(()),
+                },
+                Ok(Some(beyond)) if self.next.is_some() && beyond.base_offset >= stop => {
+                    // What ended at the stop was compacted away.
+                    self.end.offset = stop;
+                    return Ok(());
+                }
+                Ok(beyond) => self.short(beyond),
+                Err(WalkError::Fault(fault)) => Fault { before: self.before, ..*fault },
+                Err(WalkError::Io(error)) => return Err(error),
+            };
+            let lost = damage::extent(segment, Bounds { bytes: log_bytes, offset: stop }, &fault)?;
+            self.end = LogPoint { offset: lost.range.to, bytes: lost.bytes.end };
+            if self.before.is_some_and(|before| before.position >= lost.bytes.start) {
+                self.before = None;
+                self.last_header = self.confirmed;
             }
-            self.take(position, header);
-            // What follows may be a tail that nobody vouches for: do not even parse it.
-            if header.next_offset() == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        walked.map(drop)
+            self.confirm();
+            self.lost.push(lost);
+        }
+        Ok(())
+    }
+
+    /// Whether the last batch says that it ends before it does: then what follows is no tail, and must not be cut.
+    fn short_last(&self) -> io::Result<Option<Fault>> {
+        let Some(last) = self.before.filter(|_| self.end.bytes < self.log_bytes) else { return Ok(None) };
+        let stored = last.header.crc;
+        let computed = damage::crc_of(&*self.segment.log_file()?, last.position, &last.header)?;
+        Ok(computed.filter(|computed| *computed != stored).map(|computed| Fault {
+            position: last.position,
+            expected: last.expected,
+            fault: BatchFault::Crc { stored, computed },
+            before: None,
+        }))
+    }
+
+    /// The batches do not reach as far as they did: the next one lies beyond, or there is none.
+    fn short(&self, beyond: Option<BatchHeader>) -> Fault {
+        let (position, expected) = (self.end.bytes, self.end.offset);
+        let fault = match beyond {
+            Some(header) => BatchFault::OffsetOrder { expected, actual: header.base_offset },
+            None => BatchFault::Missing { available: self.log_bytes },
+        };
+        Fault { position, expected, fault, before: self.before }
     }
 
     /// Whether a batch has an earlier epoch than the one before it.

@@ -173,7 +173,7 @@ fn a_read_inside_a_gap_begins_with_the_next_batch() {
         let chunk = log.view().read(offset(from), 1000, offset(5), FirstBatch::Whole).unwrap();
         assert_eq!((chunk.bytes, chunk.next_offset), (0, offset(5)), "nothing is below offset 5");
     }
-    let found = log.view().offset_for_time(TimestampMs(0), offset(6)).unwrap().unwrap();
+    let found = log.view().offset_for_time(TimestampMs(0), offset(6), DECODE_LIMITS).unwrap().unwrap();
     assert_eq!(found.offset, offset(5));
 }
 
@@ -239,13 +239,15 @@ fn small_segments_become_one_and_lookups_agree_with_a_fresh_start() {
     assert_eq!(recovery.bytes_dropped + u64::from(recovery.segments_dropped), 0);
     assert_eq!(rows(&reopened, offset(0)), rows(&log, offset(0)));
     for timestamp in 990..1070 {
-        let find = |log: &Log| log.view().offset_for_time(TimestampMs(timestamp), Offset::MAX).unwrap();
+        let find = |log: &Log| {
+            log.view().offset_for_time(TimestampMs(timestamp), Offset::MAX, DECODE_LIMITS).unwrap()
+        };
         let time = |row: &&(i64, String, Option<String>)| 1000 + row.0 / 2 + row.0 % 2 >= timestamp;
         let expected = rows(&log, offset(0)).iter().find(time).map(|row| row.0);
         assert_eq!(find(&log).map(|found| found.offset.get()), expected, "time {timestamp}");
         assert_eq!(find(&reopened), find(&log));
     }
-    let latest = |log: &Log| log.view().max_timestamp(Offset::MAX).unwrap();
+    let latest = |log: &Log| log.view().max_timestamp(Offset::MAX, DECODE_LIMITS).unwrap();
     assert_eq!(latest(&reopened), latest(&log));
     assert!(reopened.begin_compaction(NOW).is_none(), "how far the log is compacted survives");
 }

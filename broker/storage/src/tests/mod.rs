@@ -3,6 +3,7 @@
 mod append;
 mod compact;
 mod compact_model;
+mod contain;
 mod counting;
 mod damage;
 mod faults;

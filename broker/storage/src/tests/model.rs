@@ -33,6 +33,7 @@ enum Op {
     /// A sync during which a batch is appended.
     SyncWhileAppending,
     Checkpoint,
+    Manifest,
     Truncate {
         fraction: f64,
     },
@@ -66,6 +67,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         5 => Just(Op::Sync),
         2 => Just(Op::SyncWhileAppending),
         3 => Just(Op::Checkpoint),
+        2 => Just(Op::Manifest),
         1 => fraction.clone().prop_map(|fraction| Op::Truncate { fraction }),
         1 => (fraction, any::<bool>()).prop_map(|(fraction, remove)| Op::DeleteBefore { fraction, remove }),
         2 => Just(Op::Close),
@@ -148,6 +150,10 @@ impl World {
             Op::Sync => self.sync(false),
             Op::SyncWhileAppending => self.sync(true),
             Op::Checkpoint => self.home.known = Some(self.checkpoint()),
+            Op::Manifest => {
+                let job = self.log().manifest_job();
+                job.into_iter().for_each(|job| job.run(|_| true).unwrap());
+            }
             Op::Truncate { fraction } => self.truncate(fraction),
             Op::DeleteBefore { fraction, remove } => self.delete_before(fraction, remove),
             Op::Close => self.close(),

@@ -1,7 +1,9 @@
-//! What opening a log keeps, drops and refuses.
+//! What opening a log keeps, drops and quarantines.
+
+use highwater_record::Offset;
 
 use super::support::*;
-use crate::{BatchFault, Log, OpenError, SimFiles};
+use crate::{FirstBatch, Log, ReadError, SimFiles};
 
 const LOG: &str = "00000000000000000000.log";
 
@@ -59,37 +61,63 @@ fn a_byte_flipped_above_the_recovery_point_ends_the_log_before_its_batch() {
     }
 }
 
+/// Which offsets a log has lost, each range as `(from, to)`.
+fn lost(log: &Log) -> Vec<(i64, i64)> {
+    log.view().quarantined().iter().map(|range| (range.from.get(), range.to.get())).collect()
+}
+
+/// Whether a read at an offset says that it is quarantined.
+fn is_refused(log: &Log, at: i64) -> bool {
+    let read = log.view().read(offset(at), 1 << 20, Offset::MAX, FirstBatch::Whole);
+    matches!(read, Err(ReadError::Quarantined(range)) if range.from <= offset(at) && offset(at) < range.to)
+}
+
 #[test]
-fn damage_below_the_recovery_point_refuses_the_log_and_changes_nothing() {
+fn a_header_damaged_below_the_recovery_point_costs_its_batch_and_changes_nothing() {
     let (home, files, size) = three_batches(3);
     let good = files.read(&home.path(LOG)).unwrap();
     let mut bad = good.clone();
     bad[size as usize + 16] = 1;
     files.overwrite(&home.path(LOG), &bad);
 
-    let refused = home.try_open();
+    let (mut log, _) = home.open();
 
-    let Err(OpenError::Corrupt { position, fault: BatchFault::Header(_), .. }) = refused else {
-        panic!("{refused:?}")
-    };
-    assert_eq!(position, size);
+    assert_eq!(lost(&log), [(2, 4)]);
     assert_eq!(files.read(&home.path(LOG)).unwrap(), bad);
+    let before = log.view().read(offset(0), 1 << 20, Offset::MAX, FirstBatch::Whole).unwrap();
+    assert_eq!((u64::from(before.bytes), before.next_offset), (size, offset(2)));
+    assert!(is_refused(&log, 2) && is_refused(&log, 3));
+    assert_eq!(spans(&read_all(&log, offset(4))), [(4, 5)]);
+    assert_eq!(append(&mut log, &records(2)), offset(6));
+    assert_eq!(files.read(&home.path(LOG)).unwrap(), bad, "appends go to a new segment");
+    assert_eq!(spans(&read_all(&log, offset(4))), [(4, 5), (6, 7)]);
 }
 
 #[test]
-fn a_file_shorter_than_its_recovery_point_refuses_the_log() {
-    let (home, files, size) = three_batches(3);
-    let good = files.read(&home.path(LOG)).unwrap();
-    files.overwrite(&home.path(LOG), &good[..2 * size as usize]);
+fn a_file_shorter_than_its_recovery_point_costs_what_is_gone_and_no_offset_is_used_again() {
+    for beyond in [0, 7] {
+        let (home, files, size) = three_batches(3);
+        let good = files.read(&home.path(LOG)).unwrap();
+        let bad = &good[..2 * size as usize + beyond];
+        files.overwrite(&home.path(LOG), bad);
 
-    let refused = home.try_open();
+        let (mut log, _) = home.open();
 
-    let Err(OpenError::Missing { expected, found, .. }) = refused else { panic!("{refused:?}") };
-    assert_eq!((expected, found), (offset(6), offset(4)));
+        assert_eq!(lost(&log), [(4, 6)]);
+        assert_eq!(log.view().end().offset, offset(6));
+        assert_eq!(spans(&read_all_readable(&log)), [(0, 1), (2, 3)]);
+        assert_eq!(append(&mut log, &records(1)), offset(6));
+        assert_eq!(files.read(&home.path(LOG)).unwrap(), bad);
+        sync(&mut log);
+        let known = Some(log.checkpoint());
+        let (log, _) = Home { known, ..home.clone() }.open();
+        assert_eq!(lost(&log), [(4, 6)]);
+        assert_eq!(spans(&read_all_readable(&log)), [(0, 1), (2, 3), (6, 6)]);
+    }
 }
 
 #[test]
-fn a_directory_that_is_gone_refuses_a_log_that_had_data() {
+fn a_log_whose_directory_is_gone_begins_again_at_its_recovery_point() {
     let (mut home, _) = Home::sim();
     home.known = Some(crate::LogCheckpoint {
         log_start: offset(0),
@@ -97,7 +125,12 @@ fn a_directory_that_is_gone_refuses_a_log_that_had_data() {
         high_watermark: offset(5),
     });
 
-    assert!(matches!(home.try_open(), Err(OpenError::Missing { .. })));
+    let (mut log, _) = home.open();
+
+    assert_eq!(lost(&log), [(0, 5)]);
+    assert!(is_refused(&log, 0));
+    assert_eq!(append(&mut log, &records(1)), offset(5));
+    assert_eq!(spans(&read_all_readable(&log)), [(5, 5)]);
 }
 
 /// A log of many small segments, closed.

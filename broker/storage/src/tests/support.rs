@@ -10,7 +10,8 @@ use highwater_record::{
 };
 
 use crate::{
-    DiskFiles, FileLayer, FirstBatch, Log, LogCheckpoint, LogConfig, Recovery, SimFiles, SyncOutcome,
+    DiskFiles, FileLayer, FirstBatch, Log, LogCheckpoint, LogConfig, ReadError, Recovery, SimFiles,
+    SyncOutcome,
 };
 
 /// As far as any batch of these tests goes.
@@ -170,6 +171,26 @@ pub(super) fn read_all(log: &Log, from: Offset) -> Vec<Batch> {
         assert_eq!(bytes.len(), chunk.bytes as usize);
         batches.extend(split(bytes.into()));
     }
+}
+
+/// All batches that are not lost.
+pub(super) fn read_all_readable(log: &Log) -> Vec<Batch> {
+    let view = log.view();
+    let (mut batches, mut next) = (Vec::new(), view.log_start());
+    while next < view.end().offset {
+        match view.read(next, 1 << 20, Offset::MAX, FirstBatch::Whole) {
+            Ok(chunk) => {
+                assert!(chunk.next_offset > next, "nothing at {next}");
+                let mut bytes = Vec::new();
+                chunk.ranges.iter().for_each(|range| range.copy_to(&mut bytes).unwrap());
+                batches.extend(split(bytes.into()));
+                next = chunk.next_offset;
+            }
+            Err(ReadError::Quarantined(range)) => next = range.to,
+            Err(error) => panic!("at {next}: {error}"),
+        }
+    }
+    batches
 }
 
 /// The whole batches that bytes consist of.
