@@ -56,6 +56,17 @@ pub(crate) fn topic_name(text: &str) -> Result<TopicName, Failure> {
 }
 
 /// The partitions that are meant: all, or those of `-p`.
+/// Names from the command line, each once: a name that is repeated means no more than a name.
+pub(crate) fn distinct<T: Clone + PartialEq>(names: &[T]) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for name in names {
+        if !distinct.contains(name) {
+            distinct.push(name.clone());
+        }
+    }
+    distinct
+}
+
 pub(crate) fn choose_partitions(topic: &TopicInfo, wanted: &[i32]) -> Result<Vec<PartitionId>, Failure> {
     if wanted.is_empty() {
         return Ok(topic.partitions.iter().map(|partition| partition.id).collect());
