@@ -136,7 +136,16 @@ fn a_broker_that_is_not_there_is_a_sentence_with_its_address() -> anyhow::Result
     session.broker.terminate()?;
     let address = session.broker.bootstrap();
 
-    for line in ["topic ls", "consume hello", "produce hello", "topic create hello"] {
+    for line in [
+        "topic ls",
+        "consume hello",
+        "produce hello",
+        "topic create hello",
+        "group ls",
+        "group describe job",
+        "group seek job --to end --topic hello --yes",
+        "group rm job --yes",
+    ] {
         let ran = session.fails(
             &format!("highwater {line}"),
             1,
