@@ -73,10 +73,10 @@ pub(crate) struct SelectionArgs {
     )]
     offset: Vec<String>,
     /// Only these partitions, separated by commas
-    #[arg(short, long = "partition", value_name = "N", value_delimiter = ',')]
+    #[arg(short, long = "partition", value_name = "N", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) partitions: Vec<i32>,
     /// Stop after this many records; 0 is no limit
-    #[arg(short, long = "num", value_name = "N", default_value_t = 0)]
+    #[arg(short, long = "num", value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     num: u64,
     /// Print each record by this format, see below
     #[arg(short, long, value_name = "FORMAT", conflicts_with = "output")]
