@@ -167,6 +167,13 @@ async fn prepare_topic(
         .get(topic)
         .is_some_and(|topic| matches!(topic, Err(error) if error.is_unknown_topic()))
     {
+        if topic.is_internal() {
+            return Err(Failure::not_found(format!(
+                "topic {topic} does not exist, and no broker is asked to create it: names that begin with __ are for \
+                 the broker's own topics; choose another name"
+            ))
+            .into());
+        }
         note(format_args!("topic {topic} does not exist; the broker is asked to create it"));
         ask_for(client, bootstrap, topic).await?;
     }
