@@ -198,3 +198,42 @@ fn explain(bootstrap: &Bootstrap, error: GroupError) -> anyhow::Error {
         other => other.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Why a group with this one member is left alone.
+    fn refusal(instance_id: Option<&str>) -> String {
+        let member = GroupMember {
+            id: "m".to_owned(),
+            instance_id: instance_id.map(str::to_owned),
+            client_id: "shop\u{1b}[2J".to_owned(),
+            host: "10.0.0.7".to_owned(),
+            assignment: Vec::new(),
+        };
+        let group = GroupInfo {
+            group: "job".to_owned(),
+            state: "Stable".to_owned(),
+            protocol_type: "consumer".to_owned(),
+            protocol: "range".to_owned(),
+            members: vec![member],
+        };
+        refuse_if_in_use(&group, "be moved").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_group_in_use_is_refused_with_its_members_names_and_nothing_that_a_terminal_obeys() {
+        assert!(
+            refusal(None).contains("job has members (1: shop\\u{1b}[2J at 10.0.0.7)"),
+            "{}",
+            refusal(None)
+        );
+    }
+
+    #[test]
+    fn only_static_members_are_said_to_stay_when_they_are_stopped() {
+        assert!(refusal(Some("one")).contains("until their session times out"), "{}", refusal(Some("one")));
+        assert!(!refusal(None).contains("session"), "{}", refusal(None));
+    }
+}
