@@ -143,7 +143,7 @@ pub enum CallError {
         fault: Fault,
     },
     /// No answer in time. The request may have been carried out.
-    #[error("{address} did not answer {api} within {after:?}")]
+    #[error("{address} did not answer {api} within {after:.0?}")]
     Timeout {
         /// The broker.
         address: Address,
@@ -207,7 +207,7 @@ pub enum ConnectError {
         source: Arc<io::Error>,
     },
     /// Nobody answered in time.
-    #[error("cannot connect to {address}: no answer within {after:?}")]
+    #[error("cannot connect to {address}: no answer within {after:.0?}")]
     Timeout {
         /// The broker.
         address: Address,

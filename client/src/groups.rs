@@ -124,6 +124,8 @@ impl GroupError {
 
     fn is_retriable(&self) -> bool {
         match self {
+            // A broker that is not there is said at once, as everywhere before the first answer.
+            Self::Client(ClientError::Bootstrap(_)) => false,
             Self::Client(error) => error.is_retriable(),
             Self::Group { source, .. } | Self::Partition { source, .. } => source.is_retriable(),
         }

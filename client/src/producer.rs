@@ -156,7 +156,7 @@ pub enum ProduceError {
         source: BrokerError,
     },
     /// The time for trying is up. The records may be there.
-    #[error("{partition} did not acknowledge within {after:?}: {last}")]
+    #[error("{partition} did not acknowledge within {after:.0?}: {last}")]
     Expired {
         /// The partition.
         partition: TopicPartition,

@@ -70,12 +70,15 @@ fn set_off(
     let mut producer = Connection::open(address)?;
     good_produce(&mut producer)?;
     let (bytes_before, cpu_before) = (anonymous_bytes(broker.pid())?, cpu_time(broker.pid())?);
-    let together = Barrier::new(BOMBS as usize);
+    // Nobody waits for somebody who could not connect.
+    let connections = (0..BOMBS).map(|_| Connection::open(address)).collect::<Result<Vec<_>, _>>()?;
+    let together = &Barrier::new(connections.len());
+    let bomb = &bomb;
     let (bytes, slowest) = thread::scope(|scope| {
-        let bombers: Vec<_> = (0..BOMBS)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut connection = Connection::open(address)?;
+        let bombers: Vec<_> = connections
+            .into_iter()
+            .map(|mut connection| {
+                scope.spawn(move || {
                     together.wait();
                     bomb(&mut connection)
                 })

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use highwater_protocol::api::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
+use highwater_protocol::api::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use highwater_protocol::api::init_producer_id::InitProducerIdRequest;
 use highwater_protocol::api::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use highwater_protocol::api::produce::{
@@ -147,6 +148,16 @@ impl Connection {
         let result = response.topics.first().context("the answer names the topic")?;
         ensure!(result.error_code == 0, "creating {name:?} was refused: {result:?}");
         Ok(result.topic_id)
+    }
+
+    /// Deletes a topic.
+    pub(crate) fn delete_topic(&mut self, name: &str) -> anyhow::Result<()> {
+        let topics = vec![DeleteTopicState { name: Some(Str::from(name)), ..DeleteTopicState::default() }];
+        let request = DeleteTopicsRequest { topics, timeout_ms: 30_000, ..DeleteTopicsRequest::default() };
+        let response = self.call(6, &request).context("delete a topic")?;
+        let result = response.responses.first().context("the answer names the topic")?;
+        ensure!(result.error_code == 0, "deleting {name:?} was refused: {result:?}");
+        Ok(())
     }
 
     /// Takes a producer id. A broker that cannot hand one out now is as good as not reached.

@@ -120,6 +120,10 @@ fn abuse(key: &str, turn: Turn) -> anyhow::Result<()> {
         100.0 * beside / alone
     ));
     ensure!((0.9..=1.1).contains(&share), "an abuser gets {share} of its quota");
+    ensure!(
+        beside > alone / 10.0,
+        "a modest client gets {beside} answers a second, {alone} without the abuser"
+    );
     Ok(())
 }
 

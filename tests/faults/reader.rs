@@ -14,7 +14,7 @@ use super::history::{Placed, Stamp};
 /// The newest version that names topics.
 const FETCH_VERSION: i16 = 12;
 /// More than any batch of these tests grows to.
-const LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 10_000 };
+pub(crate) const LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 10_000 };
 
 impl Connection {
     /// Asks for one partition from `offset` on, without waiting for more than there is.

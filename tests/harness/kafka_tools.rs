@@ -1,6 +1,6 @@
-//! Apache Kafka's own command line tools, run one after another in one process.
+//! Apache Kafka's own command line tools: one after another in one process, or alone those that act when theirs ends.
 //!
-//! What they print is given as it is; the tests know what it should be.
+//! What they print is handed out as it is; the tests know what it should be.
 
 use std::process::{Command, Stdio};
 

@@ -7,9 +7,9 @@ use anyhow::{Context, ensure};
 use highwater_protocol::api::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponseTopic};
 
 use crate::harness::broker::{Broker, Options};
+use crate::harness::client;
 use crate::harness::clients::{Client, Running};
 use crate::harness::skip::or_skip;
-use crate::harness::wire::Connection;
 
 const RACERS: usize = 16;
 
@@ -19,14 +19,20 @@ fn sixteen_connections_that_name_a_new_topic_learn_one_id_and_its_leader() -> an
     let broker = Broker::start(Options::new(&dir.path().join("data")))?;
     for round in 0..20 {
         let topic = format!("race-{round}");
-        let start = Barrier::new(RACERS);
+        // Nobody waits for somebody who could not connect.
+        let connections: Vec<_> = (0..RACERS)
+            .map(|_| client::Client::connect(broker.address(), "racer"))
+            .collect::<anyhow::Result<_>>()?;
+        let (start, topic) = (&Barrier::new(RACERS), &topic);
         let answers = thread::scope(|scope| {
-            let race = || {
-                let mut connection = Connection::open(broker.address())?;
-                start.wait();
-                described(&mut connection, &topic)
+            let race = |mut connection| {
+                move || {
+                    start.wait();
+                    described(&mut connection, topic)
+                }
             };
-            let racers: Vec<_> = (0..RACERS).map(|_| scope.spawn(race)).collect();
+            let racers: Vec<_> =
+                connections.into_iter().map(|connection| scope.spawn(race(connection))).collect();
             let joined = racers.into_iter().map(|racer| racer.join().expect("a racer does not panic"));
             joined.collect::<anyhow::Result<Vec<_>>>()
         })?;
@@ -78,7 +84,7 @@ fn sixteen_producers_that_race_to_a_new_topic_all_get_in() -> anyhow::Result<()>
 }
 
 /// What the broker says of `topic`, which it may create.
-fn described(connection: &mut Connection, topic: &str) -> anyhow::Result<MetadataResponseTopic> {
+fn described(connection: &mut client::Client, topic: &str) -> anyhow::Result<MetadataResponseTopic> {
     let asked = MetadataRequestTopic { name: Some(topic.into()), ..MetadataRequestTopic::default() };
     let request = MetadataRequest {
         topics: Some(vec![asked]),

@@ -5,11 +5,13 @@
 //! test for each library, so that one alone can be run: `cargo test -p highwater-tests interop::matrix::java`.
 
 mod admin;
+mod cooperative;
 mod idempotence;
 mod members;
 mod positions;
 mod records;
 mod round_trip;
+mod static_members;
 mod table;
 mod takeover;
 pub(super) mod target;
@@ -80,6 +82,9 @@ enum Cell {
     Unsupported(Vec<String>),
 }
 
+/// What fills a cell of a client.
+type Fill = fn(&Subject<'_>) -> anyhow::Result<Cell>;
+
 /// A client and the broker that it talks to.
 struct Subject<'a> {
     driver: Driver,
@@ -143,11 +148,19 @@ fn fill_row(driver: Driver) -> anyhow::Result<()> {
     let mut row = Row::new(driver, &subject.target.bootstrap())?;
 
     std::thread::scope(|scope| {
-        // A takeover is mostly waiting.
-        let takeover = scope.spawn(|| takeover::takeover(&subject));
-        fill_undisturbed(&mut row, &subject)?;
-        let takeover = takeover.join().map_err(|_| anyhow::anyhow!("the takeover panicked"))?;
-        row.fill(Column::Takeover, takeover);
+        // Groups of several members are mostly waiting.
+        let groups: [(Column, Fill); 3] = [
+            (Column::Takeover, takeover::takeover),
+            (Column::Cooperative, cooperative::cooperative),
+            (Column::Static, static_members::static_members),
+        ];
+        let subject = &subject;
+        let groups = groups.map(|(column, fill)| (column, scope.spawn(move || fill(subject))));
+        fill_undisturbed(&mut row, subject)?;
+        for (column, cell) in groups {
+            let cell = cell.join().map_err(|_| anyhow::anyhow!("the test of {column} panicked"))?;
+            row.fill(column, cell);
+        }
         anyhow::Ok(())
     })?;
     if subject.target.is_ours() {

@@ -13,10 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
-use highwater_record::DecodeLimits;
 
 use crate::faults::client::Connection;
-use crate::faults::reader::read_batches;
+use crate::faults::reader::{LIMITS, read_batches};
 use crate::harness::broker::{Broker, Options};
 use crate::harness::clients::Running;
 use crate::harness::skip::{Unavailable, or_skip};
@@ -29,9 +28,6 @@ const LINES: usize = 2_000;
 
 /// Seconds after which a shipper is taken to hang.
 const PATIENCE: &str = "180";
-
-/// What the batches of these tests may become when they are decompressed.
-const LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 10_000 };
 
 #[test]
 fn rsyslog_ships_every_line_past_a_kill() -> anyhow::Result<()> {

@@ -9,8 +9,8 @@ use highwater_protocol::api::{
 use highwater_protocol::wire::Str;
 use highwater_protocol::{ApiKey, ErrorCode, decode_response, encode_request};
 use highwater_record::{
-    BatchBuilder, CRC_START, Codec, NewRecord, Producer, ProducerEpoch, ProducerId, Sequence, TimestampMs,
-    crc32c,
+    BatchBuilder, CRC_START, Codec, HEADER_BYTES, NewRecord, Producer, ProducerEpoch, ProducerId, Sequence,
+    TimestampMs, crc32c,
 };
 
 use crate::faults::batches::plain_batch;
@@ -26,8 +26,6 @@ const TOPIC: &str = "records";
 const CRC_AT: usize = CRC_START - 4;
 /// Where the header of a batch has its count of records.
 const RECORD_COUNT_AT: usize = 57;
-/// Where the records of a batch begin.
-const RECORDS_AT: usize = 61;
 /// The largest batch that the topic takes, in bytes.
 const BATCH_BYTES_MAX: &str = "2000";
 
@@ -167,7 +165,7 @@ fn a_batch_whose_count_of_records_lies_is_refused() -> anyhow::Result<()> {
 #[test]
 fn a_record_whose_length_lies_is_refused() -> anyhow::Result<()> {
     let mut target = Target::start()?;
-    let batch = damaged(|batch| batch[RECORDS_AT] = 0x7e);
+    let batch = damaged(|batch| batch[HEADER_BYTES] = 0x7e);
 
     let sentence = target.refused(batch, ErrorCode::InvalidRecord)?;
 
@@ -181,13 +179,13 @@ fn what_is_wrong_inside_a_record_is_refused_though_the_checksum_holds() -> anyho
     let batch_bytes = plain_batch(99, 100).len();
     // A record begins with its size in two bytes, its attributes, its timestamp and its offset; it ends with a count
     // of headers.
-    let (offset_at, headers_at) = (RECORDS_AT + 4, batch_bytes - 1);
+    let (offset_at, headers_at) = (HEADER_BYTES + 4, batch_bytes - 1);
     for (what, at, bytes, words) in [
         ("-1 headers", headers_at, &[0x01][..], "cannot be negative"),
         ("a header without a byte", headers_at, &[0x02], "claims 1 headers"),
         ("the offset of the next record", offset_at, &[0x02], "record 0 of 1"),
         ("an offset before the first", offset_at, &[0x01], "record 0 of 1"),
-        ("a size of more than 32 bits", RECORDS_AT, &[0xff; 10], "over-long varint"),
+        ("a size of more than 32 bits", HEADER_BYTES, &[0xff; 10], "over-long varint"),
     ] {
         let batch = damaged(|batch| batch[at..at + bytes.len()].copy_from_slice(bytes));
 

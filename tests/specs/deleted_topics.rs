@@ -4,7 +4,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 use highwater_protocol::ErrorCode;
-use highwater_protocol::api::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use highwater_protocol::api::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use highwater_protocol::api::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponseTopic};
 use highwater_protocol::api::offset_for_leader_epoch::{
@@ -32,11 +31,7 @@ impl Served {
     }
 
     fn delete(&self) -> anyhow::Result<()> {
-        let topic = DeleteTopicState { name: Some(Str::from(TOPIC)), topic_id: Uuid::ZERO };
-        let request = DeleteTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
-        let answer = self.connect()?.call(6, &request)?;
-        ensure!(answer.responses.iter().all(|topic| topic.error_code == 0), "{answer:?}");
-        Ok(())
+        self.connect()?.delete_topic(TOPIC)
     }
 
     /// Asks for a topic as a producer or consumer with auto-creation does; the name of the error.

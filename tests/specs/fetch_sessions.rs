@@ -2,7 +2,6 @@
 
 use anyhow::ensure;
 use highwater_protocol::api::FetchResponse;
-use highwater_protocol::api::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use highwater_protocol::api::fetch::{FetchPartition, FetchRequest, FetchTopic, ForgottenTopic};
 use highwater_protocol::wire::{Str, Uuid};
 
@@ -136,11 +135,7 @@ impl Consumed {
     }
 
     fn delete(&mut self) -> anyhow::Result<()> {
-        let topic = DeleteTopicState { name: Some(Str::from(TOPIC)), topic_id: Uuid::ZERO };
-        let request = DeleteTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
-        let answer = self.served.connect()?.call(6, &request)?;
-        ensure!(answer.responses.iter().all(|topic| topic.error_code == 0), "{answer:?}");
-        Ok(())
+        self.served.connect()?.delete_topic(TOPIC)
     }
 
     fn metric(&self, name: &str) -> anyhow::Result<u64> {

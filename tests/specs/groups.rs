@@ -13,7 +13,8 @@ use highwater_protocol::api::{
 use highwater_protocol::wire::Str;
 use tempfile::TempDir;
 
-use self::member::{HEARTBEAT, JOIN, LEAVE, Member, SYNC, code};
+use self::member::{HEARTBEAT, JOIN, LEAVE, Member, SYNC};
+use crate::faults::client::name_of;
 use crate::harness::broker::{Broker, Options};
 use crate::harness::wait;
 use crate::harness::wire::create_topic;
@@ -77,7 +78,7 @@ fn the_lowest_versions_do_what_the_highest_do() -> anyhow::Result<()> {
     // Version 0 joins without being told an id first.
     member.ask_to_join(0)?;
     let joined = member.joined(0)?;
-    assert_eq!((code(joined.error_code), joined.generation_id), ("NONE", 1));
+    assert_eq!((name_of(joined.error_code), joined.generation_id), ("NONE", 1));
     member.ask_to_sync(0, &ids(&joined))?;
     assert_eq!(member.synced(0)?.assignment, member.id.as_bytes());
     assert_eq!(member.beat(0)?, "NONE");
@@ -91,9 +92,9 @@ fn the_lowest_versions_do_what_the_highest_do() -> anyhow::Result<()> {
     let listed = member.connection.call(0, &ListGroupsRequest::default())?;
     assert_eq!(listed.groups[0].protocol_type.as_str(), "consumer");
     let deleted = DeleteGroupsRequest { groups_names: vec!["old".into()] };
-    assert_eq!(code(member.connection.call(0, &deleted)?.results[0].error_code), "NON_EMPTY_GROUP");
+    assert_eq!(name_of(member.connection.call(0, &deleted)?.results[0].error_code), "NON_EMPTY_GROUP");
     assert_eq!(member.leave(0)?, "NONE");
-    assert_eq!(code(member.connection.call(0, &deleted)?.results[0].error_code), "NONE");
+    assert_eq!(name_of(member.connection.call(0, &deleted)?.results[0].error_code), "NONE");
     assert!(member.connection.call(0, &ListGroupsRequest::default())?.groups.is_empty());
     Ok(())
 }
@@ -111,8 +112,8 @@ fn leaving_a_group_that_is_not_there_is_answered_member_by_member() -> anyhow::R
 
     let answer = member.connection.call(LEAVE, &request)?;
 
-    assert_eq!(code(answer.error_code), "NONE");
-    let codes: Vec<_> = answer.members.iter().map(|member| code(member.error_code)).collect();
+    assert_eq!(name_of(answer.error_code), "NONE");
+    let codes: Vec<_> = answer.members.iter().map(|member| name_of(member.error_code)).collect();
     assert_eq!(codes, ["UNKNOWN_MEMBER_ID", "UNKNOWN_MEMBER_ID"]);
     assert_eq!(member.leave(2)?, "UNKNOWN_MEMBER_ID");
     Ok(())
@@ -220,6 +221,6 @@ fn a_broker_stops_in_time_while_members_are_parked() -> anyhow::Result<()> {
     ensure!(broker.terminate()?.success(), "{}", broker.log());
 
     assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
-    assert_eq!(code(parked.joined(JOIN)?.error_code), "COORDINATOR_NOT_AVAILABLE");
+    assert_eq!(name_of(parked.joined(JOIN)?.error_code), "COORDINATOR_NOT_AVAILABLE");
     Ok(())
 }

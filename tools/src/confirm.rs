@@ -20,3 +20,11 @@ pub(crate) fn confirm(act: &str, spared: &str) -> Result<(), Failure> {
     }
     Err(Failure::failed(spared))
 }
+
+/// The same about rows. What could not be `shown` is not asked about.
+pub(crate) fn confirm_shown(shown: &io::Result<()>, act: &str, spared: &str) -> Result<(), Failure> {
+    match shown {
+        Ok(()) => confirm(act, spared),
+        Err(error) => Err(Failure::failed(format!("{spared}: {error}"))),
+    }
+}

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use highwater_client::{Client, Consumer, ConsumerConfig, FetchError, FetchedPartition};
+use highwater_client::{Client, Consumer, ConsumerConfig, FetchError, FetchedPartition, ListOffsetsError};
 use highwater_record::{Offset, PartitionId, TopicName, TopicPartition};
 use tokio::io::Interest;
 use tokio::net::unix::pipe;
@@ -36,7 +36,7 @@ Examples:
 pub(crate) const GRAMMAR: &str = "\
 Offsets (-o):
   start, end          the first record, what comes next     +5, -10   after the start, before the end
-  47, 47:, :47        from 47, from 47, until 47            10:20     from 10 until 20
+  47, 47:, :47        from 47, from 47, until 47            10:20     from 10 until 20, or the end
   :end, 10:end        until the current end                 p0:5,p1:8 by partition (a resume cursor)
   @T, @:T, @T1:T2     by time: 13 digits are ms, 10 are s, 2026-11-20, 2026-11-20T10:00Z, -1h, end
   beginning, s@MS, e@MS                                     as in kcat
@@ -73,10 +73,10 @@ pub(crate) struct SelectionArgs {
     )]
     offset: Vec<String>,
     /// Only these partitions, separated by commas
-    #[arg(short, long = "partition", value_name = "N", value_delimiter = ',')]
+    #[arg(short, long = "partition", value_name = "N", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) partitions: Vec<i32>,
     /// Stop after this many records; 0 is no limit
-    #[arg(short, long = "num", value_name = "N", default_value_t = 0)]
+    #[arg(short, long = "num", value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     num: u64,
     /// Print each record by this format, see below
     #[arg(short, long, value_name = "FORMAT", conflicts_with = "output")]
@@ -132,7 +132,7 @@ pub(crate) async fn run(args: ConsumeArgs) -> Result<ExitCode> {
         printer,
     };
     reading.assign();
-    let outcome = reading.run().await;
+    let outcome = reading.run(&bootstrap).await;
     // JSON is closed whatever happened, so that it stays valid.
     let closed = reading.printer.finish();
     let is_unread = outcome.as_ref().is_err_and(output::is_closed);
@@ -155,6 +155,11 @@ async fn find_ranges(
 ) -> Result<BTreeMap<PartitionId, Range>> {
     let info = resolve::find_topic(client, bootstrap, topic).await?;
     let partitions = resolve::choose_partitions(&info, &args.what.partitions)?;
+    if let OffsetSpec::Cursor(cursor) = spec {
+        // A slip in a number must not read another partition from its start.
+        let named: Vec<i32> = cursor.keys().map(|partition| partition.get()).collect();
+        resolve::choose_partitions(&info, &named)?;
+    }
     resolve::ranges(client, topic, &partitions, spec, args.exit).await
 }
 
@@ -200,14 +205,14 @@ impl Reading {
         }
     }
 
-    async fn run(&mut self) -> Result<Ending> {
+    async fn run(&mut self, bootstrap: &Bootstrap) -> Result<Ending> {
         let stdout = watch_stdout();
         while self.left != Some(0) && !self.consumer.positions().is_empty() {
             let fetched = tokio::select! {
                 biased;
                 _ = tokio::signal::ctrl_c() => return Ok(Ending::Interrupted),
                 () = closed(stdout.as_ref()) => return Err(output::closed().into()),
-                fetched = self.consumer.poll() => fetched.map_err(explain_fetch)?,
+                fetched = self.consumer.poll() => fetched.map_err(|error| explain_fetch(bootstrap, error))?,
             };
             for partition in &fetched {
                 self.print(partition)?;
@@ -262,7 +267,7 @@ impl Reading {
     }
 }
 
-fn explain_fetch(error: FetchError) -> anyhow::Error {
+fn explain_fetch(bootstrap: &Bootstrap, error: FetchError) -> anyhow::Error {
     match &error {
         FetchError::OutOfRange { requested, start, end, partition } => {
             let what = if requested < start {
@@ -271,6 +276,9 @@ fn explain_fetch(error: FetchError) -> anyhow::Error {
                 format!("offset {requested} is not there: {partition} ends at {end}")
             };
             Failure::failed(format!("{what}\n  from the first record that is left:  -o start")).into()
+        }
+        FetchError::Client(error) | FetchError::ListOffsets(ListOffsetsError::Client(error)) => {
+            bootstrap.explain(error)
         }
         _ => error.into(),
     }

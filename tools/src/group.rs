@@ -10,14 +10,15 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
-use highwater_client::{Client, GroupError, GroupInfo};
-use serde_json::json;
+use clap::builder::NonEmptyStringValueParser;
+use highwater_client::{Client, GroupError, GroupInfo, GroupMember};
+use serde_json::{Value, json};
 
 use crate::bootstrap::{Bootstrap, BootstrapArgs};
-use crate::confirm::confirm;
-use crate::failure::Failure;
-use crate::output::{OutputArgs, Rows, note};
-use crate::suggest;
+use crate::confirm::confirm_shown;
+use crate::failure::{self, Failure};
+use crate::output::{self, OutputArgs, Rows, note};
+use crate::{resolve, suggest};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,7 +73,7 @@ struct LsArgs {
 #[command(before_help = RM_EXAMPLES)]
 struct RmArgs {
     /// The groups
-    #[arg(required = true, value_name = "GROUP")]
+    #[arg(required = true, value_name = "GROUP", value_parser = NonEmptyStringValueParser::new())]
     groups: Vec<String>,
     /// Do not ask
     #[arg(short, long)]
@@ -113,25 +114,41 @@ async fn ls(args: LsArgs) -> Result<ExitCode> {
 async fn rm(args: RmArgs) -> Result<ExitCode> {
     let bootstrap = args.bootstrap.resolve()?;
     let client = bootstrap.client();
+    let names = resolve::distinct(&args.groups);
     let mut rows = Rows::new(&["group", "state", "offsets"]);
-    for name in &args.groups {
-        let group = find(&client, &bootstrap, name).await?;
-        refuse_if_in_use(&group, "be deleted")?;
-        let offsets = client.committed_offsets(name).await.map_err(|error| explain(&bootstrap, error))?;
-        rows.push(vec![json!(name), json!(group.state), json!(offsets.len())]);
+    let mut errors = Vec::new();
+    for name in &names {
+        match deletion_row(&client, &bootstrap, name).await {
+            Ok(row) => rows.push(row),
+            Err(error) => errors.push(error),
+        }
     }
-    rows.print(args.output.output)?;
+    if !errors.is_empty() {
+        note("nothing was deleted");
+        return failure::finish(Ok(()), &errors);
+    }
+    let shown = rows.print(args.output.output);
     if args.dry_run {
         note("nothing was deleted: --dry-run");
-        return Ok(ExitCode::SUCCESS);
+        return failure::finish(shown, &[]);
     }
     if !args.yes {
-        confirm("delete these groups and their offsets", "nothing was deleted")?;
+        confirm_shown(&shown, "delete these groups and their offsets", "nothing was deleted")?;
     }
-    for name in &args.groups {
-        client.delete_group(name).await.map_err(|error| explain(&bootstrap, error))?;
+    for name in &names {
+        let deleted = client.delete_group(name).await;
+        errors.extend(deleted.err().map(|error| explain(&bootstrap, error)));
     }
-    Ok(ExitCode::SUCCESS)
+    // Whether anybody reads the rows does not change what is done.
+    failure::finish(shown, &errors)
+}
+
+/// What is shown of a group before it is deleted, or why it cannot be.
+async fn deletion_row(client: &Client, bootstrap: &Bootstrap, name: &str) -> Result<Vec<Value>> {
+    let group = find(client, bootstrap, name).await?;
+    refuse_if_in_use(&group, "be deleted")?;
+    let offsets = client.committed_offsets(name).await.map_err(|error| explain(bootstrap, error))?;
+    Ok(vec![json!(name), json!(group.state), json!(offsets.len())])
 }
 
 /// The group, or a sentence with the names that are near and exit code 4.
@@ -149,15 +166,22 @@ fn refuse_if_in_use(group: &GroupInfo, suffer: &str) -> Result<(), Failure> {
     if group.members.is_empty() {
         return Ok(());
     }
-    let members: Vec<String> =
-        group.members.iter().map(|member| format!("{} at {}", member.client_id, member.host)).collect();
+    let member = |member: &GroupMember| {
+        format!("{} at {}", output::printable(&member.client_id), output::printable(&member.host))
+    };
+    let members: Vec<String> = group.members.iter().map(member).collect();
+    let name = output::printable(&group.group);
+    let statics = match group.members.iter().any(|member| member.instance_id.is_some()) {
+        true => {
+            "\n  members with an instance id stay until their session times out, also after they are stopped"
+        }
+        false => "",
+    };
     Err(Failure::failed(format!(
-        "group {} has members ({}: {}) and cannot {suffer} while they are there\n  stop them, then run this again; \
-         who they are:  highwater group describe {}",
-        group.group,
+        "group {name} has members ({}: {}) and cannot {suffer} while they are there\n  stop them, then run this again; \
+         who they are:  highwater group describe {name}{statics}",
         members.len(),
         members.join(", "),
-        group.group
     )))
 }
 
@@ -168,6 +192,48 @@ fn explain(bootstrap: &Bootstrap, error: GroupError) -> anyhow::Error {
             Failure::failed(format!("{in_use}; members joined meanwhile, stop them and run this again"))
                 .into()
         }
+        unknown if unknown.is_unknown_group() => {
+            Failure::not_found(format!("{unknown}; it was deleted meanwhile")).into()
+        }
         other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Why a group with this one member is left alone.
+    fn refusal(instance_id: Option<&str>) -> String {
+        let member = GroupMember {
+            id: "m".to_owned(),
+            instance_id: instance_id.map(str::to_owned),
+            client_id: "shop\u{1b}[2J".to_owned(),
+            host: "10.0.0.7".to_owned(),
+            assignment: Vec::new(),
+        };
+        let group = GroupInfo {
+            group: "job".to_owned(),
+            state: "Stable".to_owned(),
+            protocol_type: "consumer".to_owned(),
+            protocol: "range".to_owned(),
+            members: vec![member],
+        };
+        refuse_if_in_use(&group, "be moved").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_group_in_use_is_refused_with_its_members_names_and_nothing_that_a_terminal_obeys() {
+        assert!(
+            refusal(None).contains("job has members (1: shop\\u{1b}[2J at 10.0.0.7)"),
+            "{}",
+            refusal(None)
+        );
+    }
+
+    #[test]
+    fn only_static_members_are_said_to_stay_when_they_are_stopped() {
+        assert!(refusal(Some("one")).contains("until their session times out"), "{}", refusal(Some("one")));
+        assert!(!refusal(None).contains("session"), "{}", refusal(None));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Rows are a table for people, or JSON that is valid whatever happens. Colour is for terminals and NO_COLOR is obeyed.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
 
@@ -111,10 +112,25 @@ impl Rows {
 fn cell_text(cell: &Value) -> String {
     match cell {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => printable(text).into_owned(),
         Value::Array(cells) => cells.iter().map(cell_text).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }
+}
+
+/// Text with its control characters as escapes: names that strangers chose cannot take the terminal over.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut printable = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        match character.is_control() {
+            true => printable.extend(character.escape_default()),
+            false => printable.push(character),
+        }
+    }
+    Cow::Owned(printable)
 }
 
 /// Stdout with a buffer. A reader that went away is a [`Closed`].
@@ -144,7 +160,7 @@ impl Stdout {
     fn name(error: io::Error) -> io::Error {
         match error.kind() {
             io::ErrorKind::BrokenPipe => closed(),
-            _ => error,
+            kind => io::Error::new(kind, format!("cannot write to stdout: {error}")),
         }
     }
 }
@@ -217,6 +233,15 @@ mod tests {
             OutputFormat::Json,
             "[\n{\"topic\":\"a\\\"b\",\"log_end\":7},\n{\"topic\":\"logs\",\"log_end\":null}\n]\n",
         );
+    }
+
+    #[test]
+    fn a_table_escapes_what_a_terminal_would_obey_and_json_loses_nothing() {
+        let mut rows = Rows::new(&["group"]);
+        rows.push(vec![json!("a\u{1b}[2Jb\né")]);
+
+        check(&rows, OutputFormat::Table, "GROUP\na\\u{1b}[2Jb\\né\n");
+        check(&rows, OutputFormat::Jsonl, "{\"group\":\"a\\u001b[2Jb\\né\"}\n");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use crate::format::Format;
+use crate::output::printable;
 use crate::record_json;
 use crate::record_view::RecordView;
 use crate::time;
@@ -122,13 +123,7 @@ fn write_readable(line: &mut Vec<u8>, view: &RecordView<'_>, coloured: bool) {
 /// Text as it is; bytes that are not text, and characters that move the cursor, as escapes.
 fn write_escaped(line: &mut Vec<u8>, bytes: &[u8]) {
     for chunk in bytes.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            if character.is_control() {
-                line.extend(character.escape_default().map(|ascii| ascii as u8));
-            } else {
-                line.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-            }
-        }
+        line.extend_from_slice(printable(chunk.valid()).as_bytes());
         line.extend(chunk.invalid().iter().flat_map(|byte| std::ascii::escape_default(*byte)));
     }
 }

@@ -57,7 +57,8 @@ pub(crate) struct ProduceArgs {
     #[arg(long, value_enum, default_value_t = InputArg::Raw)]
     input: InputArg,
     /// The partition to send to [default: by key, or one after another]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(i32).range(0..))]
     partition: Option<i32>,
     /// Send JSON records to the partition that they name
     #[arg(long, conflicts_with = "partition")]
@@ -66,10 +67,11 @@ pub(crate) struct ProduceArgs {
     #[arg(long, value_enum, default_value_t = AcksArg::All)]
     acks: AcksArg,
     /// Size at which a batch is sent, before compression
-    #[arg(long, value_name = "BYTES", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "BYTES", default_value_t = 1_000_000, allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     batch_bytes: u32,
     /// How long a batch waits for more records
-    #[arg(long, value_name = "MS", default_value_t = 5)]
+    #[arg(long, value_name = "MS", default_value_t = 5, allow_negative_numbers = true)]
     linger_ms: u32,
     /// Fail if the topic does not exist, instead of letting the broker create it
     #[arg(long)]
@@ -165,6 +167,13 @@ async fn prepare_topic(
         .get(topic)
         .is_some_and(|topic| matches!(topic, Err(error) if error.is_unknown_topic()))
     {
+        if topic.is_internal() {
+            return Err(Failure::not_found(format!(
+                "topic {topic} does not exist, and no broker is asked to create it: names that begin with __ are for \
+                 the broker's own topics; choose another name"
+            ))
+            .into());
+        }
         note(format_args!("topic {topic} does not exist; the broker is asked to create it"));
         ask_for(client, bootstrap, topic).await?;
     }

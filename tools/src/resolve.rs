@@ -8,6 +8,7 @@ use highwater_record::{Offset, PartitionId, TopicName, TopicPartition};
 
 use crate::failure::Failure;
 use crate::offset_spec::{OffsetSpec, Start, Stop};
+use crate::output::note;
 use crate::suggest;
 
 /// What is read of one partition.
@@ -53,6 +54,17 @@ pub(crate) async fn find_topic(
 /// A topic name from the command line.
 pub(crate) fn topic_name(text: &str) -> Result<TopicName, Failure> {
     TopicName::new(text).map_err(|error| Failure::usage(format!("{text:?} is no topic: {error}")))
+}
+
+/// Names from the command line, each once: a name that is repeated means no more than a name.
+pub(crate) fn distinct<T: Clone + PartialEq>(names: &[T]) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for name in names {
+        if !distinct.contains(name) {
+            distinct.push(name.clone());
+        }
+    }
+    distinct
 }
 
 /// The partitions that are meant: all, or those of `-p`.
@@ -115,15 +127,20 @@ pub(crate) async fn ranges(
             times.stop = query(client, topic, partitions, OffsetQuery::AtTime(*time)).await?;
         }
     }
-    let range = |(id, ends): (&PartitionId, &Ends)| {
+    let range = |(id, ends): (&PartitionId, &Ends)| -> Result<_> {
         let range = range_of(spec, *id, *ends, &times, exit);
-        range.map(|range| (*id, range)).map_err(|error| {
+        let range = range.map_err(|error| {
             Failure::failed(format!(
                 "partition {topic}-{id} {error}\n  the first record that is left is at:  start\n  what comes next is at:  end"
             ))
-        })
+        })?;
+        if range.start > ends.end {
+            let (start, end) = (range.start, ends.end);
+            note(format_args!("partition {topic}-{id} ends at {end}: there is nothing from {start} on"));
+        }
+        Ok((*id, range))
     };
-    ends.iter().map(range).collect::<Result<_, _>>().map_err(Into::into)
+    ends.iter().map(range).collect()
 }
 
 /// The offsets that times were found at; none if no record is so late.
@@ -168,7 +185,8 @@ pub(crate) fn range_of(
             None => (ends.start, None),
         },
     };
-    let stop = stop.or_else(|| exit.then_some(ends.end));
+    // Whoever stops at the end does not wait for a later stop.
+    let stop = if exit { Some(stop.unwrap_or(ends.end).min(ends.end)) } else { stop };
     // Records that are wanted and gone are never passed over in silence; an empty range wants none.
     let wants_some = stop.is_none_or(|stop| start < stop);
     if start < ends.start && wants_some || start > ends.end && stop.is_none() {
@@ -237,5 +255,7 @@ mod tests {
     fn a_cursor_counts_for_its_partitions_alone() {
         assert_eq!(range("p0:120:130", false), Ok((120, Some(130))));
         assert_eq!(range("p1:120:130", false), Ok((100, None)));
+        assert_eq!(range("p0:120:300", false), Ok((120, Some(300))));
+        assert_eq!(range("p0:120:300", true), Ok((120, Some(200))));
     }
 }

@@ -43,7 +43,8 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     no_auto_create: bool,
     /// Partitions of topics created without a count.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=20_000))]
     partitions: u32,
     /// Refuse a replication factor or min.insync.replicas above 1 instead of serving it with one replica.
     #[arg(long)]
@@ -52,13 +53,16 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "MS", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(..=600_000))]
     group_initial_rebalance_delay_ms: u32,
     /// Connections at once; more are refused. Default: no limit.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
     /// Connections at once from one address; more are refused. Default: no limit.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_connections_per_ip: Option<u32>,
     /// New connections a second; more wait until they are accepted. Default: no limit.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     max_connection_rate: Option<u32>,
 }
 

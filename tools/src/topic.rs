@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::Subcommand;
 use highwater_client::{
     BrokerError, Client, CreateTopicsError, CreatedTopic, DeleteTopicsError, NewTopic, TopicInfo,
@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::bootstrap::{Bootstrap, BootstrapArgs};
 use crate::confirm::confirm;
-use crate::failure::Failure;
-use crate::output::{OutputArgs, Rows, note};
+use crate::failure::{self, Failure};
+use crate::output::{OutputArgs, OutputFormat, Rows, note};
 use crate::resolve::{self, Ends};
 
 const EXAMPLES: &str = "\
@@ -86,10 +86,12 @@ struct CreateArgs {
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     /// How many partitions [default: the broker's]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(i32).range(1..))]
     partitions: Option<i32>,
     /// How many replicas of each partition [default: the broker's]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(i16).range(1..))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(i16).range(1..))]
     replicas: Option<i16>,
     /// A setting of the topic; may be given several times
     #[arg(short, long = "config", value_name = "KEY=VALUE", value_parser = parse_config)]
@@ -180,19 +182,19 @@ async fn create(args: CreateArgs) -> Result<ExitCode> {
         CreateTopicsError::Call(_) => error.into(),
     })?;
     let mut rows = Rows::new(&["topic", "id", "partitions"]);
-    let mut failures = Vec::new();
+    let mut errors = Vec::new();
     for name in &names {
         match created.get(name) {
             Some(Ok(topic)) => rows.push(created_row(name, topic, args.partitions)),
-            Some(Err(error)) => failures.push(creation_sentence(name, error)),
-            None => failures.push(format!("topic {name} is missing in the broker's answer")),
+            Some(Err(error)) => errors.push(anyhow!(creation_sentence(name, error))),
+            None => errors.push(anyhow!("topic {name} is missing in the broker's answer")),
         }
     }
-    rows.print(args.output.output)?;
+    let printed = rows.print(args.output.output);
     if args.dry_run {
         note("nothing was created: --dry-run");
     }
-    finish(failures)
+    failure::finish(printed, &errors)
 }
 
 fn created_row(name: &TopicName, topic: &CreatedTopic, asked: Option<i32>) -> Vec<Value> {
@@ -229,12 +231,7 @@ async fn describe(args: DescribeArgs) -> Result<ExitCode> {
             Err(error) => missing.push(error),
         }
     }
-    rows.print(args.output.output)?;
-    // The first error decides the exit code, the others are said too.
-    let mut missing = missing.into_iter();
-    let first = missing.next();
-    missing.for_each(|error| note(format_args!("error: {error:#}")));
-    first.map_or(Ok(ExitCode::SUCCESS), Err)
+    failure::finish(rows.print(args.output.output), &missing)
 }
 
 async fn describe_topic(client: &Client, topic: &TopicInfo, rows: &mut Rows) -> Result<()> {
@@ -261,25 +258,51 @@ async fn describe_topic(client: &Client, topic: &TopicInfo, rows: &mut Rows) -> 
 async fn rm(args: RmArgs) -> Result<ExitCode> {
     let bootstrap = args.bootstrap.resolve()?;
     let client = bootstrap.client();
-    let names = topic_names(&args.names)?;
-    let mut rows = Rows::new(&["topic", "id", "partitions"]);
+    let topics = find_deletable(&client, &bootstrap, &topic_names(&args.names)?).await?;
     note("to be deleted, with all records:");
-    for name in &names {
-        let topic = resolve::find_topic(&client, &bootstrap, name).await?;
-        note(format_args!("  {}", deletion_line(&client, &topic).await));
-        rows.push(vec![json!(name.as_str()), id_cell(&topic), json!(topic.partitions.len())]);
+    for topic in &topics {
+        note(format_args!("  {}", deletion_line(&client, topic).await));
     }
     if args.dry_run {
         note("nothing was deleted: --dry-run");
+        let mut rows = Rows::new(DELETION_COLUMNS);
+        topics.iter().for_each(|topic| rows.push(deletion_row(topic)));
         rows.print(args.output.output)?;
         return Ok(ExitCode::SUCCESS);
     }
     if !args.yes {
         confirm("delete", "nothing was deleted")?;
     }
-    delete(&client, &bootstrap, &names).await?;
-    rows.print(args.output.output)?;
-    Ok(ExitCode::SUCCESS)
+    delete(&client, &bootstrap, &topics, args.output.output).await
+}
+
+/// All the topics, or why nothing is deleted.
+async fn find_deletable(
+    client: &Client,
+    bootstrap: &Bootstrap,
+    names: &[TopicName],
+) -> Result<Vec<TopicInfo>> {
+    let (mut topics, mut errors) = (Vec::new(), Vec::new());
+    for name in names {
+        match resolve::find_topic(client, bootstrap, name).await {
+            Ok(topic) if topic.is_internal => errors.push(
+                Failure::failed(format!("topic {name} is the broker's own and cannot be deleted")).into(),
+            ),
+            Ok(topic) => topics.push(topic),
+            Err(error) => errors.push(error),
+        }
+    }
+    if !errors.is_empty() {
+        note("nothing was deleted");
+    }
+    failure::finish(Ok(()), &errors)?;
+    Ok(topics)
+}
+
+const DELETION_COLUMNS: &[&str] = &["topic", "id", "partitions"];
+
+fn deletion_row(topic: &TopicInfo) -> Vec<Value> {
+    vec![json!(topic.name.as_str()), id_cell(topic), json!(topic.partitions.len())]
 }
 
 async fn deletion_line(client: &Client, topic: &TopicInfo) -> String {
@@ -294,32 +317,33 @@ async fn deletion_line(client: &Client, topic: &TopicInfo) -> String {
     format!("{}: {} partitions, {size}", topic.name, topic.partitions.len())
 }
 
-async fn delete(client: &Client, bootstrap: &Bootstrap, names: &[TopicName]) -> Result<()> {
-    let deleted = client.delete_topics(names).await.map_err(|error| match error {
+/// Deletes the topics and prints those that are gone.
+async fn delete(
+    client: &Client,
+    bootstrap: &Bootstrap,
+    topics: &[TopicInfo],
+    output: OutputFormat,
+) -> Result<ExitCode> {
+    let names: Vec<TopicName> = topics.iter().map(|topic| topic.name.clone()).collect();
+    let deleted = client.delete_topics(&names).await.map_err(|error| match error {
         DeleteTopicsError::Client(error) => bootstrap.explain(&error),
         DeleteTopicsError::Call(_) => error.into(),
     })?;
-    let failures: Vec<String> = names
-        .iter()
-        .filter_map(|name| match deleted.get(name) {
-            Some(Ok(())) => None,
-            Some(Err(error)) => Some(format!("topic {name} was not deleted: {error}")),
-            None => Some(format!("topic {name} is missing in the broker's answer")),
-        })
-        .collect();
-    finish(failures).map(|_| ())
-}
-
-/// Success, or the failures one per line.
-fn finish(failures: Vec<String>) -> Result<ExitCode> {
-    if failures.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+    let mut rows = Rows::new(DELETION_COLUMNS);
+    let mut errors = Vec::new();
+    for topic in topics {
+        let name = &topic.name;
+        match deleted.get(name) {
+            Some(Ok(())) => rows.push(deletion_row(topic)),
+            Some(Err(error)) => errors.push(anyhow!("topic {name} was not deleted: {error}")),
+            None => errors.push(anyhow!("topic {name} is missing in the broker's answer")),
+        }
     }
-    Err(Failure::failed(failures.join("\nerror: ")).into())
+    failure::finish(rows.print(output), &errors)
 }
 
 fn topic_names(texts: &[String]) -> Result<Vec<TopicName>, Failure> {
-    texts.iter().map(|text| resolve::topic_name(text)).collect()
+    resolve::distinct(texts).iter().map(|text| resolve::topic_name(text)).collect()
 }
 
 fn id_cell(topic: &TopicInfo) -> Value {

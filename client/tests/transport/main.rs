@@ -4,5 +4,6 @@
 
 mod connection;
 mod consumer;
+mod groups;
 mod peer;
 mod producer;

@@ -150,14 +150,10 @@ public final class Driver {
     }
 
     static void consume(String bootstrap, Map<String, String> options) {
-        Map<String, Object> settings = new HashMap<>();
-        if (options.containsKey("isolation")) {
-            settings.put("isolation.level", options.get("isolation"));
-        }
         List<TopicPartition> partitions = IntStream.range(0, Integer.parseInt(options.get("partitions")))
                 .mapToObj(partition -> new TopicPartition(options.get("topic"), partition))
                 .toList();
-        try (KafkaConsumer<byte[], byte[]> consumer = consumer(bootstrap, settings)) {
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(bootstrap, Map.of())) {
             consumer.assign(partitions);
             Map<TopicPartition, Long> ends = consumer.endOffsets(partitions);
             seek(consumer, partitions, ends, options.get("from"));

@@ -12,6 +12,9 @@ use crate::harness::talk::Talk;
 
 /// Drivers in the verb `group`, and what is known of them from their lines.
 pub(super) struct Members {
+    /// What they read, and the name of their group.
+    topic: String,
+    session: Duration,
     members: Vec<Member>,
     /// Partition and offset of each record that a member printed.
     pub(super) printed: BTreeSet<(usize, u64)>,
@@ -31,34 +34,45 @@ struct Member {
     heard: usize,
     printed: usize,
     assigned: BTreeSet<usize>,
+    /// Every partition that it had to give up at any time.
+    revoked: BTreeSet<usize>,
+    /// How often it was told of partitions that it gets or gives up.
+    rebalances: usize,
 }
 
 impl Members {
-    /// Starts `count` members that share the `partitions` of a topic.
-    pub(super) fn start(
-        subject: &Subject<'_>,
-        topic: &str,
-        partitions: usize,
-        count: usize,
-        session: Duration,
-    ) -> anyhow::Result<Self> {
-        let start = || {
-            let mut command = subject.driver.ready()?;
-            command.args(["group", &subject.target.bootstrap(), &format!("topic={topic}")]);
-            command.args([format!("group={topic}"), format!("session_ms={}", session.as_millis())]);
-            // A kill shall strike between the print and the commit as well.
-            command.arg("pause_ms=50");
-            let talk = Talk::start(command)?;
-            Ok(Member { talk, is_alive: true, heard: 0, printed: 0, assigned: BTreeSet::new() })
-        };
-        Ok(Self {
-            members: (0..count).map(|_| start()).collect::<anyhow::Result<_>>()?,
+    /// A group without members yet, for the `partitions` of a topic.
+    pub(super) fn of(topic: &str, partitions: usize, session: Duration) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            session,
+            members: Vec::new(),
             printed: BTreeSet::new(),
             commits: Vec::new(),
             covered_at: None,
             refusal: None,
             partitions,
-        })
+        }
+    }
+
+    /// Starts one more member, with further arguments of its verb; its place.
+    pub(super) fn join(&mut self, subject: &Subject<'_>, options: &[&str]) -> anyhow::Result<usize> {
+        let mut command = subject.driver.ready()?;
+        let topic = &self.topic;
+        command.args(["group", &subject.target.bootstrap(), &format!("topic={topic}")]);
+        command.args([format!("group={topic}"), format!("session_ms={}", self.session.as_millis())]);
+        // A kill shall strike between the print and the commit as well.
+        command.arg("pause_ms=50").args(options);
+        self.members.push(Member {
+            talk: Talk::start(command)?,
+            is_alive: true,
+            heard: 0,
+            printed: 0,
+            assigned: BTreeSet::new(),
+            revoked: BTreeSet::new(),
+            rebalances: 0,
+        });
+        Ok(self.members.len() - 1)
     }
 
     /// Looks at what was said since the last time. Fails if a living member has ended for no good reason.
@@ -82,12 +96,27 @@ impl Members {
     /// Whether every living member has partitions, and all together have all.
     pub(super) fn share_all(&self) -> bool {
         let living = || self.members.iter().filter(|member| member.is_alive);
-        self.covered_at.is_some() && living().all(|member| !member.assigned.is_empty())
+        self.covers() && living().all(|member| !member.assigned.is_empty())
     }
 
     /// How many records a member printed.
     pub(super) fn printed_by(&self, member: usize) -> usize {
         self.members[member].printed
+    }
+
+    /// The partitions that a member has.
+    pub(super) fn assigned_to(&self, member: usize) -> &BTreeSet<usize> {
+        &self.members[member].assigned
+    }
+
+    /// How often a member was told of partitions that it gets or gives up.
+    pub(super) fn rebalances_of(&self, member: usize) -> usize {
+        self.members[member].rebalances
+    }
+
+    /// The partitions that a member had to give up at any time, and has.
+    pub(super) fn regained_by(&self, member: usize) -> BTreeSet<usize> {
+        &self.members[member].revoked & &self.members[member].assigned
     }
 
     /// kill -9 to one member.
@@ -139,10 +168,13 @@ impl Members {
             self.refusal = Some(reason);
         } else if let Some(assigned) = line.get("assigned") {
             self.members[place].assigned = numbers(assigned)?;
+            self.members[place].rebalances += 1;
             self.note_cover(at);
         } else if let Some(revoked) = line.get("revoked") {
             let revoked = numbers(revoked)?;
             self.members[place].assigned.retain(|partition| !revoked.contains(partition));
+            self.members[place].revoked.extend(revoked);
+            self.members[place].rebalances += 1;
             self.note_cover(at);
         } else if let Some(committed) = line.get("committed") {
             for (partition, offset) in committed.as_object().context("commits are an object")? {
@@ -162,14 +194,19 @@ impl Members {
         Ok(())
     }
 
-    /// Notes when the living members have all partitions, each of them one.
+    /// Notes when the living members have all partitions.
     fn note_cover(&mut self, at: Instant) {
+        if self.covered_at.is_none() && self.covers() {
+            self.covered_at = Some(at);
+        }
+    }
+
+    /// Whether the living members have all partitions, each of them one.
+    fn covers(&self) -> bool {
         let living = self.members.iter().filter(|member| member.is_alive);
         let owned: Vec<_> = living.flat_map(|member| &member.assigned).collect();
         let distinct: BTreeSet<_> = owned.iter().collect();
-        if self.covered_at.is_none() && owned.len() == self.partitions && distinct.len() == owned.len() {
-            self.covered_at = Some(at);
-        }
+        owned.len() == self.partitions && distinct.len() == owned.len()
     }
 }
 

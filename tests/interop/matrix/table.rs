@@ -43,6 +43,10 @@ pub(super) enum Column {
     Group,
     /// A group of three of which one is killed.
     Takeover,
+    /// Members that join with the cooperative strategy.
+    Cooperative,
+    /// A static member that is killed and comes again.
+    Static,
     /// An idempotent producer while the broker is killed.
     Idempotence,
     /// The admin calls.
@@ -50,7 +54,7 @@ pub(super) enum Column {
 }
 
 impl Column {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 18] = [
         Self::Codec(Codec::None),
         Self::Codec(Codec::Gzip),
         Self::Codec(Codec::Snappy),
@@ -65,6 +69,8 @@ impl Column {
         Self::Time,
         Self::Group,
         Self::Takeover,
+        Self::Cooperative,
+        Self::Static,
         Self::Idempotence,
         Self::Admin,
     ];
@@ -83,6 +89,8 @@ impl fmt::Display for Column {
             Self::Time => f.write_str("by time"),
             Self::Group => f.write_str("by group"),
             Self::Takeover => f.write_str("takeover"),
+            Self::Cooperative => f.write_str("cooperative"),
+            Self::Static => f.write_str("static"),
             Self::Idempotence => f.write_str("idempotent"),
             Self::Admin => f.write_str("admin"),
         }

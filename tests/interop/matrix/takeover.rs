@@ -28,7 +28,10 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(super) fn takeover(subject: &Subject<'_>) -> anyhow::Result<Cell> {
     let topic = subject.topic("takeover", PARTITIONS)?;
     subject.must_produce(&topic, &records::numbered(PARTITIONS, 0, BEFORE))?;
-    let mut members = Members::start(subject, &topic, PARTITIONS, MEMBERS, SESSION)?;
+    let mut members = Members::of(&topic, PARTITIONS, SESSION);
+    for _ in 0..MEMBERS {
+        members.join(subject, &[])?;
+    }
     wait::until("three members to share the partitions and to read them", || {
         members.listen()?;
         let is_read = members.printed.len() == PARTITIONS * BEFORE;

@@ -10,9 +10,10 @@ use std::time::SystemTime;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use highwater_record::{Batch, BatchHeader, Codec, DecodeLimits};
+use highwater_record::{Batch, BatchHeader, Codec};
 
 use super::records::{Base64, Line};
+use crate::faults::reader::LIMITS;
 use crate::harness::broker::{Broker, Options};
 use crate::harness::drivers::Driver;
 use crate::harness::dump_log::segment_files;
@@ -20,9 +21,6 @@ use crate::harness::wire::create_topic_with;
 
 /// Names another broker than ours.
 const AGAINST: &str = "HIGHWATER_MATRIX_AGAINST";
-
-/// What the batches of these tests may become when they are decompressed.
-const LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 10_000 };
 
 /// The broker of one row.
 pub(crate) enum Target {

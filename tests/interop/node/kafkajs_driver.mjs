@@ -1,7 +1,7 @@
 // kafkajs, with the library's defaults but for what a verb names.
 //
 //   produce BOOTSTRAP topic= codec= file=                     each record of the file, acknowledged
-//   consume BOOTSTRAP topic= partitions= from= [isolation=]   to the ends at the start
+//   consume BOOTSTRAP topic= partitions= from=   to the ends at the start
 //   group BOOTSTRAP topic= group= [until= session_ms= pause_ms=]
 //   idempotent BOOTSTRAP topic= count=                        numbers through restarts of the broker
 //   admin BOOTSTRAP topic=                                    every step but delete_group_offsets
@@ -94,7 +94,7 @@ function shown(partition, message) {
   }
 }
 
-async function consume(bootstrap, { topic, partitions, from, isolation }) {
+async function consume(bootstrap, { topic, partitions, from }) {
   const client = kafka(bootstrap)
   const admin = client.admin()
   await admin.connect()
@@ -104,8 +104,7 @@ async function consume(bootstrap, { topic, partitions, from, isolation }) {
   const read = Array.from({ length: Number(partitions) }, () => [])
   const groupId = `${topic}-reader-${process.pid}`
   if (left.size > 0) {
-    const readUncommitted = isolation === undefined ? undefined : isolation === 'read_uncommitted'
-    const consumer = client.consumer({ groupId, readUncommitted })
+    const consumer = client.consumer({ groupId })
     await consumer.connect()
     await consumer.subscribe({ topics: [topic], fromBeginning: true })
     await readAll(consumer, topic, bounds, left, read)

@@ -1,7 +1,7 @@
 // @platformatic/kafka, with the library's defaults but for what a verb names.
 //
 //   produce BOOTSTRAP topic= codec= file=                     each record of the file, acknowledged
-//   consume BOOTSTRAP topic= partitions= from= [isolation=]   to the ends at the start
+//   consume BOOTSTRAP topic= partitions= from=   to the ends at the start
 //   group BOOTSTRAP topic= group= [until= session_ms= strategy=cooperative instance= pause_ms=]
 //   idempotent BOOTSTRAP topic= count=                        numbers through restarts of the broker
 //   admin BOOTSTRAP topic=                                    every step
@@ -12,7 +12,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
-  Admin, ConfigResourceTypes, ConfigSources, Consumer, FetchIsolationLevels, IncrementalAlterConfigOperationTypes,
+  Admin, ConfigResourceTypes, ConfigSources, Consumer, IncrementalAlterConfigOperationTypes,
   ListOffsetTimestamps, Producer, findErrorBy
 } from '@platformatic/kafka'
 import {
@@ -54,10 +54,9 @@ function shown(message) {
   }
 }
 
-async function consume(bootstrap, { topic, partitions, from, isolation }) {
+async function consume(bootstrap, { topic, partitions, from }) {
   const groupId = `${topic}-reader-${process.pid}`
-  const isolationLevel = FetchIsolationLevels[isolation?.toUpperCase()]
-  const consumer = new Consumer({ ...client(bootstrap), groupId, ...(isolation && { isolationLevel }) })
+  const consumer = new Consumer({ ...client(bootstrap), groupId })
   const [begins, ends] = await offsetsBetween(consumer, topic, start(from))
   const left = new Map([...ends.entries()].filter(([partition, end]) => {
     return partition < partitions && begins[partition] >= 0 && begins[partition] < end

@@ -50,10 +50,9 @@ async def produce(bootstrap, topic, codec, file):
     await producer.stop()
 
 
-async def consume(bootstrap, topic, partitions, isolation=None, **options):
-    settings = {} if isolation is None else {"isolation_level": isolation}
+async def consume(bootstrap, topic, partitions, **options):
     # Where an offset is below the first one, the first one is what there is from it on.
-    reader = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", **settings)
+    reader = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
     await reader.start()
     every = [TopicPartition(topic, p) for p in range(int(partitions))]
     reader.assign(every)

@@ -100,7 +100,7 @@ def produce(bootstrap, topic, codec, file):
         driver.emit(**ack)
 
 
-def consume(bootstrap, topic, partitions, isolation=None, **options):
+def consume(bootstrap, topic, partitions, **options):
     reader = Consumer({
         "bootstrap.servers": bootstrap,
         # It asks for a group even where partitions are assigned by hand.
@@ -109,7 +109,6 @@ def consume(bootstrap, topic, partitions, isolation=None, **options):
         # Where an offset is below the first one, the first one is what there is from it on.
         "auto.offset.reset": "earliest",
         "enable.partition.eof": True,
-        **({} if isolation is None else {"isolation.level": isolation}),
     })
     numbers = range(int(partitions))
     ends = {p: reader.get_watermark_offsets(TopicPartition(topic, p), SECONDS)[1] for p in numbers}

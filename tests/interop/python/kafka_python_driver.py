@@ -51,10 +51,9 @@ def produce(bootstrap, topic, codec, file):
     producer.close()
 
 
-def consume(bootstrap, topic, partitions, isolation=None, **options):
-    settings = {} if isolation is None else {"isolation_level": isolation}
+def consume(bootstrap, topic, partitions, **options):
     # Where an offset is below the first one, the first one is what there is from it on.
-    reader = KafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", **settings)
+    reader = KafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
     every = [TopicPartition(topic, p) for p in range(int(partitions))]
     reader.assign(every)
     ends = reader.end_offsets(every)

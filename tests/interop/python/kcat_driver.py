@@ -107,15 +107,14 @@ def send(command, records):
     return found
 
 
-def consume(bootstrap, topic, partitions, isolation=None, **options):
-    settings = {} if isolation is None else {"isolation_level": isolation}
+def consume(bootstrap, topic, partitions, **options):
     word, number = driver.start(options["from"])
     position = {"beginning": "beginning", "offset": str(number), "time": f"s@{number}"}[word]
     for partition in range(int(partitions)):
-        end = end_offset(bootstrap, topic, partition, settings)
+        end = end_offset(bootstrap, topic, partition)
         if end == 0 or word == "offset" and number >= end:
             continue
-        command = kcat(bootstrap, "-C", "-q", "-e", "-J", auto_offset_reset="earliest", **settings)
+        command = kcat(bootstrap, "-C", "-q", "-e", "-J", auto_offset_reset="earliest")
         done = run([*command, "-t", topic, "-p", str(partition), "-o", position])
         for line in done.stdout.splitlines():
             record = decoded(line)
@@ -126,8 +125,8 @@ def consume(bootstrap, topic, partitions, isolation=None, **options):
                 driver.emit_record(partition, record["offset"], key, value, pairs, record["ts"])
 
 
-def end_offset(bootstrap, topic, partition, settings):
-    done = run(kcat(bootstrap, "-Q", "-t", f"{topic}:{partition}:-1", **settings))
+def end_offset(bootstrap, topic, partition):
+    done = run(kcat(bootstrap, "-Q", "-t", f"{topic}:{partition}:-1"))
     return int(re.search(rb"offset (\d+)", done.stdout).group(1))
 
 

@@ -15,7 +15,7 @@ use highwater_protocol::api::{AlterClientQuotasRequest, DescribeClientQuotasRequ
 use highwater_protocol::wire::Str;
 use highwater_record::{BatchBuilder, Codec, NewRecord, TimestampMs};
 
-use super::{Admin, BROKER, TOPIC, named};
+use super::{Admin, BROKER, TOPIC, done, named};
 use crate::faults::batches::plain_batch;
 
 const SET: i8 = 0;
@@ -68,10 +68,6 @@ impl Admin {
         let answer = response.responses.into_iter().next().context("the answer names the resource")?;
         Ok((named(answer.error_code), answer.error_message.map(String::from).unwrap_or_default()))
     }
-}
-
-fn done() -> (ErrorCode, String) {
-    (ErrorCode::None, String::new())
 }
 
 #[test]
@@ -273,16 +269,12 @@ fn a_segment_rolls_at_a_size_that_was_set_while_it_was_written() -> anyhow::Resu
     for counter in 0..3 {
         assert_eq!(admin.connection.produce("t", 0, plain_batch(counter, 600_000))?.error_code, 0);
     }
-    let segments = |admin: &Admin| -> anyhow::Result<usize> {
-        let names = std::fs::read_dir(admin.served.broker.data().join("t-0"))?.filter_map(Result::ok);
-        Ok(names.filter(|entry| entry.file_name().to_string_lossy().ends_with(".log")).count())
-    };
-    assert_eq!(segments(&admin)?, 1);
+    assert_eq!(admin.segments()?, 1);
 
     assert_eq!(admin.alter(&[(SET, "segment.bytes", Some("1048576"))])?, done());
     assert_eq!(admin.connection.produce("t", 0, plain_batch(3, 600_000))?.error_code, 0);
 
-    assert_eq!(segments(&admin)?, 2);
+    assert_eq!(admin.segments()?, 2);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use highwater_protocol::api::fetch::{FetchPartition, FetchRequest, FetchResponse
 use highwater_protocol::api::metadata::{MetadataRequest, MetadataRequestTopic};
 use highwater_protocol::wire::Uuid;
 
-use super::{Admin, named};
+use super::{Admin, done, named};
 use crate::faults::batches::plain_batch;
 use crate::faults::client::Connection;
 use crate::harness::metrics::metric;
@@ -54,10 +54,6 @@ fn topic(name: &str, count: i32, brokers: Option<&[&[i32]]>) -> CreatePartitions
         count,
         assignments: brokers.map(|brokers| brokers.iter().map(assign).collect()),
     }
-}
-
-fn done() -> (ErrorCode, String) {
-    (ErrorCode::None, String::new())
 }
 
 #[test]
@@ -217,12 +213,7 @@ fn a_topic_that_grew_is_deleted_with_all_its_partitions() -> anyhow::Result<()> 
     let data = admin.served.broker.data().to_owned();
     assert!(data.join("t-1").exists());
 
-    let request = highwater_protocol::api::DeleteTopicsRequest {
-        topic_names: vec!["t".into()],
-        timeout_ms: 30_000,
-        ..Default::default()
-    };
-    assert_eq!(admin.connection.call(5, &request)?.responses[0].error_code, 0);
+    admin.connection.delete_topic("t")?;
 
     assert!(!data.join("t-1").exists());
     Ok(())

@@ -2,7 +2,6 @@
 
 use anyhow::Context as _;
 use highwater_protocol::ErrorCode;
-use highwater_protocol::api::DeleteTopicsRequest;
 use highwater_protocol::api::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
@@ -78,11 +77,6 @@ impl Admin {
             data.log_start_offset,
             data.records.bytes().map_or(0, |bytes| bytes.len()),
         ))
-    }
-
-    fn segments(&self) -> anyhow::Result<usize> {
-        let names = std::fs::read_dir(self.served.broker.data().join("t-0"))?.filter_map(Result::ok);
-        Ok(names.filter(|entry| entry.file_name().to_string_lossy().ends_with(".log")).count())
     }
 }
 
@@ -192,9 +186,7 @@ fn a_start_without_the_checkpoint_file_brings_nothing_back() -> anyhow::Result<(
 fn a_topic_that_is_created_again_begins_at_zero() -> anyhow::Result<()> {
     let mut admin = Admin::with_records(5, 100)?;
     assert_eq!(admin.delete("t", &[(0, 3)])?, [Ok(3)]);
-    let request =
-        DeleteTopicsRequest { topic_names: vec!["t".into()], timeout_ms: 30_000, ..Default::default() };
-    assert_eq!(admin.connection.call(5, &request)?.responses[0].error_code, 0);
+    admin.connection.delete_topic("t")?;
 
     admin.connection.create_topic("t", 1, &[])?;
     admin.append(1, 100)?;

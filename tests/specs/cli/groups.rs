@@ -146,6 +146,85 @@ fn groups_are_listed_until_they_are_deleted() -> anyhow::Result<()> {
 }
 
 #[test]
+fn groups_are_changed_whether_or_not_anybody_reads_the_rows() -> anyhow::Result<()> {
+    let session = with_orders()?;
+    session.succeeds("highwater group seek job --to start --topic orders --yes")?;
+
+    assert_eq!(session.unread("group seek job --to end --yes")?, Some(0));
+    assert_eq!(places(&session, "job")?, both((10, 0), (4, 0)));
+    let full = ["cannot write to stdout", "No space left"];
+    session.fails("highwater group seek job --to start --yes > /dev/full", 1, &full)?;
+    assert_eq!(places(&session, "job")?, both((0, 10), (0, 4)));
+
+    session.succeeds("highwater group seek twin --to-group job --yes")?;
+    assert_eq!(session.unread("group rm job --yes")?, Some(0));
+    session.fails("highwater group rm twin --yes > /dev/full", 1, &full)?;
+    assert!(session.rows("highwater group ls --output json")?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn an_error_is_said_though_nobody_reads_the_rows() -> anyhow::Result<()> {
+    let session = Session::start()?;
+
+    assert_eq!(session.unread("group describe nobody --output json")?, Some(4));
+    assert_eq!(session.unread("topic describe nothing --output json")?, Some(4));
+    Ok(())
+}
+
+#[test]
+fn a_name_that_is_repeated_means_one_group_and_an_empty_one_none() -> anyhow::Result<()> {
+    let session = with_orders()?;
+    session.succeeds("highwater group seek a1 --to end --topic orders --yes")?;
+    session.succeeds("highwater group seek b1 --to-group a1 --yes")?;
+
+    session.fails("highwater group seek '' --to end --topic orders --yes", 2, &["a value is required"])?;
+    session.fails(
+        "highwater group rm a1 nope b1 --yes",
+        4,
+        &["nothing was deleted", "\"nope\" does not exist"],
+    )?;
+    assert_eq!(session.rows("highwater group ls --output json")?.len(), 2);
+    let deleted = session.rows("highwater group rm a1 a1 b1 --yes --output json")?;
+
+    let names: Vec<_> = deleted.iter().map(|row| &row["group"]).collect();
+    assert_eq!(names, [&json!("a1"), &json!("b1")]);
+    assert!(session.rows("highwater group ls --output json")?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn names_that_strangers_chose_cannot_take_the_terminal_over() -> anyhow::Result<()> {
+    let session = with_orders()?;
+    session.succeeds("highwater group seek \"$(printf 'a\\033[2Jb')\" --to end --topic orders --yes")?;
+
+    let listed = session.succeeds("highwater group ls")?;
+
+    ensure!(listed.text()?.contains("a\\u{1b}[2Jb"), "{:?}", listed.text()?);
+    let exact = session.rows("highwater group ls --output json")?;
+    assert_eq!(exact[0]["group"], "a\u{1b}[2Jb");
+    Ok(())
+}
+
+#[test]
+fn a_place_that_is_none_is_refused_with_what_to_say_instead() -> anyhow::Result<()> {
+    let session = with_orders()?;
+    session.succeeds("highwater group seek job --to 1 --topic orders:0 --topic orders --yes")?;
+    assert_eq!(places(&session, "job")?, both((1, 9), (1, 3)), "a topic named whole stays whole");
+
+    session.fails(
+        "highwater group seek job --to p0:3,p1:4 --yes",
+        2,
+        &["a cursor of consume", "--to-file"],
+    )?;
+    session.fails("highwater group seek job --to 1:3 --yes", 2, &["--to 1:3 has an end"])?;
+    session.succeeds("echo > nothing.txt")?;
+    session.fails("highwater group seek job --to-file nothing.txt --yes", 2, &["it names no offset"])?;
+    assert_eq!(places(&session, "job")?, both((1, 9), (1, 3)));
+    Ok(())
+}
+
+#[test]
 fn a_group_that_is_not_there_is_a_sentence_with_the_near_names() -> anyhow::Result<()> {
     let session = with_orders()?;
     session.succeeds("highwater group seek orders-job --to end --topic orders --yes")?;

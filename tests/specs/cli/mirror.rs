@@ -3,15 +3,14 @@
 use std::net::SocketAddr;
 
 use anyhow::ensure;
-use highwater_record::{BatchBuilder, Codec, DecodeLimits, NewRecord, TimestampMs};
+use highwater_record::{BatchBuilder, Codec, NewRecord, TimestampMs};
 use serde_json::Value;
 
 use super::session::Session;
 use crate::faults::client::Connection;
 use crate::faults::random::Random;
-use crate::faults::reader::read_batches;
+use crate::faults::reader::{LIMITS, read_batches};
 
-const LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 10_000 };
 const BATCHES: usize = 20;
 const RECORDS_PER_BATCH: usize = 25;
 

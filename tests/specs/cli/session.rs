@@ -92,6 +92,14 @@ impl Session {
         Ok(ran)
     }
 
+    /// Runs `highwater` with `arguments` while nobody reads its stdout; the exit code.
+    pub(super) fn unread(&self, arguments: &str) -> anyhow::Result<Option<i32>> {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let mut command = self.command("highwater")?;
+        Ok(command.args(arguments.split(' ')).stdout(writer).status()?.code())
+    }
+
     /// Runs a line that must succeed and print rows as one JSON array.
     pub(super) fn rows(&self, line: &str) -> anyhow::Result<Vec<Value>> {
         let ran = self.succeeds(line)?;

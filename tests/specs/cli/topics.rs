@@ -90,6 +90,72 @@ fn deleting_wants_a_yes_and_a_dry_run_deletes_nothing() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_name_that_is_repeated_means_one_topic() -> anyhow::Result<()> {
+    let session = Session::start()?;
+
+    assert_eq!(session.rows("highwater topic create dup dup --output json")?.len(), 1);
+    assert_eq!(session.rows("highwater topic rm dup dup --yes --output json")?.len(), 1);
+
+    assert!(session.rows("highwater topic ls --output json")?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn topics_are_deleted_all_or_none_and_never_the_brokers_own() -> anyhow::Result<()> {
+    let session = Session::start()?;
+    session.succeeds("seq 1 10 | highwater produce orders")?;
+    session.succeeds("highwater group seek job --to end --topic orders --yes")?;
+
+    let own = ["nothing was deleted", "__consumer_offsets is the broker's own"];
+    session.fails("highwater topic rm orders __consumer_offsets --dry-run", 1, &own)?;
+    session.fails("highwater topic rm __consumer_offsets --yes", 1, &own)?;
+    let both = ["nothing was deleted", "\"none\" does not exist", "\"neither\" does not exist"];
+    let ran = session.fails("highwater topic rm orders none neither --yes", 4, &both)?;
+    ensure!(!ran.stderr.contains("10 records"), "what is not deleted is listed: {}", ran.stderr);
+
+    session.prints("highwater consume orders -o -1 -e", "10\n")
+}
+
+#[test]
+fn a_name_of_the_brokers_own_is_not_asked_for() -> anyhow::Result<()> {
+    let session = Session::start()?;
+
+    let ran = session.fails("echo 1 | highwater produce __mine", 4, &["__mine", "choose another name"])?;
+
+    ensure!(!ran.stderr.contains("topic create"), "creating it would be refused too: {}", ran.stderr);
+    Ok(())
+}
+
+#[test]
+fn a_negative_number_is_a_value_that_is_refused_and_no_unknown_flag() -> anyhow::Result<()> {
+    let session = Session::start()?;
+    session.succeeds("highwater topic create orders")?;
+
+    session.fails("highwater topic create c3 -p -5", 2, &["'-5'", "is not in 1.."])?;
+    session.fails("highwater consume orders -n -1", 2, &["'-1'", "--num"])?;
+    session.fails("highwater consume orders -p -1 -e", 4, &["has partitions 0 to 0, not -1"])?;
+    session.fails("echo 1 | highwater produce orders -p -1", 2, &["'-1'", "is not in 0.."])?;
+    Ok(())
+}
+
+#[test]
+fn what_lies_beyond_the_end_is_said() -> anyhow::Result<()> {
+    let session = Session::start()?;
+    session.succeeds("highwater topic create orders -p 3")?;
+    session.succeeds("seq 1 10 | highwater produce orders -p 0")?;
+
+    for line in ["-o 100:200", "-o 100 -e"] {
+        let ran = session.succeeds(&format!("highwater consume orders -p 0 {line}"))?;
+        let note = "partition orders-0 ends at 10: there is nothing from 100 on\n";
+        assert_eq!((ran.text()?, ran.stderr.as_str()), ("", note), "{line}");
+    }
+    session.fails("highwater consume orders -o p7:3 -e", 4, &["has partitions 0 to 2, not 7"])?;
+    let ended = session.succeeds("highwater consume orders -p 0 -o end -e")?;
+    assert_eq!((ended.text()?, ended.stderr.as_str()), ("", ""));
+    session.prints("highwater consume orders -o p0:8:200,p1:0:0,p2:0:0 -e", "9\n10\n")
+}
+
+#[test]
 fn a_refused_topic_says_what_is_wrong_with_it() -> anyhow::Result<()> {
     let session = Session::start()?;
     session.succeeds("highwater topic create orders")?;
@@ -136,7 +202,16 @@ fn a_broker_that_is_not_there_is_a_sentence_with_its_address() -> anyhow::Result
     session.broker.terminate()?;
     let address = session.broker.bootstrap();
 
-    for line in ["topic ls", "consume hello", "produce hello", "topic create hello"] {
+    for line in [
+        "topic ls",
+        "consume hello",
+        "produce hello",
+        "topic create hello",
+        "group ls",
+        "group describe job",
+        "group seek job --to end --topic hello --yes",
+        "group rm job --yes",
+    ] {
         let ran = session.fails(
             &format!("highwater {line}"),
             1,

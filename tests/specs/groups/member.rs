@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, ensure};
-use highwater_protocol::api::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use highwater_protocol::api::join_group::JoinGroupRequestProtocol;
 use highwater_protocol::api::leave_group::MemberIdentity;
 use highwater_protocol::api::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -36,11 +35,6 @@ pub(super) struct Member {
     pub(super) group: Str,
     pub(super) id: Str,
     pub(super) generation: i32,
-}
-
-/// Kafka's name of what is wrong; `NONE` if nothing is.
-pub(super) fn code(code: i16) -> &'static str {
-    name_of(code)
 }
 
 impl Member {
@@ -81,7 +75,7 @@ impl Member {
     pub(super) fn take_id(&mut self) -> anyhow::Result<()> {
         self.ask_to_join(JOIN)?;
         let response = self.joined(JOIN)?;
-        ensure!(code(response.error_code) == "MEMBER_ID_REQUIRED", "{response:?}");
+        ensure!(name_of(response.error_code) == "MEMBER_ID_REQUIRED", "{response:?}");
         Ok(())
     }
 
@@ -134,7 +128,7 @@ impl Member {
             member_id: self.id.clone(),
             group_instance_id: None,
         };
-        Ok(code(self.connection.call(version, &request)?.error_code))
+        Ok(name_of(self.connection.call(version, &request)?.error_code))
     }
 
     /// What a leave is answered, of the request or of the member.
@@ -149,7 +143,7 @@ impl Member {
         };
         let response = self.connection.call(version, &request)?;
         let of_member = response.members.first().map_or(0, |member| member.error_code);
-        Ok(code(if response.error_code != 0 { response.error_code } else { of_member }))
+        Ok(name_of(if response.error_code != 0 { response.error_code } else { of_member }))
     }
 
     /// What committing one offset is answered.
@@ -186,7 +180,7 @@ impl Member {
         };
         let response = self.connection.call(version, &request)?;
         let answered = response.topics.first().and_then(|topic| topic.partitions.first());
-        Ok(code(answered.context("the answer names the partition")?.error_code))
+        Ok(name_of(answered.context("the answer names the partition")?.error_code))
     }
 
     /// What is committed for one partition: the offset and the note.
@@ -232,13 +226,4 @@ impl Member {
         ensure!(response.error_code == 0 && answered.error_code == 0, "{response:?}");
         Ok(answered.committed_offset)
     }
-}
-
-/// Deletes a topic.
-pub(super) fn delete_topic(address: SocketAddr, name: &str) -> anyhow::Result<()> {
-    let topics = vec![DeleteTopicState { name: Some(Str::from(name)), ..DeleteTopicState::default() }];
-    let request = DeleteTopicsRequest { topics, timeout_ms: 30_000, ..DeleteTopicsRequest::default() };
-    let response = Connection::open(address)?.call(6, &request)?;
-    ensure!(response.responses.iter().all(|topic| topic.error_code == 0), "{response:?}");
-    Ok(())
 }

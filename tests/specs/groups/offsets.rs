@@ -4,8 +4,9 @@ use anyhow::ensure;
 use highwater_protocol::api::offset_delete::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use highwater_protocol::api::{DeleteGroupsRequest, OffsetDeleteRequest};
 
-use super::member::{Member, code, delete_topic};
+use super::member::Member;
 use super::{TOPIC, served};
+use crate::faults::client::{Connection, name_of};
 use crate::harness::metrics::metric;
 use crate::harness::wire::create_topic;
 
@@ -78,7 +79,7 @@ fn a_topic_made_again_has_none_of_the_old_commits() -> anyhow::Result<()> {
     }
     assert_eq!(metric(broker.address(), "highwater_group_offsets")?, 6);
 
-    delete_topic(broker.address(), TOPIC)?;
+    Connection::open(broker.address())?.delete_topic(TOPIC)?;
 
     assert_eq!(metric(broker.address(), "highwater_group_offsets")?, 3);
     let mut simple = Member::connect(broker.address(), "one")?;
@@ -104,11 +105,11 @@ fn deleted_offsets_and_deleted_groups_stay_deleted() -> anyhow::Result<()> {
     let partitions = [0, 9].map(|partition_index| OffsetDeleteRequestPartition { partition_index }).to_vec();
     let topics = vec![OffsetDeleteRequestTopic { name: TOPIC.into(), partitions }];
     let response = simple.connection.call(0, &OffsetDeleteRequest { group_id: "group".into(), topics })?;
-    let codes: Vec<_> = response.topics[0].partitions.iter().map(|one| code(one.error_code)).collect();
+    let codes: Vec<_> = response.topics[0].partitions.iter().map(|one| name_of(one.error_code)).collect();
     assert_eq!(codes, ["NONE", "UNKNOWN_TOPIC_OR_PARTITION"]);
     let groups_names = vec!["other".into(), "no-such-group".into()];
     let response = simple.connection.call(2, &DeleteGroupsRequest { groups_names })?;
-    let codes: Vec<_> = response.results.iter().map(|one| code(one.error_code)).collect();
+    let codes: Vec<_> = response.results.iter().map(|one| name_of(one.error_code)).collect();
     assert_eq!(codes, ["NONE", "GROUP_ID_NOT_FOUND"]);
 
     broker.kill()?;

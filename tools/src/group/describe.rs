@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::builder::NonEmptyStringValueParser;
 use highwater_client::{Client, GroupInfo, GroupMember};
 use highwater_record::TopicPartition;
 use serde_json::{Value, json};
 
 use super::{explain, find, lag};
 use crate::bootstrap::{Bootstrap, BootstrapArgs};
-use crate::output::{OutputArgs, Rows, note};
-use crate::time;
+use crate::failure;
+use crate::output::{OutputArgs, Rows, note, printable};
+use crate::{resolve, time};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,7 +25,7 @@ Examples:
 #[command(before_help = EXAMPLES)]
 pub(super) struct DescribeArgs {
     /// The groups
-    #[arg(required = true, value_name = "GROUP")]
+    #[arg(required = true, value_name = "GROUP", value_parser = NonEmptyStringValueParser::new())]
     groups: Vec<String>,
     #[command(flatten)]
     output: OutputArgs,
@@ -50,18 +52,13 @@ pub(super) async fn run(args: DescribeArgs) -> Result<ExitCode> {
     let client = bootstrap.client();
     let mut rows = Rows::new(COLUMNS);
     let mut missing = Vec::new();
-    for name in &args.groups {
+    for name in &resolve::distinct(&args.groups) {
         match find(&client, &bootstrap, name).await {
             Ok(group) => describe(&client, &bootstrap, &group, &mut rows).await?,
             Err(error) => missing.push(error),
         }
     }
-    rows.print(args.output.output)?;
-    // The first error decides the exit code, the others are said too.
-    let mut missing = missing.into_iter();
-    let first = missing.next();
-    missing.for_each(|error| note(format_args!("error: {error:#}")));
-    first.map_or(Ok(ExitCode::SUCCESS), Err)
+    failure::finish(rows.print(args.output.output), &missing)
 }
 
 async fn describe(client: &Client, bootstrap: &Bootstrap, group: &GroupInfo, rows: &mut Rows) -> Result<()> {
@@ -129,11 +126,15 @@ fn member_cells(member: Option<&GroupMember>) -> [Value; 4] {
 
 fn summary(group: &GroupInfo, lag: u64, oldest: Option<u64>) -> String {
     let members = group.members.len();
-    let protocol = if group.protocol.is_empty() { String::new() } else { format!(", {}", group.protocol) };
+    let protocol = match &*group.protocol {
+        "" => String::new(),
+        protocol => format!(", {}", printable(protocol)),
+    };
     let behind = match oldest {
         Some(seconds) if lag > 0 => format!(", {} behind", lag::words(seconds)),
         _ => String::new(),
     };
     let plural = if members == 1 { "member" } else { "members" };
-    format!("group {}: {}, {members} {plural}{protocol}, lag {lag}{behind}", group.group, group.state)
+    let name = printable(&group.group);
+    format!("group {name}: {}, {members} {plural}{protocol}, lag {lag}{behind}", group.state)
 }
