@@ -21,8 +21,8 @@ use crate::{clock, metrics};
 
 /// The pause between two looks (`log.cleaner.backoff.ms`).
 pub(crate) const BACKOFF: Duration = Duration::from_secs(15);
-/// Most bytes that a pass takes to note keys: 1.2 million of them. Kafka's `log.cleaner.dedupe.buffer.size` is 128 MiB and
-/// is taken at the start; here it is what the dirty part needs, for the length of a pass.
+/// Most bytes that a pass takes to note keys: 1.2 million of them. Kafka's `log.cleaner.dedupe.buffer.size` is 128 MiB
+/// and is taken at the start; here it is what the dirty part needs, for the length of a pass.
 pub(crate) const MAP_BYTES_MAX: usize = 32 << 20;
 /// Bytes that are read and written in a second. Kafka's cleaner has no limit unless it is given one.
 pub(crate) const BYTES_PER_SECOND: u64 = 64 << 20;

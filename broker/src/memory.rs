@@ -9,11 +9,11 @@
 //! at a time holds the pass and is completed out of the reserve, which is as large as the largest frame allowed. Who
 //! dawdles while others wait is disconnected (`inbound`). Answers end when the client has read them or is given up.
 //!
-//! Not charged, but bounded where they are made: the pieces of segment files in an answer, which leave by `sendfile` and are
-//! never in this process; consumer groups (10,000 of 1,000 members, `highwater-group`); what partitions remember of
-//! producers (10,000 each, `highwater-storage`); fetch sessions (`fetch/cache`); what a parked fetch remembers of its
-//! partitions, each of which exists; and a connection by itself (under 20 KiB; HTTP: 64 KiB). The system's socket buffers and its page
-//! cache are not this process's memory at all.
+//! Not charged, but bounded where they are made: the pieces of segment files in an answer, which leave by `sendfile`
+//! and are never in this process; consumer groups (10,000 of 1,000 members, `highwater-group`); what partitions remember
+//! of producers (10,000 each, `highwater-storage`); fetch sessions (`fetch/cache`); what a parked fetch remembers of its
+//! partitions, each of which exists; and a connection by itself (under 20 KiB; HTTP: 64 KiB). The system's socket
+//! buffers and its page cache are not this process's memory at all.
 
 mod charge;
 mod machine;

@@ -2,9 +2,9 @@
 //!
 //! Versions: 1-9. An offset that was never committed is -1 without an error, so nothing is ever answered as absent
 //! that is merely not loaded: the error says so. An offset that was committed for an earlier topic of the same name
-//! is absent. Where the log of the groups has lost records, an offset that is not
-//! known is CORRUPT_MESSAGE: absent would make a consumer start over, or skip to the end. There are no transactions, so that every offset is stable. Not here: the newer group protocol (member
-//! id and epoch of version 9 are not looked at, as Kafka does for classic groups).
+//! is absent. Where the log of the groups has lost records, an offset that is not known is CORRUPT_MESSAGE: absent would
+//! make a consumer start over, or skip to the end. There are no transactions, so that every offset is stable. Not here:
+//! the newer group protocol (member id and epoch of version 9 are not looked at, as Kafka does for classic groups).
 
 use highwater_group::{Committed, Coordinator, FetchedOffset, WantedOffset};
 use highwater_protocol::ErrorCode;

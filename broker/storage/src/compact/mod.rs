@@ -2,8 +2,8 @@
 //!
 //! A job is taken from a log, run without it, a group of segments at a time, and handed back after each group. First
 //! the keys of the dirty part are noted, with the offset of their latest record, in a table of a fixed size; if that is
-//! full, the pass ends there and the next one goes on. Then segments are written anew without what is out of date, small
-//! ones together, oldest first. Offsets stay; a tombstone stays until its delete horizon has passed (KIP-534).
+//! full, the pass ends there and the next one goes on. Then segments are written anew without what is out of date,
+//! small ones together, oldest first. Offsets stay; a tombstone stays until its delete horizon has passed (KIP-534).
 //!
 //! It knows no clock and no thread: the time is given, and so is a pace that may wait. Invariants: the active segment
 //! and what is not durable are left alone; no byte of a file that readers know ever changes; a batch that cannot be
@@ -221,7 +221,10 @@ pub struct CompactionJob {
     cleaned: Option<Cleaned>,
     /// What keeps the pass from going further, told when the rest is done.
     blocked: Option<CompactionError>,
-    bytes_read: u64,
+    /// Bytes that were read and written.
+    bytes: u64,
+    /// Files were swapped since the directory was last synced.
+    swapped: bool,
 }
 
 impl CompactionJob {
@@ -243,16 +246,18 @@ impl CompactionJob {
             groups: VecDeque::new(),
             cleaned: None,
             blocked: None,
-            bytes_read: 0,
+            bytes: 0,
+            swapped: false,
         }
     }
 
     /// How many bytes were read and written.
     pub const fn bytes(&self) -> u64 {
-        self.bytes_read
+        self.bytes
     }
 
-    pub(crate) const fn take_cleaned(&mut self) -> Option<Cleaned> {
+    pub(crate) fn take_cleaned(&mut self) -> Option<Cleaned> {
+        self.swapped |= self.cleaned.is_some();
         self.cleaned.take()
     }
 
@@ -274,7 +279,7 @@ impl CompactionJob {
             pace(count)
         };
         let step = self.step(map_bytes_max, &mut counted);
-        self.bytes_read += bytes;
+        self.bytes += bytes;
         step
     }
 
@@ -295,6 +300,10 @@ impl CompactionJob {
             if self.cleaned.is_some() {
                 return Ok(CompactionStep::Swap);
             }
+        }
+        if std::mem::take(&mut self.swapped) {
+            let synced = self.place.files.sync_dir(&self.place.dir);
+            synced.map_err(|source| CompactionError::io(&self.place.dir, source))?;
         }
         match self.blocked.take() {
             Some(error) => Err(error),

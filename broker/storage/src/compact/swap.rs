@@ -4,7 +4,8 @@
 //! 1. `<base>.log.cleaned` is written and synced, with its indexes.
 //! 2. It is renamed to `<base>.log.swap`, and the directory is synced. Until here a crash leaves the old segments.
 //! 3. The old indexes and all old logs but the first go; `.swap` is renamed over the first; the new indexes get their
-//!    names. From 2 on a crash leaves the new segment: a start that finds a `.swap` does step 3 again.
+//!    names. From 2 on a crash leaves the new segment: a start that finds a `.swap` does step 3 again. So step 3 need not
+//!    be durable before anything else; the directory is synced once more when the pass is done.
 //!
 //! The new segment ends where the last old one ended, so the `.swap` itself says which files it replaces.
 

@@ -98,7 +98,8 @@ impl Log {
         Some(Dirt { segments: sealed, from, config })
     }
 
-    /// A job that compacts what may be compacted at `now`. One at a time; it may be dropped. `None` if there is nothing.
+    /// A job that compacts what may be compacted at `now`. One at a time; it may be dropped. `None` if there is
+    /// nothing.
     pub fn begin_compaction(&self, now: TimestampMs) -> Option<CompactionJob> {
         let dirt =
             self.dirt().filter(|dirt| dirt.segments.last().is_some_and(|s| s.end().offset > dirt.from))?;

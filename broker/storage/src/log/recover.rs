@@ -1,13 +1,13 @@
 //! Opening a log: what its files hold, what of it is good, and what is dropped.
 //!
-//! Below the recovery point everything had been synced: headers are walked from the last index entry, and what is damaged
-//! or missing is quarantined as a range of offsets, changes nothing, and keeps nobody from the rest. A segment that lost
-//! anything takes no more appends. Without a recovery point the manifest says what had been sealed and synced. Above it each batch is read, its CRC compared and its
-//! offset matched; the first fault is the end of the log. An epoch that goes back is such a fault: it is a batch from an
-//! earlier life that a crash brought back. Segments after such an end are moved aside
-//! (`.log.dropped`), not deleted. In a sealed segment offsets may have gaps, where compaction took batches away, but it
-//! ends where the next one begins. Bytes at or above the next segment's base offset are what a cut left behind, and
-//! are cut off. Indexes, epochs and producers are completed or rebuilt from batch headers. Doing it twice, or being
+//! Below the recovery point everything had been synced: headers are walked from the last index entry, and what is
+//! damaged or missing is quarantined as a range of offsets, changes nothing, and keeps nobody from the rest. A segment
+//! that lost anything takes no more appends. Without a recovery point the manifest says what had been sealed and synced.
+//! Above it each batch is read, its CRC compared and its offset matched; the first fault is the end of the log. An epoch
+//! that goes back is such a fault: it is a batch from an earlier life that a crash brought back. Segments after such an
+//! end are moved aside (`.log.dropped`), not deleted. In a sealed segment offsets may have gaps, where compaction took
+//! batches away, but it ends where the next one begins. Bytes at or above the next segment's base offset are what a cut
+//! left behind, and are cut off. Indexes, epochs and producers are completed or rebuilt from batch headers. Doing it twice, or being
 //! interrupted, changes nothing about the result: all that is written is either disposable or a cut of bytes that
 //! would be cut again.
 

@@ -1,7 +1,7 @@
 //! The walk that recovery makes through one segment: by headers as far as everything had been synced, by whole batches
 //! from there on.
 //!
-//! It feeds the indexes as it goes and changes no batch. A fault below the recovery point is quarantined and stepped over;
+//! It feeds the indexes as it goes and changes no batch. A fault below the recovery point is collected and stepped over;
 //! what one above it means is for `recover` to say.
 
 use std::io;

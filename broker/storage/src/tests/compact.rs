@@ -1,10 +1,7 @@
-//! Compaction: what stays, what goes, what readers see meanwhile, and what a crash or a failure leaves.
+//! Compaction: what stays, what goes, and how the log is read, cut and opened afterwards.
 
-use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use highwater_record::{
     Batch, BatchBuilder, Codec, DecodeLimits, NewRecord, Offset, Producer, ProducerEpoch, ProducerId,
@@ -12,10 +9,7 @@ use highwater_record::{
 };
 
 use super::support::*;
-use crate::{
-    CompactionConfig, CompactionError, CompactionOutcome, DiskFiles, FirstBatch, Log, LogConfig, Ratio,
-    SimCall, SimFault,
-};
+use crate::{CompactionConfig, CompactionError, CompactionOutcome, FirstBatch, Log, LogConfig, Ratio};
 
 pub(super) const MAP_BYTES: usize = 1 << 20;
 pub(super) const DELETE_RETENTION_MS: i64 = 1000;
@@ -66,7 +60,7 @@ pub(super) fn keyed(codec: Codec, timestamp: i64, producer: Option<(i64, i32)>, 
     Batch::new(builder.build().unwrap()).unwrap()
 }
 
-fn put(log: &mut Log, records: &[Pair]) -> Offset {
+pub(super) fn put(log: &mut Log, records: &[Pair]) -> Offset {
     append(log, &keyed(Codec::None, 1000, None, records))
 }
 
@@ -93,7 +87,7 @@ pub(super) fn compact_with(
     }
 }
 
-fn compact(log: &mut Log) -> Offset {
+pub(super) fn compact(log: &mut Log) -> Offset {
     match compact_with(log, NOW, MAP_BYTES, |_| {}) {
         Some(CompactionOutcome::Done(end)) => end,
         other => panic!("{other:?}"),
@@ -120,7 +114,7 @@ fn row(offset: i64, key: &str, value: &str) -> (i64, String, Option<String>) {
 }
 
 /// Ten keys, written again and again, in segments of about four batches.
-fn filled(home: &Home) -> Log {
+pub(super) fn filled(home: &Home) -> Log {
     let (mut log, _) = home.open();
     for n in 0..60 {
         let codec = [Codec::None, Codec::Zstd, Codec::Gzip, Codec::Lz4, Codec::Snappy][n % 5];
@@ -136,7 +130,7 @@ fn filled(home: &Home) -> Log {
 }
 
 /// From now on three segments may become one.
-fn larger_segments(home: &Home, log: &mut Log) {
+pub(super) fn larger_segments(home: &Home, log: &mut Log) {
     log.set_config(LogConfig { segment_bytes: 2800, ..home.config.clone() });
 }
 
@@ -339,124 +333,6 @@ fn a_batch_that_cannot_be_read_ends_the_pass_before_it_and_loses_nothing() {
 }
 
 #[test]
-fn a_reader_that_holds_the_old_segments_reads_them_to_the_end() {
-    let dir = tempfile::tempdir().unwrap();
-    let home = compacted(Home::disk(dir.path()));
-    let mut log = filled(&home);
-    // Opened again: nothing is mapped and no file is open.
-    log.close().unwrap();
-    (log, _) = home.open();
-    larger_segments(&home, &mut log);
-    sync(&mut log);
-    let before = log.view().segments();
-    let bytes = |segments: &[Arc<crate::segment::Segment>]| -> Vec<Vec<u8>> {
-        let read = |segment: &Arc<crate::segment::Segment>| {
-            let mut bytes = vec![0; segment.end().bytes as usize];
-            crate::files::read_exact_at(&*segment.log_file().unwrap(), &mut bytes, 0).unwrap();
-            bytes
-        };
-        segments.iter().map(read).collect()
-    };
-    let names: Vec<_> = before.iter().map(|segment| std::fs::read(segment.path()).unwrap()).collect();
-
-    compact(&mut log);
-
-    assert_eq!(bytes(&before), names, "an old segment is read by its old file");
-    assert!(log.view().segments().len() < before.len());
-}
-
-#[test]
-fn readers_see_the_old_or_the_new_batches_while_segments_are_swapped() {
-    let dir = tempfile::tempdir().unwrap();
-    let home = compacted(Home::disk(dir.path()));
-    let (mut log, _) = home.open();
-    let stop = Arc::new(AtomicBool::new(false));
-    let readers: Vec<_> = (0..2)
-        .map(|_| {
-            let (view, stop) = (log.view(), Arc::clone(&stop));
-            std::thread::spawn(move || {
-                let mut reads = 0;
-                while !stop.load(Ordering::Acquire) || reads == 0 {
-                    let (mut at, end) = (view.log_start(), view.end().offset);
-                    while at < end {
-                        let chunk = view.read(at, 700, end, FirstBatch::Whole).unwrap();
-                        let mut bytes = Vec::new();
-                        chunk.ranges.iter().for_each(|range| range.copy_to(&mut bytes).unwrap());
-                        for batch in split(bytes.into()) {
-                            let records =
-                                batch.decompress(DecodeLimits { bytes_max: 1 << 20, ratio_max: 1000 });
-                            for record in records.unwrap().records() {
-                                let record = record.unwrap();
-                                // Every value says at which offset it was written.
-                                assert_eq!(record.value.unwrap(), record.offset.to_string().as_bytes());
-                            }
-                        }
-                        assert!(chunk.next_offset > at);
-                        at = chunk.next_offset;
-                    }
-                    reads += 1;
-                }
-                reads
-            })
-        })
-        .collect();
-
-    let mut next = 0;
-    for _ in 0..20 {
-        for _ in 0..30 {
-            put(&mut log, &[pair(&format!("k{}", next % 7), &next.to_string())]);
-            next += 1;
-        }
-        seal(&mut log);
-        compact(&mut log);
-    }
-    stop.store(true, Ordering::Release);
-
-    assert!(readers.into_iter().all(|reader| reader.join().unwrap() > 0));
-    assert_eq!(rows(&log, offset(0)).len(), 7);
-}
-
-#[test]
-fn what_is_cut_deleted_or_given_up_meanwhile_makes_a_job_void() {
-    for what in ["truncated", "deleted", "given up"] {
-        let (home, _) = Home::sim();
-        let home = compacted(home);
-        let mut log = filled(&home);
-        let mut job = log.begin_compaction(NOW).unwrap();
-        let result = job.run(MAP_BYTES, &mut |_| ControlFlow::Continue(()));
-        match what {
-            "truncated" => drop(log.truncate(offset(31), epoch(2)).unwrap()),
-            "deleted" => drop(log.delete_before(offset(50)).unwrap().run().unwrap()),
-            _ => {
-                let files = names(&*home.files, &home.dir);
-                log.give_up();
-                job.run(MAP_BYTES, &mut |_| ControlFlow::Continue(())).unwrap_err();
-                assert_eq!(names(&*home.files, &home.dir), files);
-                continue;
-            }
-        }
-        let expected = rows(&log, log.view().log_start());
-
-        let outcome = log.finish_compaction(&mut job, result);
-
-        assert!(matches!(outcome, CompactionOutcome::Superseded), "{what}: {outcome:?}");
-        assert_eq!(rows(&log, log.view().log_start()), expected, "{what}");
-        assert!(names(&*home.files, &home.dir).iter().all(|name| !name.contains("cleaned")), "{what}");
-        drop(job);
-        put(&mut log, &[pair("new", "1")]);
-        // The next pass is a pass like any other.
-        seal(&mut log);
-        compact(&mut log);
-    }
-}
-
-fn names(files: &dyn crate::FileLayer, dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> = files.list(dir).unwrap().into_iter().map(|entry| entry.name).collect();
-    names.sort();
-    names
-}
-
-#[test]
 fn a_log_that_is_cut_inside_a_gap_ends_before_the_gap_and_opens_again() {
     for to in 0..60 {
         let (home, _) = Home::sim();
@@ -480,122 +356,6 @@ fn a_log_that_is_cut_inside_a_gap_ends_before_the_gap_and_opens_again() {
         let (log, recovery) = home.open();
         assert_eq!(recovery.segments_dropped, 0);
         assert_eq!(rows(&log, offset(0)), after, "cut at {to}, opened again");
-    }
-}
-
-#[test]
-fn a_failed_call_leaves_the_old_segments_and_the_next_pass_succeeds() {
-    let faults = [
-        (SimCall::Create, ".cleaned"),
-        (SimCall::Write, ".log.cleaned"),
-        (SimCall::Sync, ".log.cleaned"),
-        (SimCall::Read, "00.log"),
-        (SimCall::Rename, ".swap"),
-        (SimCall::SyncDir, "topic-0"),
-    ];
-    for (call, path_end) in faults {
-        let (home, sim) = Home::sim();
-        let home = compacted(home);
-        let mut log = filled(&home);
-        let before = rows(&log, offset(0));
-        let errno = io::Error::from_raw_os_error(28).raw_os_error().unwrap();
-        sim.plan(SimFault { call, path_end: path_end.into(), after: 0, times: 1, errno, bytes_written: 3 });
-
-        let outcome = compact_with(&mut log, NOW, MAP_BYTES, |_| {});
-
-        assert!(
-            matches!(outcome, Some(CompactionOutcome::Failed(CompactionError::Io { .. }))),
-            "{call:?} {path_end}: {outcome:?}"
-        );
-        assert_eq!(rows(&log, offset(0)), before, "{call:?} {path_end}");
-        compact(&mut log);
-        assert!(rows(&log, offset(0)).len() < before.len());
-    }
-}
-
-#[test]
-fn a_pass_stops_when_the_pace_says_so_and_leaves_nothing_behind() {
-    let (home, _) = Home::sim();
-    let home = compacted(home);
-    let mut log = filled(&home);
-    let before = (rows(&log, offset(0)), names(&*home.files, &home.dir));
-    for pieces in 0..8 {
-        let mut left = pieces;
-        let mut job = log.begin_compaction(NOW).unwrap();
-        let result = job.run(MAP_BYTES, &mut |_| {
-            left -= 1;
-            if left < 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        let outcome = log.finish_compaction(&mut job, result);
-        assert!(matches!(outcome, CompactionOutcome::Failed(CompactionError::Stopped)), "{outcome:?}");
-        assert_eq!((rows(&log, offset(0)), names(&*home.files, &home.dir)), before);
-    }
-}
-
-#[test]
-fn a_power_cut_at_any_file_operation_leaves_the_log_before_or_after_a_swap() {
-    let stages = {
-        let (home, _) = Home::sim();
-        let mut log = filled(&compacted(home));
-        let mut stages = vec![read_all(&log, offset(0))];
-        compact_with(&mut log, NOW, MAP_BYTES, |log| stages.push(read_all(log, offset(0))));
-        stages.iter().map(|stage| stage.iter().map(|b| b.bytes().clone()).collect()).collect::<Vec<Vec<_>>>()
-    };
-    assert!(stages.len() > 3, "several groups");
-    let mut changes = 0;
-    let mut seen = vec![0; stages.len()];
-    loop {
-        let (home, sim) = Home::sim();
-        let mut home = compacted(home);
-        let mut log = filled(&home);
-        let checkpoint = log.checkpoint();
-        sim.cut_power_after(changes);
-        let outcome = compact_with(&mut log, NOW, MAP_BYTES, |_| {});
-        drop(log);
-        for seed in 0..8 {
-            home.files = Arc::new(sim.crash(seed));
-            home.known = (seed % 2 == 0).then_some(checkpoint);
-            let (mut log, recovery) = home.open();
-            assert_eq!(recovery.bytes_dropped + u64::from(recovery.segments_dropped), 0);
-            let found: Vec<_> = read_all(&log, offset(0)).iter().map(|b| b.bytes().clone()).collect();
-            let stage = stages.iter().position(|stage| *stage == found);
-            seen[stage.unwrap_or_else(|| panic!("a mix after {changes} changes, seed {seed}"))] += 1;
-            assert!(names(&*home.files, &home.dir).iter().all(|name| {
-                !name.ends_with(".cleaned") && !name.ends_with(".swap") && !name.ends_with(".dropped")
-            }));
-            log.set_epoch_min(epoch(2));
-            put(&mut log, &[pair("after", "1")]);
-            seal(&mut log);
-            compact(&mut log);
-            let keys: std::collections::BTreeSet<_> =
-                rows(&log, offset(0)).into_iter().map(|row| row.1).collect();
-            assert_eq!(keys.len(), rows(&log, offset(0)).len(), "one record for each key");
-        }
-        if matches!(outcome, Some(CompactionOutcome::Done(_))) && seen.last() > Some(&8) {
-            break;
-        }
-        changes += 1;
-        assert!(changes < 500, "the pass never ended: {outcome:?}");
-    }
-    assert!(seen.iter().all(|times| *times > 0), "every stage was seen: {seen:?}");
-}
-
-#[test]
-fn offline_tools_and_real_files_agree_with_the_log() {
-    let dir = tempfile::tempdir().unwrap();
-    let home = compacted(Home::on(Arc::new(DiskFiles), dir.path()));
-    let mut log = filled(&home);
-    compact(&mut log);
-
-    for segment in log.view().segments().iter() {
-        let mut scan = crate::SegmentScan::open(segment.path()).unwrap();
-        let mut end = segment.base();
-        while let Some(batch) = scan.next() {
-            let batch = batch.unwrap();
-            scan.read(&batch).unwrap();
-            end = batch.header.next_offset();
-        }
-        assert_eq!(end, segment.end().offset, "a segment ends where the next one begins");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod append;
 mod compact;
+mod compact_files;
 mod compact_model;
 mod contain;
 mod counting;
