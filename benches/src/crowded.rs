@@ -47,8 +47,9 @@ pub(crate) fn run(args: &ServerArgs, partitions: i32, rounds: u32, tail: ByteSiz
     let mut server = Server::start_on(program, home.path())?;
     let empty_kib = resident_kib(server.pid())? as f64;
     create_topics(&server, partitions)?;
-    let per_partition =
-        |server: &Server| Ok::<_, anyhow::Error>((resident_kib(server.pid())? as f64 - empty_kib) / f64::from(partitions));
+    let per_partition = |server: &Server| {
+        Ok::<_, anyhow::Error>((resident_kib(server.pid())? as f64 - empty_kib) / f64::from(partitions))
+    };
     let mut seen = Measured::default();
     for _ in 0..rounds {
         append_everywhere(&server, partitions)?;
@@ -81,7 +82,11 @@ fn rows(seen: Measured, tail: ByteSize) -> Result<Vec<[String; 4]>> {
         ("start after kill -9, everything appended to, ms", seen.start_killed, killed_max),
         ("stop, everything appended to, ms", seen.stop_used, STOP_MS_MAX),
         ("stop of an untouched broker, ms", seen.stop_untouched, STOP_MS_MAX),
-        ("resident for each partition after a clean start, KiB", seen.partition_kib_dormant, PARTITION_KIB_MAX),
+        (
+            "resident for each partition after a clean start, KiB",
+            seen.partition_kib_dormant,
+            PARTITION_KIB_MAX,
+        ),
         ("resident for each partition that was used, KiB", seen.partition_kib_used, PARTITION_KIB_MAX),
     ];
     let row = |(what, values, max): (&str, Vec<f64>, f64)| {

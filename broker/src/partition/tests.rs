@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::offset_for_leader_epoch::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use highwater_protocol::api::{
-    DescribeLogDirsRequest, FetchRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest, fetch, list_offsets,
+    DescribeLogDirsRequest, FetchRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest, fetch,
+    list_offsets,
 };
 use highwater_record::{Batch, BatchBuilder, Codec, NewRecord, Offset, TimestampMs, TopicName};
 use tempfile::TempDir;
@@ -101,12 +102,8 @@ fn context(broker: &Arc<Broker>, version: i16) -> Context<'_> {
 
 /// Offset and epoch that ListOffsets answers.
 async fn listed(broker: &Arc<Broker>, timestamp: i64) -> (i64, i32) {
-    let asked = list_offsets::ListOffsetsPartition {
-        partition_index: 0,
-        current_leader_epoch: -1,
-        timestamp,
-        ..Default::default()
-    };
+    let asked =
+        list_offsets::ListOffsetsPartition { partition_index: 0, current_leader_epoch: -1, timestamp };
     let topic = list_offsets::ListOffsetsTopic { name: TOPIC.into(), partitions: vec![asked] };
     let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
     let answer = handler::list_offsets::handle(&context(broker, 7), request).await;
@@ -117,12 +114,7 @@ async fn listed(broker: &Arc<Broker>, timestamp: i64) -> (i64, i32) {
 
 /// Where OffsetForLeaderEpoch says that an epoch ends.
 async fn epoch_end(broker: &Arc<Broker>, leader_epoch: i32) -> (i32, i64) {
-    let asked = OffsetForLeaderPartition {
-        partition: 0,
-        current_leader_epoch: -1,
-        leader_epoch,
-        ..Default::default()
-    };
+    let asked = OffsetForLeaderPartition { partition: 0, current_leader_epoch: -1, leader_epoch };
     let topic = OffsetForLeaderTopic { topic: TOPIC.into(), partitions: vec![asked] };
     let request = OffsetForLeaderEpochRequest { topics: vec![topic], ..Default::default() };
     let answer = handler::offset_for_leader_epoch::handle(&context(broker, 4), request).await;
@@ -155,7 +147,8 @@ async fn fetched(broker: &Arc<Broker>, fetch_offset: i64) -> (i16, i64, i64, u32
 }
 
 async fn size_bytes(broker: &Arc<Broker>) -> i64 {
-    let answer = handler::describe_log_dirs::handle(&context(broker, 4), DescribeLogDirsRequest::default()).await;
+    let answer =
+        handler::describe_log_dirs::handle(&context(broker, 4), DescribeLogDirsRequest::default()).await;
     answer.results[0].topics.iter().find(|topic| &*topic.name == TOPIC).unwrap().partitions[0].partition_size
 }
 
@@ -267,7 +260,10 @@ async fn after_a_kill_only_what_was_appended_to_is_opened() {
     let scanned = broker.recovery.scanned_bytes.load(Ordering::Relaxed);
     assert_eq!(scanned, broker.recovery.unsynced_bytes.load(Ordering::Relaxed));
     assert!(scanned > 0);
-    assert_eq!((append(&broker, 0, 400).await.unwrap().get(), append(&broker, 1, 300).await.unwrap().get()), (3, 2));
+    assert_eq!(
+        (append(&broker, 0, 400).await.unwrap().get(), append(&broker, 1, 300).await.unwrap().get()),
+        (3, 2)
+    );
     kill(broker).await;
 
     // Nothing was checkpointed since: both have grown.

@@ -173,8 +173,7 @@ mod tests {
         };
         let log =
             LogCheckpoint { log_start: offset(5), recovery_point: offset(90), high_watermark: offset(80) };
-        let known =
-            |id, outline| PartitionCheckpoint { topic_id: TopicId::new([id; 16]), log, outline };
+        let known = |id, outline| PartitionCheckpoint { topic_id: TopicId::new([id; 16]), log, outline };
         let outline = LogOutline {
             size_bytes: 1 << 40,
             tail: Some(TailSegment { base: offset(70), bytes: 1234 }),

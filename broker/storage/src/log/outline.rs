@@ -40,12 +40,7 @@ impl LogOutline {
     pub const EMPTY: Self = Self { size_bytes: 0, tail: None, first_epoch: None, latest_epoch: None };
 
     /// Whether the log in `dir` is at rest: that no byte lies behind the recovery point of `known`. Opens no file.
-    pub fn is_at_rest(
-        &self,
-        files: &dyn FileLayer,
-        dir: &Path,
-        known: &LogCheckpoint,
-    ) -> io::Result<bool> {
+    pub fn is_at_rest(&self, files: &dyn FileLayer, dir: &Path, known: &LogCheckpoint) -> io::Result<bool> {
         let log_bytes = |base| files.file_len(&dir.join(file_name(base, "log")));
         let end = known.recovery_point;
         match self.tail {

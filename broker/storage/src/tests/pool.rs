@@ -96,7 +96,14 @@ fn a_sync_that_fails_when_a_file_is_closed_fails_the_log() {
     sync(&mut first);
     append(&mut first, &records(1));
     let path_end = "topic-0/00000000000000000000.log".to_owned();
-    sim.plan(SimFault { call: SimCall::Sync, path_end, after: 0, times: 1, errno: libc::EIO, bytes_written: 0 });
+    sim.plan(SimFault {
+        call: SimCall::Sync,
+        path_end,
+        after: 0,
+        times: 1,
+        errno: libc::EIO,
+        bytes_written: 0,
+    });
 
     append(&mut second, &records(1));
     let job = first.begin_sync().unwrap();
@@ -115,8 +122,7 @@ fn a_sync_that_fails_when_a_file_is_closed_fails_the_log() {
 fn a_file_that_is_in_use_is_not_closed() {
     let sim = SimFiles::with_dir(Path::new("data"));
     let (files, pool) = bounded(Arc::new(sim), 2);
-    let mut logs: Vec<Log> =
-        (0..4).map(|number| home(&files, Path::new("data"), number).open().0).collect();
+    let mut logs: Vec<Log> = (0..4).map(|number| home(&files, Path::new("data"), number).open().0).collect();
     logs.iter_mut().for_each(|log| {
         append(log, &records(1));
     });
