@@ -31,3 +31,4 @@ pub(crate) mod random;
 pub(crate) mod reader;
 pub(crate) mod setting;
 mod slow_clients;
+mod starts;

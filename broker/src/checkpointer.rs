@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use highwater_record::{LeaderEpoch, TopicPartition};
 use highwater_storage::{Checkpoint, CheckpointFile, LoadedCheckpoint, PartitionCheckpoint};
@@ -15,6 +15,9 @@ use crate::{metrics, quarantine, topic_admin};
 
 /// The longest time between two checkpoints.
 const INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long the storing of producers' state may take in one pass.
+const PRODUCERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the partitions of one data directory say about themselves.
 pub(crate) type Checkpoints = BTreeMap<TopicPartition, PartitionCheckpoint>;
@@ -41,8 +44,8 @@ pub(crate) async fn run(broker: Arc<Broker>) {
             quarantine::keep(&broker);
             let now = collect(&broker);
             if now != before {
-                store_producers(&broker);
                 store(&broker, now.clone(), None);
+                store_producers(&broker);
             }
             now
         });
@@ -65,9 +68,17 @@ pub(crate) fn load(broker: &Broker) -> Checkpoint {
     }
 }
 
+/// Stores the state of producers, for as many partitions as the time allows; the next pass begins with the others, since
+/// these have nothing to store by then. Each waits for the disk, and the next checkpoint must not wait for thousands.
 fn store_producers(broker: &Broker) {
+    let began = Instant::now();
     for topic in broker.topics.all() {
-        topic.partitions.iter().for_each(|partition| partition.store_producers());
+        for partition in &topic.partitions {
+            if began.elapsed() > PRODUCERS_WITHIN {
+                return;
+            }
+            partition.store_producers();
+        }
     }
 }
 

@@ -102,12 +102,8 @@ fn context(broker: &Arc<Broker>, version: i16) -> Context<'_> {
 
 /// Offset and epoch that ListOffsets answers.
 async fn listed(broker: &Arc<Broker>, timestamp: i64) -> (i64, i32) {
-    let asked = list_offsets::ListOffsetsPartition {
-        partition_index: 0,
-        current_leader_epoch: -1,
-        timestamp,
-        ..Default::default()
-    };
+    let asked =
+        list_offsets::ListOffsetsPartition { partition_index: 0, current_leader_epoch: -1, timestamp };
     let topic = list_offsets::ListOffsetsTopic { name: TOPIC.into(), partitions: vec![asked] };
     let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
     let answer = handler::list_offsets::handle(&context(broker, 7), request).await;
@@ -118,12 +114,7 @@ async fn listed(broker: &Arc<Broker>, timestamp: i64) -> (i64, i32) {
 
 /// Where OffsetForLeaderEpoch says that an epoch ends.
 async fn epoch_end(broker: &Arc<Broker>, leader_epoch: i32) -> (i32, i64) {
-    let asked = OffsetForLeaderPartition {
-        partition: 0,
-        current_leader_epoch: -1,
-        leader_epoch,
-        ..Default::default()
-    };
+    let asked = OffsetForLeaderPartition { partition: 0, current_leader_epoch: -1, leader_epoch };
     let topic = OffsetForLeaderTopic { topic: TOPIC.into(), partitions: vec![asked] };
     let request = OffsetForLeaderEpochRequest { topics: vec![topic], ..Default::default() };
     let answer = handler::offset_for_leader_epoch::handle(&context(broker, 4), request).await;

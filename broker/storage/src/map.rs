@@ -7,7 +7,8 @@
 //!    and only then moves the end (Release); a reader loads the end (Acquire) before it touches a byte.
 //! 2. A file is never shorter than the published end of a map of it. Files are cut at or above their published
 //!    end; a segment that must lose published bytes is replaced by a new object, and its file is cut only when
-//!    nobody holds the old one, which owns the map (`Retired` in `log/cut.rs`).
+//!    nobody holds the old one (`Retired` in `log/cut.rs`). The map belongs to it (`map_slot`); whoever else holds the map
+//!    and asks it for slices holds the object too (`FileRange`).
 //! 3. A slice borrows the map, so it cannot outlive it, and the map is not moved or resized while it lives.
 //! 4. No other process writes to the file: the data directory is 0700 and locked for life. Whoever gets around that
 //!    can stop the process with SIGBUS; CRCs are checked before data is trusted.
