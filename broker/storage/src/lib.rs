@@ -46,7 +46,7 @@ pub use files::{Access, DirEntry, FileHandle, FileLayer};
 pub use index::{OffsetEntry, TimeEntry};
 pub use log::{
     AppendError, Appended, CutError, Log, LogCheckpoint, LogConfig, OpenError, Recovery, RemovalJob,
-    SidecarJob, SyncJob, SyncOutcome,
+    Retention, SidecarJob, SyncJob, SyncOutcome,
 };
 pub use map::{PublishedEnd, SegmentMap};
 pub use meta_log::{MetaDamage, MetaLog, MetaOpenError};

@@ -7,6 +7,7 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use highwater_record::{Batch, BatchHeader, Offset, TimestampMs};
@@ -49,6 +50,8 @@ pub(crate) struct Extent {
     /// Next offset and position after the last batch.
     pub(crate) end: LogPoint,
     pub(crate) max_time: MaxTime,
+    /// When the last batch was appended, by the broker's clock; if nobody knows, [`NO_TIMESTAMP`].
+    pub(crate) appended: TimestampMs,
     pub(crate) offset_entries: u32,
     pub(crate) time_entries: u32,
 }
@@ -58,6 +61,7 @@ impl Extent {
         Self {
             end: LogPoint { offset: base, bytes: 0 },
             max_time: MaxTime { timestamp: NO_TIMESTAMP, offset: base },
+            appended: NO_TIMESTAMP,
             offset_entries: 0,
             time_entries: 0,
         }
@@ -100,6 +104,8 @@ pub(crate) struct Segment {
     durable: PointCell,
     /// A `MaxTime`: the timestamp's bits stand in `bytes`.
     max_time: PointCell,
+    /// [`Extent::appended`].
+    appended: AtomicI64,
     /// Bytes to map; zero for a segment that is not hot, which is read by `pread` alone.
     map_bytes: u64,
     map: OnceLock<Option<SegmentMap>>,
@@ -118,6 +124,7 @@ impl Segment {
             end: PointCell::new(extent.end),
             durable: PointCell::new(LogPoint { offset: base, bytes: 0 }),
             max_time: PointCell::new(LogPoint::default()),
+            appended: AtomicI64::new(extent.appended.0),
             map_bytes,
             map: OnceLock::new(),
         };
@@ -168,6 +175,15 @@ impl Segment {
 
     pub(crate) fn set_max_time(&self, max: MaxTime) {
         self.max_time.store(LogPoint { offset: max.offset, bytes: max.timestamp.0 as u64 });
+    }
+
+    /// When the last batch was appended, by the broker's clock; [`NO_TIMESTAMP`] if nobody knows.
+    pub(crate) fn appended(&self) -> TimestampMs {
+        TimestampMs(self.appended.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_appended(&self, at: TimestampMs) {
+        self.appended.store(at.0, Ordering::Relaxed);
     }
 
     /// Whether this process writes or wrote the segment, so that its pages are likely in memory.

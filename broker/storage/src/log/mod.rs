@@ -13,6 +13,7 @@
 mod append;
 mod cut;
 mod recover;
+mod retention;
 mod sync;
 mod tail;
 mod writer;
@@ -38,6 +39,7 @@ pub(crate) use append::METADATA_FILE_NAME;
 pub use append::{AppendError, Appended};
 pub use cut::{CutError, RemovalJob};
 pub use recover::Recovery;
+pub use retention::Retention;
 pub use sync::{SidecarJob, SyncJob, SyncOutcome};
 
 use cut::Retired;

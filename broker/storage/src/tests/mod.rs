@@ -8,5 +8,6 @@ mod golden;
 mod meta;
 mod model;
 mod recovery;
+mod retention;
 mod support;
 mod time;
