@@ -1,7 +1,7 @@
 //! The broker's shared state: what handlers reach through `&Broker`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use highwater_record::LeaderEpoch;
@@ -14,8 +14,10 @@ use crate::config::Config;
 use crate::fetch::FetchSessions;
 use crate::graves::Graves;
 use crate::groups::Groups;
+use crate::log_opener::LogOpener;
 use crate::meta::{Metadata, ProducerIds};
 use crate::metrics;
+use crate::progress::{Progress, RecoveryProgress};
 use crate::quotas::Quotas;
 use crate::shutdown::{Shutdown, Stopping};
 use crate::sync_scheduler::SyncScheduler;
@@ -31,7 +33,8 @@ pub(crate) const DECODES_MAX: usize = 2;
 pub(crate) struct Broker {
     pub(crate) config: Config,
     pub(crate) files: Arc<dyn FileLayer>,
-    pub(crate) data: DataDir,
+    pub(crate) data: Arc<DataDir>,
+    pub(crate) opener: Arc<LogOpener>,
     pub(crate) metadata: Arc<Metadata>,
     pub(crate) cluster_id: String,
     /// This start's incarnation: the leader epoch of what it appends.
@@ -55,7 +58,7 @@ pub(crate) struct Broker {
     pub(crate) decode_slots: Semaphore,
     pub(crate) buffers: Arc<BufferPool>,
     pub(crate) shutdown: Shutdown,
-    pub(crate) recovery: RecoveryProgress,
+    pub(crate) recovery: Arc<RecoveryProgress>,
     pub(crate) groups: Groups,
 }
 
@@ -86,23 +89,6 @@ impl AppendPace {
     }
 }
 
-/// How far the recovery of the partitions has come.
-#[derive(Default)]
-pub(crate) struct RecoveryProgress {
-    pub(crate) total: AtomicUsize,
-    pub(crate) recovered: AtomicUsize,
-    pub(crate) failed: AtomicUsize,
-    pub(crate) done: AtomicBool,
-}
-
-/// A reading of [`RecoveryProgress`].
-pub(crate) struct Progress {
-    total: usize,
-    recovered: usize,
-    failed: usize,
-    done: bool,
-}
-
 impl Broker {
     /// The configuration.
     pub(crate) const fn config(&self) -> &Config {
@@ -126,30 +112,12 @@ impl Broker {
 
     /// How far recovery has come.
     pub(crate) fn progress(&self) -> Progress {
-        Progress {
-            total: self.recovery.total.load(Ordering::Relaxed),
-            recovered: self.recovery.recovered.load(Ordering::Relaxed),
-            failed: self.recovery.failed.load(Ordering::Relaxed),
-            done: self.recovery.done.load(Ordering::Acquire),
-        }
+        self.recovery.read()
     }
 
     /// The metrics in Prometheus' text format.
     pub(crate) fn render_metrics(&self) -> String {
         metrics::set_groups(&self.groups.counts());
         metrics::render()
-    }
-}
-
-impl Progress {
-    /// Whether every partition that can serve does.
-    pub(crate) const fn is_ready(&self) -> bool {
-        self.done
-    }
-
-    /// The body of `/readyz`.
-    pub(crate) fn to_json(&self) -> String {
-        let Self { total, recovered, failed, done } = self;
-        format!("{{\"ready\":{done},\"partitions\":{total},\"recovered\":{recovered},\"failed\":{failed}}}\n")
     }
 }

@@ -1,7 +1,7 @@
 //! The checkpoint file: how far each log is durable, so that the next start need not scan what is below.
 //!
-//! Rewritten at most every five seconds, and only if something changed. It is disposable: without it the next start
-//! scans more.
+//! Rewritten every five seconds, and sooner after every 256 MiB that were appended, but only if something changed. It is
+//! disposable: without it the next start scans more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use highwater_storage::{Checkpoint, CheckpointFile, LoadedCheckpoint, PartitionC
 use crate::broker::Broker;
 use crate::{metrics, topic_admin};
 
-/// The shortest time between two checkpoints.
+/// The longest time between two checkpoints.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// What the partitions of one data directory say about themselves.
@@ -26,12 +26,14 @@ pub(crate) async fn run(broker: Arc<Broker>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
+            () = broker.scheduler.appended().due() => {}
             () = stopping.stopped() => return,
         }
         metrics::upkeep();
         let (broker, before) = (Arc::clone(&broker), std::mem::take(&mut written));
         let pass = tokio::task::spawn_blocking(move || {
             topic_admin::sweep_graves(&broker);
+            broker.scheduler.appended().reset();
             let now = collect(&broker);
             if now != before {
                 store_producers(&broker);
@@ -69,8 +71,8 @@ pub(crate) fn collect(broker: &Broker) -> Checkpoints {
     let mut checkpoints = Checkpoints::new();
     for topic in broker.topics.all() {
         for partition in &topic.partitions {
-            if let Some(log) = partition.checkpoint() {
-                let checkpoint = PartitionCheckpoint { topic_id: Some(topic.id), log };
+            if let Some((log, outline)) = partition.checkpoint() {
+                let checkpoint = PartitionCheckpoint { topic_id: Some(topic.id), log, outline };
                 checkpoints.insert(partition.id().clone(), checkpoint);
             }
         }

@@ -192,7 +192,7 @@ async fn respond(
         Request::DeleteRecords(r) => answer(form, handler::delete_records::handle(context, r)),
         Request::InitProducerId(r) => answer(form, handler::init_producer_id::handle(context, r)),
         Request::OffsetForLeaderEpoch(r) => {
-            at_once(form, handler::offset_for_leader_epoch::handle(context, r))
+            answer(form, handler::offset_for_leader_epoch::handle(context, r))
         }
         Request::DescribeConfigs(r) => at_once(form, handler::describe_configs::handle(context, r)),
         Request::AlterConfigs(r) => answer(form, handler::alter_configs::handle(context, r)),

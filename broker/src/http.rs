@@ -1,7 +1,7 @@
 //! Plain HTTP/1.1 on the shared port: liveness, readiness, metrics, and a 404 that helps.
 //!
-//! `/livez` answers 200 while the process serves at all; `/readyz` answers 503 with the progress as JSON until every
-//! partition has recovered. Nothing here touches a disk or a partition's lock, so a hung disk does not freeze it.
+//! `/livez` answers 200 while the process serves at all; `/readyz` answers 503 with the progress as JSON, a sentence
+//! included, until every partition has recovered. Nothing here touches a disk or a partition's lock, so a hung disk does not freeze it.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod append_meter;
 mod broker;
 mod buffers;
 mod checkpointer;
@@ -25,15 +26,18 @@ mod in_process;
 mod inbound;
 mod listener;
 mod log_limit;
+mod log_opener;
 mod log_starts;
 mod meta;
 mod metrics;
 mod outbound;
 mod partition;
+mod progress;
 mod quotas;
 mod recovery;
 mod server;
 mod shutdown;
+mod survey;
 mod sync_scheduler;
 mod topic_admin;
 mod topic_change;

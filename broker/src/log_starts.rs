@@ -83,7 +83,7 @@ fn move_locked(broker: &Broker, moves: &[Move]) -> Vec<Moved> {
     // Of several moves of one partition the furthest counts.
     let mut starts: BTreeMap<&TopicPartition, (TopicId, Offset)> = BTreeMap::new();
     for (id, partition, start) in found.iter().flatten() {
-        if partition.view().is_ok_and(|view| view.log_start() < *start) {
+        if partition.standing().is_ok_and(|standing| standing.log_start < *start) {
             let entry = starts.entry(partition.id()).or_insert((*id, *start));
             entry.1 = entry.1.max(*start);
         }
@@ -111,7 +111,7 @@ fn find(broker: &Broker, wanted: &Move) -> Result<(TopicId, Arc<Partition>, Offs
         return Err(MoveError::Internal);
     }
     let partition = topic.partition(wanted.partition).ok_or(MoveError::Unknown)?;
-    partition.leader().map_err(|_| MoveError::NotLeader)?;
+    partition.leader_epoch().map_err(|_| MoveError::NotLeader)?;
     let high_watermark = partition.high_watermark();
     let start = match wanted.target {
         Target::HighWatermark => high_watermark,

@@ -1,11 +1,14 @@
 //! One partition as the broker sees it: a log with an owner's lock, a high watermark, and those who wait for it.
 //!
 //! The high watermark is the durable end under `fsync` and the appended end otherwise (design D4). Reads go through
-//! the log's view and never take the owner's lock. Knows no protocol and no connection.
+//! the log's view and never take the owner's lock. A log may be dormant: in service and not open (`dormant`). Knows no
+//! protocol and no connection.
 //!
 //! Invariants: (1) the high watermark is never moved past the durable end while the durability is `fsync`, and never
 //! back but where the log is cut; (2) an acknowledgement is released only by the watermark, and is queued before the lock under which
 //! its batch was appended is given back. Locks are taken in the order log, acknowledgements, watermark.
+
+mod dormant;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
@@ -15,16 +18,19 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use highwater_record::{Batch, LeaderEpoch, Offset, TimestampMs, TopicId, TopicPartition};
 use highwater_storage::{
-    AppendError, Appended, CutError, Log, LogCheckpoint, LogConfig, LogPoint, LogView, RemovalJob, SyncJob,
-    SyncOutcome,
+    AppendError, Appended, CutError, Log, LogCheckpoint, LogConfig, LogOutline, LogPoint, LogView, RemovalJob,
+    SyncJob, SyncOutcome,
 };
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::Durability;
 use crate::fetch::Watchers;
+use crate::log_opener::LogOpener;
 use crate::sync_scheduler::SyncScheduler;
 use crate::topic_config::TopicConfig;
 use crate::waiters::{Ack, AckQueue, Lost};
+
+pub(crate) use dormant::Dormant;
 
 /// How often a contended owner's lock is tried before the append goes to the pool.
 const LOCK_TRIES: u32 = 64;
@@ -58,6 +64,8 @@ pub(crate) struct Partition {
     /// The leader epoch while the partition is in service, else -1. Beside the log, so that reads need no lock.
     epoch: AtomicI32,
     view: OnceLock<Arc<LogView>>,
+    /// What the log was like when the partition came into service, if it was not opened for that.
+    dormant: OnceLock<Dormant>,
     high_watermark: Mutex<LogPoint>,
     sync_state: AtomicU8,
     /// A write failed and the log must be cut before it takes more.
@@ -69,7 +77,11 @@ pub(crate) struct Partition {
 /// Where the log is in its life.
 enum Slot {
     Recovering,
+    /// In service; the first use opens it.
+    Dormant(Arc<LogOpener>),
     Open(Box<Log>),
+    /// It cannot be opened, and this is still true of it.
+    Failed(Option<LogCheckpoint>),
     Closed,
 }
 
@@ -141,6 +153,7 @@ impl Partition {
             log: Mutex::new(Slot::Recovering),
             epoch: AtomicI32::new(NO_EPOCH),
             view: OnceLock::new(),
+            dormant: OnceLock::new(),
             high_watermark: Mutex::new(LogPoint::default()),
             sync_state: AtomicU8::new(IDLE),
             broken: AtomicBool::new(false),
@@ -157,6 +170,11 @@ impl Partition {
     /// Largest batch that the partition takes, in bytes (`max.message.bytes`).
     pub(crate) fn message_bytes_max(&self) -> u32 {
         self.settings.load().batch_bytes_max
+    }
+
+    /// What the log is like by the settings in force.
+    pub(crate) fn log_config(&self) -> LogConfig {
+        self.settings.load().log.clone()
     }
 
     fn durability(&self) -> Durability {
@@ -200,15 +218,9 @@ impl Partition {
         self.epoch.store(epoch.get(), Ordering::Release);
     }
 
-    /// The read side, if the partition is in service.
-    pub(crate) fn view(&self) -> Result<&Arc<LogView>, NotLeader> {
-        self.view.get().ok_or(NotLeader)
-    }
-
-    /// The leader epoch and the read side; the ownership check that every handler goes through.
-    pub(crate) fn leader(&self) -> Result<(LeaderEpoch, &Arc<LogView>), NotLeader> {
-        let epoch = LeaderEpoch::new(self.epoch.load(Ordering::Acquire)).ok_or(NotLeader)?;
-        Ok((epoch, self.view()?))
+    /// The leader epoch; the ownership check that every handler goes through.
+    pub(crate) fn leader_epoch(&self) -> Result<LeaderEpoch, NotLeader> {
+        LeaderEpoch::new(self.epoch.load(Ordering::Acquire)).ok_or(NotLeader)
     }
 
     /// What consumers may see: everything below.
@@ -216,7 +228,7 @@ impl Partition {
         self.high_watermark.lock().offset
     }
 
-    /// Appends if the owner's lock is free, else gives the batch back.
+    /// Appends if the owner's lock is free and the log is open, else gives the batch back.
     pub(crate) fn try_append(
         self: &Arc<Self>,
         batch: &Batch,
@@ -225,6 +237,9 @@ impl Partition {
     ) -> Option<Result<Accepted, Refused>> {
         for _ in 0..LOCK_TRIES {
             if let Some(slot) = self.log.try_lock() {
+                if matches!(*slot, Slot::Dormant(_)) {
+                    return None;
+                }
                 return Some(self.append_locked(slot, batch, now, scheduler));
             }
             std::hint::spin_loop();
@@ -232,14 +247,16 @@ impl Partition {
         None
     }
 
-    /// Appends, waiting for the owner's lock: not for reactor threads.
+    /// Appends, waiting for the owner's lock and for the log to be opened: not for reactor threads.
     pub(crate) fn append(
         self: &Arc<Self>,
         batch: &Batch,
         now: TimestampMs,
         scheduler: &SyncScheduler,
     ) -> Result<Accepted, Refused> {
-        self.append_locked(self.log.lock(), batch, now, scheduler)
+        let mut slot = self.log.lock();
+        self.wake(&mut slot);
+        self.append_locked(slot, batch, now, scheduler)
     }
 
     fn append_locked(
@@ -266,6 +283,7 @@ impl Partition {
             crate::metrics::count_duplicate();
         } else {
             crate::metrics::count_append(batch.bytes().len(), batch.header().record_count);
+            scheduler.appended().count(batch.bytes().len() as u64);
         }
         let (end, log_start) = (log.view().end(), log.view().log_start());
         // Queued while the log is held: a failed sync that cuts this append off also finds its acknowledgement.
@@ -321,7 +339,7 @@ impl Partition {
             let result = job.run();
             crate::metrics::observe_sync(began.elapsed());
             // A new epoch is a metadata transaction: only a failure of a partition in service needs one.
-            let epoch = if result.is_err() && self.leader().is_ok() { next_epoch() } else { None };
+            let epoch = if result.is_err() && self.leader_epoch().is_ok() { next_epoch() } else { None };
             synced = self.finish_sync(job, result, epoch);
         }
         let idle = synced == Synced::Tried
@@ -402,10 +420,13 @@ impl Partition {
         self.fetches.disturb();
     }
 
-    /// What the checkpoint file should say about the partition.
-    pub(crate) fn checkpoint(&self) -> Option<LogCheckpoint> {
+    /// What the checkpoint file should say about the partition. A log that was not opened is what it was; one that
+    /// cannot be opened has no outline, so that every start tries it.
+    pub(crate) fn checkpoint(&self) -> Option<(LogCheckpoint, Option<LogOutline>)> {
         match &*self.log.lock() {
-            Slot::Open(log) => Some(log.checkpoint()),
+            Slot::Open(log) => Some((log.checkpoint(), log.outline())),
+            Slot::Dormant(_) => self.dormant.get().map(|dormant| (dormant.known, Some(dormant.outline))),
+            Slot::Failed(known) => known.map(|known| (known, None)),
             Slot::Recovering | Slot::Closed => None,
         }
     }
@@ -414,13 +435,14 @@ impl Partition {
     pub(crate) fn with_log<T>(&self, change: impl FnOnce(&mut Log) -> T) -> Option<T> {
         match &mut *self.log.lock() {
             Slot::Open(log) => Some(change(log)),
-            Slot::Recovering | Slot::Closed => None,
+            _ => None,
         }
     }
 
     /// Moves the log's start forward, as far as the log reaches; who waits for the partition hears of it. `None` if it
     /// is not in service. The job removes the files below; the start is where the log begins now.
     pub(crate) fn delete_before(&self, start: Offset) -> Option<Result<(RemovalJob, Offset), CutError>> {
+        self.open_view().ok()?;
         let moved = self.with_log(|log| log.delete_before(start).map(|job| (job, log.view().log_start())));
         self.fetches.disturb();
         moved
@@ -434,7 +456,7 @@ impl Partition {
         self.fetches.disturb();
         match slot {
             Slot::Open(log) => Some(*log),
-            Slot::Recovering | Slot::Closed => None,
+            _ => None,
         }
     }
 
@@ -447,7 +469,7 @@ impl Partition {
                 self.with_log(|log| log.finish_sidecar(&job));
             }
             // Deleted meanwhile.
-            Err(_) if self.leader().is_err() => {}
+            Err(_) if self.leader_epoch().is_err() => {}
             Err(error) => {
                 tracing::warn!(partition = %self.id, %error, "producer state is not stored; the next start walks the log for it");
             }

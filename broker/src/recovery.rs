@@ -1,23 +1,28 @@
 //! Bringing partitions into service at a start, and out of it at a stop.
 //!
-//! What was appended after the last checkpoint is scanned; everything else is taken as it was left. A partition
+//! Partitions to which nothing was appended since they were checkpointed serve at once, with their logs unopened
+//! (`survey`). What was appended after the last checkpoint is scanned, on as many threads as there are cores. A partition
 //! that cannot be opened stays out of service with an error in the log and does not keep the others from serving.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use highwater_record::TopicName;
-use highwater_storage::{Checkpoint, Log, SyncJob};
+use highwater_storage::{Listing, Log, SyncJob};
 use parking_lot::Mutex;
 
 use crate::broker::Broker;
 use crate::meta::MetadataError;
 use crate::partition::Partition;
+use crate::survey::{LastStop, Survey, ToOpen};
 use crate::topic_admin;
 use crate::topic_config::TopicConfig;
-use crate::{checkpointer, clock, groups};
+use crate::{checkpointer, groups};
+
+/// How often the log says how far a start has come.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Enters every topic of the metadata, still out of service, and removes the files of deleted ones.
 pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
@@ -40,20 +45,12 @@ pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
     for name in broker.metadata.graves()? {
         broker.graves.dig(name, Instant::now());
     }
-    name_orphans(broker);
     Ok(())
 }
 
 /// Says which directories belong to no topic. They are left alone: metadata that was lost is no reason to delete.
-fn name_orphans(broker: &Broker) {
-    let listing = match broker.data.list() {
-        Ok(listing) => listing,
-        Err(error) => {
-            tracing::error!(%error, "cannot list the data directory");
-            return;
-        }
-    };
-    for partition in listing.partitions {
+fn name_orphans(broker: &Broker, listing: &Listing) {
+    for partition in &listing.partitions {
         let known = broker.topics.by_name(&partition.topic);
         if known.is_none_or(|topic| topic.partition(partition.partition.get()).is_none())
             && !partition.topic.is_internal()
@@ -61,27 +58,28 @@ fn name_orphans(broker: &Broker) {
             tracing::error!(%partition, "the metadata knows no topic for this partition's directory; it is left alone");
         }
     }
-    for name in listing.unknown {
+    for name in &listing.unknown {
         tracing::warn!(name, "a directory that is none of ours is left alone");
     }
 }
 
-/// Opens every partition's log, makes recovered tails durable, brings all into service, and then loads the groups.
+/// Brings every partition into service that can be: at once, or when its log is open and its tail durable. Then loads
+/// the groups.
 pub(crate) fn recover(broker: &Arc<Broker>) {
-    let checkpoint = checkpointer::load(broker);
-    if broker.previous_epoch.is_some() && checkpoint.clean_stop != broker.previous_epoch {
-        tracing::warn!(
-            "the last stop was not a clean one; what was appended after the last checkpoint is scanned"
-        );
-    }
-    let mut logs = open_logs(broker, &checkpoint);
+    let mut to_open = survey(broker);
+    let unsynced_bytes = to_open.iter().map(|to_open| to_open.unsynced_bytes).sum();
+    broker.recovery.unsynced_bytes.store(unsynced_bytes, Ordering::Relaxed);
+    // The longest first, so that no thread is left with it in the end.
+    to_open.sort_by_key(|to_open| std::cmp::Reverse(to_open.unsynced_bytes));
+    let mut logs = in_parallel(broker, &to_open, |to_open| open_log(broker, to_open));
     // An append behind a tail that is not durable could not be cut off alone, so this comes first.
     let synced = sync_tails(broker, &mut logs);
     for (partition, log) in logs {
         let durable = log.view().durable().offset == log.view().end().offset;
         match &synced {
             Err(error) if !durable => {
-                fail(broker, &partition, error);
+                broker.recovery.fail(partition.id(), error);
+                partition.stay_out(None);
             }
             _ => {
                 partition.open(log, broker.epoch);
@@ -91,6 +89,82 @@ pub(crate) fn recover(broker: &Arc<Broker>) {
     }
     groups::load_all(broker);
     broker.recovery.done.store(true, Ordering::Release);
+}
+
+/// Brings partitions into service whose logs need not be opened, and gives back the others.
+fn survey(broker: &Arc<Broker>) -> Vec<ToOpen> {
+    let checkpoint = checkpointer::load(broker);
+    let last_stop = match broker.previous_epoch {
+        previous if previous.is_none() || checkpoint.clean_stop == previous => LastStop::Clean,
+        _ => {
+            tracing::warn!(
+                "the last stop was not a clean one; what was appended after the last checkpoint is scanned"
+            );
+            LastStop::Unclean
+        }
+    };
+    let listing = broker.data.list().unwrap_or_else(|error| {
+        tracing::error!(%error, "cannot list the data directory");
+        Listing::default()
+    });
+    name_orphans(broker, &listing);
+    let directories = listing.partitions.into_iter().collect();
+    let survey = Survey { broker, checkpoint: &checkpoint, last_stop, directories };
+    let topics = broker.topics.all();
+    let all: Vec<_> =
+        topics.iter().flat_map(|topic| topic.partitions.iter().map(move |p| (topic, p))).collect();
+    in_parallel(broker, &all, |(topic, partition)| {
+        let to_open = survey.visit(topic, partition);
+        if to_open.is_none() {
+            broker.recovery.recovered.fetch_add(1, Ordering::Relaxed);
+        }
+        to_open
+    })
+}
+
+fn open_log(broker: &Broker, to_open: &ToOpen) -> Option<(Arc<Partition>, Log)> {
+    let ToOpen { topic, partition, known, .. } = to_open;
+    broker.recovery.begin(partition.id());
+    let known = known.map(|known| known.log);
+    match broker.opener.open(partition.id(), topic.settings.log.clone(), known) {
+        Ok(log) => Some((Arc::clone(partition), log)),
+        Err(error) => {
+            broker.recovery.fail(partition.id(), &error);
+            partition.stay_out(known);
+            None
+        }
+    }
+}
+
+/// Does `work` for all `items` on as many threads as there are cores, and keeps what it gives. Meanwhile the log says
+/// now and then how far the start has come.
+fn in_parallel<I: Sync, T: Send>(
+    broker: &Broker,
+    items: &[I],
+    work: impl Fn(&I) -> Option<T> + Sync,
+) -> Vec<T> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(items.len());
+    let (working, all_done) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let working = working.clone();
+            let (next, done, work) = (&next, &done, &work);
+            scope.spawn(move || {
+                // Dropped when there is no work left.
+                let _working = working;
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let result = work(item);
+                    done.lock().extend(result);
+                }
+            });
+        }
+        drop(working);
+        while all_done.recv_timeout(PROGRESS_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+            broker.recovery.log();
+        }
+    });
+    done.into_inner()
 }
 
 /// Finishes the deletions that were cut short: groups that were not in service then may still remember the topics.
@@ -105,39 +179,6 @@ pub(crate) async fn finish_deletions(broker: &Arc<Broker>) {
             topic_admin::finish_deletion(broker, id, name, tombstone.partitions).await;
         }
     }
-}
-
-/// Opens every log, on as many threads as there are cores.
-fn open_logs(broker: &Broker, checkpoint: &Checkpoint) -> Vec<(Arc<Partition>, Log)> {
-    let topics = broker.topics.all();
-    let work: Vec<_> =
-        topics.iter().flat_map(|topic| topic.partitions.iter().map(move |p| (topic, p))).collect();
-    let (next, opened) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(work.len())));
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(work.len());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some((topic, partition)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let known = checkpoint.partitions.get(partition.id());
-                    // A log of an earlier topic of the same name is not meant.
-                    let known = known.filter(|known| known.topic_id == Some(topic.id)).map(|known| known.log);
-                    match topic_admin::open_log(broker, topic, partition, known, clock::now()) {
-                        Ok(log) => opened.lock().push((Arc::clone(partition), log)),
-                        Err(error) => fail(broker, partition, &error),
-                    }
-                }
-            });
-        }
-    });
-    opened.into_inner()
-}
-
-fn fail(broker: &Broker, partition: &Partition, error: &dyn std::fmt::Display) {
-    broker.recovery.failed.fetch_add(1, Ordering::Relaxed);
-    tracing::error!(
-        partition = %partition.id(), %error,
-        "cannot open a partition; it stays out of service, its files are untouched"
-    );
 }
 
 /// Makes recovered tails durable with one `syncfs`. They are no news to anyone before that.
@@ -165,7 +206,8 @@ fn sync_all(broker: &Broker) -> io::Result<()> {
         sync_file_system(broker)?;
     }
     for (partition, job) in jobs {
-        partition.finish_sync(job, Ok(()), None);
+        let result = job.known_failure();
+        partition.finish_sync(job, result, None);
     }
     Ok(())
 }
@@ -181,16 +223,13 @@ pub(crate) fn close(broker: &Broker) -> io::Result<()> {
     broker.scheduler.stop();
     let synced = sync_all(broker);
     let checkpoints = checkpointer::collect(broker);
-    let mut closed = true;
-    for partition in all_partitions(broker) {
-        let Some(log) = partition.close() else { continue };
-        if let Err(error) = log.close() {
-            closed = false;
-            tracing::error!(partition = %partition.id(), %error, "cannot close a log; the next start scans its tail");
-        }
-    }
+    let not_closed = in_parallel(broker, &all_partitions(broker), |partition| {
+        let error = partition.close()?.close().err()?;
+        tracing::error!(partition = %partition.id(), %error, "cannot close a log; the next start scans its tail");
+        Some(())
+    });
     // The mark says that everything is durable, and what closing wrote is part of everything.
-    let clean = closed && synced.is_ok() && sync_file_system(broker).is_ok();
+    let clean = not_closed.is_empty() && synced.is_ok() && sync_file_system(broker).is_ok();
     checkpointer::store(broker, checkpoints, clean.then_some(broker.epoch));
     synced
 }

@@ -10,20 +10,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use highwater_storage::{DataDir, DataDirError, DiskFiles, FileLayer, MetaLog, MetaOpenError};
+use highwater_storage::{
+    BoundedFiles, DataDir, DataDirError, DiskFiles, FileLayer, FilePool, MetaLog, MetaOpenError,
+};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::broker::{AppendPace, Broker, DECODES_MAX, RecoveryProgress};
+use crate::broker::{AppendPace, Broker, DECODES_MAX};
 use crate::buffers::BufferPool;
-use crate::config::Config;
+use crate::config::{Config, ConnectionLimits};
 use crate::connection_limits::Doorkeeper;
 use crate::fetch::FetchSessions;
 use crate::graves::Graves;
 use crate::groups::{self, Groups};
 use crate::listener::{self, ListenError};
+use crate::log_opener::LogOpener;
 use crate::meta::{Metadata, MetadataError, ProducerIds};
+use crate::progress::RecoveryProgress;
 use crate::quotas::Quotas;
 use crate::shutdown::Shutdown;
 use crate::sync_scheduler::SyncScheduler;
@@ -121,6 +125,21 @@ pub async fn run(
     tokio::task::spawn_blocking(move || recovery::close(&broker)).await?.map_err(RunError::LastSync)
 }
 
+/// Descriptors that are neither a connection's nor a segment's: listeners, files that are opened and closed at once.
+const DESCRIPTORS_SPARE: u64 = 256;
+/// Fewer would have one thread close what the next one opens.
+const DESCRIPTORS_MIN: u64 = 64;
+
+/// How many files logs may keep open: what the process may, less what connections may need, which is what
+/// `--max-connections` says or a quarter of all.
+fn descriptors_for_logs(connections: &ConnectionLimits) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let all = limit.current.unwrap_or(u64::from(u32::MAX));
+    let connections = connections.total.map_or(all / 4, u64::from);
+    let left = all.saturating_sub(connections).saturating_sub(DESCRIPTORS_SPARE).max(DESCRIPTORS_MIN);
+    usize::try_from(left).unwrap_or(usize::MAX)
+}
+
 /// Takes all the descriptors that the system allows: every active segment and every connection needs one.
 fn raise_descriptor_limit() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
@@ -132,12 +151,13 @@ fn raise_descriptor_limit() {
 
 /// Opens everything but the partitions' logs.
 pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
-    let files: Arc<dyn FileLayer> = Arc::new(DiskFiles);
+    let pool = FilePool::new(descriptors_for_logs(&config.connections));
+    let files: Arc<dyn FileLayer> = Arc::new(BoundedFiles::new(Arc::new(DiskFiles), pool));
     if let Some(parent) = config.data.parent() {
         // Whatever is wrong with the parents, opening the directory itself says it.
         let _ = std::fs::create_dir_all(parent);
     }
-    let data = DataDir::open(config.data.clone(), Arc::clone(&files))?;
+    let data = Arc::new(DataDir::open(config.data.clone(), Arc::clone(&files))?);
     let store = MetaLog::open(Arc::clone(&files), data.path(), clock::now())?;
     let metadata = Arc::new(Metadata::new(Box::new(store)));
     let previous_epoch = metadata.incarnation()?;
@@ -152,9 +172,12 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
             None
         }
     });
+    let recovery = Arc::new(RecoveryProgress::default());
+    let opener = LogOpener::new(Arc::clone(&data), Arc::clone(&metadata), Arc::clone(&recovery), epoch);
     let broker = Arc::new(Broker {
         files,
         data,
+        opener,
         metadata,
         cluster_id,
         epoch,
@@ -172,7 +195,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         decode_slots: Semaphore::new(DECODES_MAX),
         buffers: Arc::new(BufferPool::default()),
         shutdown: Shutdown::new(),
-        recovery: RecoveryProgress::default(),
+        recovery,
         groups: Groups::new(),
         config,
     });

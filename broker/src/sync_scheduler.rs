@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use highwater_record::LeaderEpoch;
 use parking_lot::{Condvar, Mutex};
 
+use crate::append_meter::AppendMeter;
 use crate::partition::{AfterSync, Partition};
 
 /// How many syncs run at once. Eight keep a disk's queue busy; more gain nothing (measured on virtio).
@@ -24,6 +25,7 @@ pub(crate) type NextEpoch = Arc<dyn Fn() -> Option<LeaderEpoch> + Send + Sync>;
 /// The queue of partitions to sync, and the threads that serve it.
 pub(crate) struct SyncScheduler {
     shared: Arc<Shared>,
+    appended: AppendMeter,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -74,7 +76,12 @@ impl SyncScheduler {
                 .spawn(move || shared.serve(&next_epoch))?;
             threads.push(thread);
         }
-        Ok(Self { shared, threads: Mutex::new(threads) })
+        Ok(Self { shared, appended: AppendMeter::default(), threads: Mutex::new(threads) })
+    }
+
+    /// Where every append is counted.
+    pub(crate) const fn appended(&self) -> &AppendMeter {
+        &self.appended
     }
 
     /// Syncs `partition` as soon as a thread is free.

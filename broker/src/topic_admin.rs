@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use highwater_protocol::ErrorCode;
-use highwater_record::{Offset, TimestampMs, TopicId, TopicName, TopicPartition};
-use highwater_storage::{Log, LogCheckpoint};
+use highwater_record::{Offset, TopicId, TopicName, TopicPartition};
 use thiserror::Error;
 
 use crate::broker::Broker;
 use crate::config::Durability;
+use crate::log_opener::OpenLogError;
 use crate::meta::{MetadataError, TopicRecord, new_topic_id, partition_ids};
-use crate::partition::{Partition, Settings};
+use crate::partition::{Dormant, Partition, Settings};
 use crate::topic_config::TopicConfig;
 use crate::topics::Topic;
-use crate::{clock, groups};
+use crate::groups;
 
 /// Size of the segments of the broker's own topics (`offsets.topic.segment.bytes`).
 const INTERNAL_SEGMENT_BYTES: u32 = 100 << 20;
@@ -53,12 +53,8 @@ pub(crate) enum CreateError {
     Rests,
     #[error("cannot store the topic: {0}")]
     Metadata(#[from] MetadataError),
-    #[error("cannot open the topic's log: {0}")]
-    Log(#[from] highwater_storage::OpenError),
-    #[error(
-        "the directory of {partition} is left over from another topic (id {found}); move it out of the data directory"
-    )]
-    Leftover { partition: TopicPartition, found: TopicId },
+    #[error(transparent)]
+    Log(#[from] OpenLogError),
     #[error("creating the topic panicked")]
     Panicked,
 }
@@ -72,7 +68,7 @@ impl CreateError {
             Self::Rests => ErrorCode::UnknownTopicOrPartition,
             Self::Config(_) => ErrorCode::InvalidConfig,
             Self::Partitions { .. } => ErrorCode::InvalidPartitions,
-            Self::Metadata(_) | Self::Log(_) | Self::Leftover { .. } => ErrorCode::KafkaStorageError,
+            Self::Metadata(_) | Self::Log(_) => ErrorCode::KafkaStorageError,
             Self::Panicked => ErrorCode::UnknownServerError,
         }
     }
@@ -193,10 +189,7 @@ fn store(
     let id = new_topic_id();
     let record = TopicRecord { id: id.to_string(), partitions, configs };
     let topic = Arc::new(assemble(broker, name, id, record, &config));
-    for partition in &topic.partitions {
-        let log = open_log(broker, &topic, partition, None, clock::now())?;
-        partition.open(log, broker.epoch);
-    }
+    topic.partitions.iter().try_for_each(|partition| begin(broker, partition))?;
     broker.metadata.create_topic(&topic.name, &topic.record)?;
     broker.graves.open(&topic.name);
     broker.topics.insert(Arc::clone(&topic));
@@ -236,38 +229,15 @@ pub(crate) fn assemble(
     Topic { name, id, record, settings, partitions }
 }
 
-/// Opens, and if need be recovers, the log of one partition.
-pub(crate) fn open_log(
-    broker: &Broker,
-    topic: &Topic,
-    partition: &Partition,
-    known: Option<LogCheckpoint>,
-    now: TimestampMs,
-) -> Result<Log, CreateError> {
-    if let Some(found) = broker.data.topic_id(partition.id()).filter(|found| *found != topic.id) {
-        return Err(CreateError::Leftover { partition: partition.id().clone(), found });
+/// Brings a new partition into service. One without a directory gets it, and its log, at its first append.
+pub(crate) fn begin(broker: &Broker, partition: &Partition) -> Result<(), CreateError> {
+    if !broker.data.has_directory(partition.id()).map_err(OpenLogError::from)? {
+        partition.rest(Dormant::empty(Offset::ZERO), &broker.opener, broker.epoch);
+        return Ok(());
     }
-    let id = partition.id().partition;
-    let known = at_least(known, broker.metadata.log_start(topic.id, id)?);
-    let config = topic.settings.log.clone();
-    let dir = broker.data.partition_path(partition.id());
-    let (log, recovery) = Log::open(Arc::clone(&broker.files), dir, config, known, now)?;
-    if recovery.bytes_scanned > 0 || recovery.bytes_dropped > 0 {
-        tracing::info!(
-            partition = %partition.id(), scanned = recovery.bytes_scanned, dropped = recovery.bytes_dropped,
-            "recovered a log"
-        );
-    }
-    Ok(log)
-}
-
-/// What is known of a log whose start was also kept in the metadata: the larger start wins.
-fn at_least(known: Option<LogCheckpoint>, start: Option<Offset>) -> Option<LogCheckpoint> {
-    let Some(start) = start else { return known };
-    // Without a checkpoint nothing is known to be durable.
-    let zero = LogCheckpoint { log_start: start, recovery_point: Offset::ZERO, high_watermark: Offset::ZERO };
-    let known = known.unwrap_or(zero);
-    Some(LogCheckpoint { log_start: known.log_start.max(start), ..known })
+    let log = broker.opener.open(partition.id(), partition.log_config(), None)?;
+    partition.open(log, broker.epoch);
+    Ok(())
 }
 
 /// Deletes the topic of that name and id: out of the metadata, out of service, its files out of the way, and what

@@ -12,7 +12,6 @@ use highwater_record::TopicName;
 use thiserror::Error;
 
 use crate::broker::Broker;
-use crate::clock;
 use crate::config_keys::{TopicKey, ValueType, topic_key};
 use crate::meta::{MetadataError, TopicRecord};
 use crate::topic_admin::{self, CreateError};
@@ -160,8 +159,7 @@ pub(crate) async fn add_partitions(
         let mut grown = topic_admin::assemble(broker, topic.name.clone(), topic.id, record, &config);
         let existing = topic.partitions.len();
         for partition in &grown.partitions[existing..] {
-            let log = topic_admin::open_log(broker, &grown, partition, None, clock::now())?;
-            partition.open(log, broker.epoch);
+            topic_admin::begin(broker, partition)?;
         }
         broker.metadata.update_topic(&topic.name, &grown.record)?;
         grown.partitions.splice(..existing, topic.partitions.iter().cloned());

@@ -126,7 +126,11 @@ fn is_hot(wanted: &Wanted) -> bool {
     let (Ok(partition), Some(from)) = (&wanted.partition, Offset::new(wanted.ask.fetch_offset)) else {
         return true;
     };
-    partition.view().map_or(true, |view| view.is_hot(from))
+    match partition.view_if_open() {
+        Some(view) => view.is_hot(from),
+        // Only what must be read is worth opening a log.
+        None => partition.standing().map_or(true, |standing| !standing.has(from)),
+    }
 }
 
 /// Brings every range into memory. What cannot be read is answered as an error of its partition alone.
@@ -169,13 +173,23 @@ fn read_partition(wanted: &Wanted, bytes_left: u32, first: FirstBatch, form: Ans
 
 fn read_log(found: &mut Found, wanted: &Wanted, bytes_left: u32, first: FirstBatch) -> Result<(), ErrorCode> {
     let partition = wanted.partition.as_ref().map_err(|code| *code)?;
-    let (epoch, view) = partition.leader().map_err(|_| ErrorCode::NotLeaderOrFollower)?;
+    let epoch = partition.leader_epoch().map_err(|_| ErrorCode::NotLeaderOrFollower)?;
     crate::handler::check_epoch(epoch, wanted.ask.current_leader_epoch)?;
     let high_watermark = partition.high_watermark();
     found.data.high_watermark = high_watermark.get();
     found.data.last_stable_offset = high_watermark.get();
+    let from = Offset::new(wanted.ask.fetch_offset);
+    if partition.view_if_open().is_none() {
+        let standing = partition.standing().map_err(|_| ErrorCode::NotLeaderOrFollower)?;
+        if !from.is_some_and(|from| standing.has(from)) {
+            found.data.log_start_offset = standing.log_start.get();
+            // At the end there is nothing yet, which is no error.
+            return if from == Some(standing.end) { Ok(()) } else { Err(ErrorCode::OffsetOutOfRange) };
+        }
+    }
+    let view = partition.open_view().map_err(|_| ErrorCode::NotLeaderOrFollower)?;
     found.data.log_start_offset = view.log_start().get();
-    let from = Offset::new(wanted.ask.fetch_offset).ok_or(ErrorCode::OffsetOutOfRange)?;
+    let from = from.ok_or(ErrorCode::OffsetOutOfRange)?;
     let bytes_max = wanted.ask.bytes_max.min(bytes_left);
     let chunk =
         view.read(from, bytes_max, high_watermark, first).map_err(|error| code_of(&error, partition))?;
@@ -201,7 +215,7 @@ fn code_of(error: &ReadError, partition: &Partition) -> ErrorCode {
     match error {
         ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         // Deleted meanwhile: its files are gone.
-        _ if partition.leader().is_err() => ErrorCode::NotLeaderOrFollower,
+        _ if partition.leader_epoch().is_err() => ErrorCode::NotLeaderOrFollower,
         _ => {
             tracing::error!(partition = %partition.id(), %error, "cannot read");
             ErrorCode::KafkaStorageError

@@ -86,7 +86,7 @@ impl Slot {
     /// The partition, looked up again if it is not in service under the handle that was kept.
     fn resolve(&mut self, topics: &Topics) -> Result<Arc<Partition>, ErrorCode> {
         match self.partition.upgrade() {
-            Some(partition) if partition.leader().is_ok() => Ok(partition),
+            Some(partition) if partition.leader_epoch().is_ok() => Ok(partition),
             _ => look_up(topics, &self.key, &mut self.name),
         }
     }

@@ -108,7 +108,7 @@ fn has_leftovers(broker: &Broker) -> bool {
 }
 
 fn is_empty(partition: &Partition) -> bool {
-    partition.view().is_ok_and(|view| view.end().offset == view.log_start())
+    partition.standing().is_ok_and(|standing| standing.is_empty())
 }
 
 /// Loads one partition; without a topic there is nothing to load.
@@ -158,15 +158,18 @@ pub(super) async fn reload(broker: Arc<Broker>, index: usize, lost_before: u32) 
 
 /// Waits until everything that is appended is below the high watermark. Nobody appends meanwhile.
 async fn settled(partition: &Arc<Partition>) -> Result<(), Lost> {
-    let Ok(view) = partition.view() else { return Err(Lost::Closed) };
-    let end = view.end().offset;
+    let Ok(standing) = partition.standing() else { return Err(Lost::Closed) };
+    let end = standing.end;
     let ack = partition.acks.wait(end, || partition.high_watermark() >= end);
     ack.await.unwrap_or(Err(Lost::Closed))
 }
 
-/// Replays a whole log.
+/// Replays a whole log. One that has nothing is not even opened.
 fn replay(partition: &Partition, machine: &mut Coordinator) -> Result<(), LoadError> {
-    let view = partition.view().map_err(LoadError::NotInService)?;
+    if is_empty(partition) {
+        return Ok(());
+    }
+    let view = partition.open_view().map_err(LoadError::NotInService)?;
     let (mut at, end) = (view.log_start(), view.end().offset);
     while at < end {
         let chunk = view.read(at, CHUNK_BYTES, end, FirstBatch::Whole)?;

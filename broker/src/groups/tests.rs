@@ -288,7 +288,7 @@ async fn commits_of_many_clients_share_appends() {
     }
 
     let topic = broker.topics.by_name(&topic_name()).unwrap();
-    let view = topic.partitions[shard_of(GROUP)].view().unwrap();
+    let view = topic.partitions[shard_of(GROUP)].open_view().unwrap();
     let end = view.end().offset;
     assert_eq!(end.get(), 201);
     let (mut at, mut batches) = (view.log_start(), 0);

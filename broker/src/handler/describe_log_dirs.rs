@@ -83,8 +83,8 @@ fn topics(all: &[Arc<Topic>], request: DescribeLogDirsRequest) -> Vec<DescribeLo
 fn partitions(topic: &Topic, wanted: impl Fn(i32) -> bool) -> impl Iterator<Item = DescribeLogDirsPartition> {
     topic.partitions.iter().filter_map(move |partition| {
         let partition_index = partition.id().partition.get();
-        let view = partition.view().ok().filter(|_| wanted(partition_index))?;
-        let partition_size = i64::try_from(view.size_bytes()).unwrap_or(i64::MAX);
+        let standing = partition.standing().ok().filter(|_| wanted(partition_index))?;
+        let partition_size = i64::try_from(standing.size_bytes).unwrap_or(i64::MAX);
         Some(DescribeLogDirsPartition { partition_index, partition_size, ..Default::default() })
     })
 }

@@ -12,7 +12,7 @@ use highwater_protocol::api::describe_topic_partitions::{
     DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
 use highwater_protocol::wire::{Str, Uuid};
-use highwater_record::TopicName;
+use highwater_record::{LeaderEpoch, TopicName};
 
 use super::topic_by_name;
 use crate::broker::NODE_ID;
@@ -100,12 +100,12 @@ fn describe(topic: &Topic, from: usize, limit: usize) -> DescribeTopicPartitions
 }
 
 fn describe_partition(partition: &Arc<Partition>) -> DescribeTopicPartitionsResponsePartition {
-    let leader = partition.leader();
+    let leader = partition.leader_epoch();
     DescribeTopicPartitionsResponsePartition {
         error_code: leader.as_ref().map_or(ErrorCode::LeaderNotAvailable, |_| ErrorCode::None).code(),
         partition_index: partition.id().partition.get(),
         leader_id: leader.as_ref().map_or(-1, |_| NODE_ID),
-        leader_epoch: leader.map_or(-1, |(epoch, _)| epoch.get()),
+        leader_epoch: leader.map_or(-1, LeaderEpoch::get),
         replica_nodes: vec![NODE_ID],
         isr_nodes: vec![NODE_ID],
         eligible_leader_replicas: Some(Vec::new()),

@@ -30,7 +30,7 @@ pub(crate) fn handle(context: &Context<'_>, request: ElectLeadersRequest) -> Ele
 /// Why there is no election.
 fn elect(context: &Context<'_>, topic: &str, partition_id: i32) -> PartitionResult {
     let found = topic_by_name(context.broker, topic)
-        .and_then(|topic| partition(&topic, partition_id).map(|partition| partition.leader().is_ok()));
+        .and_then(|topic| partition(&topic, partition_id).map(|partition| partition.leader_epoch().is_ok()));
     let (code, message) = match found {
         Ok(true) => (ErrorCode::ElectionNotNeeded, "the only replica leads the partition"),
         Ok(false) => (ErrorCode::PreferredLeaderNotAvailable, "the only replica is not in service yet"),

@@ -19,6 +19,7 @@ use highwater_storage::{LogView, ReadError, TimedOffset};
 
 use super::{check_epoch, partition, topic_by_name};
 use crate::context::Context;
+use crate::partition::Partition;
 use crate::topics::Topic;
 
 /// From here on the answer names the epoch of the offset.
@@ -94,33 +95,45 @@ async fn find(
     asked: &ListOffsetsPartition,
 ) -> Result<Found, ErrorCode> {
     let partition = partition(topic, asked.partition_index)?;
-    let (current, view) = partition.leader().map_err(|_| ErrorCode::NotLeaderOrFollower)?;
+    let out_of_service = |_| ErrorCode::NotLeaderOrFollower;
+    let current = partition.leader_epoch().map_err(out_of_service)?;
     check_epoch(current, asked.current_leader_epoch)?;
+    let (standing, view) = (partition.standing().map_err(out_of_service)?, partition.view_if_open());
     let until = partition.high_watermark();
-    let at = |offset| Found {
+    let at = |offset, epoch: Option<LeaderEpoch>| Found {
         offset: Some(offset),
-        epoch: view.epoch_of(offset).or(Some(current)),
+        epoch: epoch.or(Some(current)),
         timestamp: None,
     };
     match Wanted::parse(asked.timestamp, context.version)? {
-        Wanted::Latest => Ok(at(until)),
-        Wanted::Earliest | Wanted::EarliestLocal => Ok(at(view.log_start())),
+        // Of a log that is not open the high watermark is the end.
+        Wanted::Latest => {
+            Ok(at(until, view.map_or(standing.latest_epoch, |view| view.epoch_of(until))))
+        }
+        Wanted::Earliest | Wanted::EarliestLocal => Ok(at(standing.log_start, standing.first_epoch)),
         Wanted::LatestTiered => Ok(Found::default()),
-        Wanted::MaxTimestamp => search(context, view, move |view| view.max_timestamp(until)).await,
+        // A log without records is not opened to find none.
+        Wanted::MaxTimestamp | Wanted::At(_) if standing.is_empty() => Ok(Found::default()),
+        Wanted::MaxTimestamp => search(context, partition, move |view| view.max_timestamp(until)).await,
         Wanted::At(timestamp) => {
-            search(context, view, move |view| view.offset_for_time(timestamp, until)).await
+            search(context, partition, move |view| view.offset_for_time(timestamp, until)).await
         }
     }
 }
 
 async fn search(
     context: &Context<'_>,
-    view: &Arc<LogView>,
+    partition: &Arc<Partition>,
     lookup: impl FnOnce(&LogView) -> Result<Option<TimedOffset>, ReadError> + Send + 'static,
 ) -> Result<Found, ErrorCode> {
     let _turn = context.broker.decode_turn().await;
-    let view = Arc::clone(view);
-    match tokio::task::spawn_blocking(move || lookup(&view)).await {
+    let partition = Arc::clone(partition);
+    let looked_up = tokio::task::spawn_blocking(move || partition.open_view().map(|view| lookup(view)));
+    let looked_up = match looked_up.await {
+        Ok(found) => Ok(found.map_err(|_| ErrorCode::NotLeaderOrFollower)?),
+        Err(error) => Err(error),
+    };
+    match looked_up {
         Ok(Ok(Some(found))) => Ok(Found {
             offset: Some(found.offset),
             timestamp: Some(found.timestamp),

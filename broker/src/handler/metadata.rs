@@ -14,7 +14,7 @@ use highwater_protocol::api::metadata::{
 };
 use highwater_protocol::api::{MetadataRequest, MetadataResponse};
 use highwater_protocol::wire::{Str, Uuid};
-use highwater_record::{TopicId, TopicName};
+use highwater_record::{LeaderEpoch, TopicId, TopicName};
 
 use crate::broker::NODE_ID;
 use crate::context::Context;
@@ -114,12 +114,12 @@ fn by_id(context: &Context<'_>, id: Uuid) -> MetadataResponseTopic {
 
 fn describe(topic: &Arc<Topic>) -> MetadataResponseTopic {
     let partitions = topic.partitions.iter().map(|partition| {
-        let leader = partition.leader();
+        let leader = partition.leader_epoch();
         MetadataResponsePartition {
             error_code: leader.as_ref().map_or(ErrorCode::LeaderNotAvailable, |_| ErrorCode::None).code(),
             partition_index: partition.id().partition.get(),
             leader_id: leader.as_ref().map_or(-1, |_| NODE_ID),
-            leader_epoch: leader.map_or(-1, |(epoch, _)| epoch.get()),
+            leader_epoch: leader.map_or(-1, LeaderEpoch::get),
             replica_nodes: vec![NODE_ID],
             isr_nodes: vec![NODE_ID],
             offline_replicas: Vec::new(),

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use highwater_record::{LeaderEpoch, Offset, PartitionId, TopicId, TopicName, TopicPartition};
 
 use crate::files::FileLayer;
-use crate::log::LogCheckpoint;
+use crate::log::{LogCheckpoint, LogOutline, TailSegment};
 use crate::own_file::{self, Durable, Fields, Kind, frame, unframe};
 
-const KIND: Kind = Kind { magic: *b"HWCP", version: 1 };
+const KIND: Kind = Kind { magic: *b"HWCP", version: 2 };
 /// Name of the file in the data directory.
 const FILE_NAME: &str = "checkpoint";
 
@@ -25,6 +25,8 @@ pub struct PartitionCheckpoint {
     pub topic_id: Option<TopicId>,
     /// Its offsets.
     pub log: LogCheckpoint,
+    /// What it is like below its recovery point, if that is known: then it need not be opened to serve.
+    pub outline: Option<LogOutline>,
 }
 
 /// The contents of the file.
@@ -89,7 +91,7 @@ impl CheckpointFile {
 
 impl Checkpoint {
     fn encode(&self) -> Vec<u8> {
-        let mut body = Vec::with_capacity(16 + self.partitions.len() * 80);
+        let mut body = Vec::with_capacity(16 + self.partitions.len() * 112);
         body.extend_from_slice(&self.clean_stop.map_or(-1, LeaderEpoch::get).to_be_bytes());
         body.extend_from_slice(&(self.partitions.len() as u32).to_be_bytes());
         for (partition, known) in &self.partitions {
@@ -101,6 +103,10 @@ impl Checkpoint {
             body.extend_from_slice(&known.topic_id.map_or([0; 16], TopicId::get));
             for offset in [known.log.log_start, known.log.recovery_point, known.log.high_watermark] {
                 body.extend_from_slice(&offset.get().to_be_bytes());
+            }
+            body.push(u8::from(known.outline.is_some()));
+            if let Some(outline) = &known.outline {
+                encode_outline(outline, &mut body);
             }
         }
         frame(KIND, &body)
@@ -121,10 +127,37 @@ impl Checkpoint {
                 recovery_point: Offset::new(fields.i64()?)?,
                 high_watermark: Offset::new(fields.i64()?)?,
             };
-            partitions.insert(TopicPartition { topic, partition }, PartitionCheckpoint { topic_id, log });
+            let outline = match fields.u8()? {
+                0 => None,
+                1 => Some(decode_outline(&mut fields)?),
+                _ => return None,
+            };
+            let known = PartitionCheckpoint { topic_id, log, outline };
+            partitions.insert(TopicPartition { topic, partition }, known);
         }
         fields.0.is_empty().then_some(Self { clean_stop, partitions })
     }
+}
+
+fn encode_outline(outline: &LogOutline, body: &mut Vec<u8>) {
+    let (base, bytes) = outline.tail.map_or((-1, 0), |tail| (tail.base.get(), tail.bytes));
+    body.extend_from_slice(&outline.size_bytes.to_be_bytes());
+    body.extend_from_slice(&base.to_be_bytes());
+    body.extend_from_slice(&bytes.to_be_bytes());
+    for epoch in [outline.first_epoch, outline.latest_epoch] {
+        body.extend_from_slice(&epoch.map_or(-1, LeaderEpoch::get).to_be_bytes());
+    }
+}
+
+fn decode_outline(fields: &mut Fields<'_>) -> Option<LogOutline> {
+    let size_bytes = fields.u64()?;
+    let (base, bytes) = (fields.i64()?, fields.u64()?);
+    Some(LogOutline {
+        size_bytes,
+        tail: Offset::new(base).map(|base| TailSegment { base, bytes }),
+        first_epoch: LeaderEpoch::new(fields.i32()?),
+        latest_epoch: LeaderEpoch::new(fields.i32()?),
+    })
 }
 
 #[cfg(test)]
@@ -140,11 +173,20 @@ mod tests {
         };
         let log =
             LogCheckpoint { log_start: offset(5), recovery_point: offset(90), high_watermark: offset(80) };
+        let known =
+            |id, outline| PartitionCheckpoint { topic_id: TopicId::new([id; 16]), log, outline };
+        let outline = LogOutline {
+            size_bytes: 1 << 40,
+            tail: Some(TailSegment { base: offset(70), bytes: 1234 }),
+            first_epoch: LeaderEpoch::new(0),
+            latest_epoch: LeaderEpoch::new(6),
+        };
         Checkpoint {
             clean_stop: LeaderEpoch::new(7),
             partitions: BTreeMap::from([
-                (partition("logs", 0), PartitionCheckpoint { topic_id: TopicId::new([3; 16]), log }),
-                (partition("__meta", 12), PartitionCheckpoint { topic_id: None, log }),
+                (partition("logs", 0), known(3, Some(outline))),
+                (partition("logs", 1), known(3, Some(LogOutline::EMPTY))),
+                (partition("__meta", 12), known(0, None)),
             ]),
         }
     }

@@ -107,6 +107,11 @@ impl DataDir {
         self.path.join(partition.to_string())
     }
 
+    /// Whether a partition has a directory: it gets one at its first append.
+    pub fn has_directory(&self, partition: &TopicPartition) -> io::Result<bool> {
+        Ok(self.files.file_len(&self.partition_path(partition))?.is_some())
+    }
+
     /// Lists the partitions and what is not ours, each in order.
     pub fn list(&self) -> io::Result<Listing> {
         let mut listing = Listing::default();

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use highwater_record::TimestampMs;
 
 use crate::map::{PublishedEnd, SegmentMap};
+use crate::pool::FilePool;
 
 /// What a file is opened for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,6 +47,9 @@ pub trait FileLayer: Debug + Send + Sync {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn FileHandle>>;
     /// The entries of a directory in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+    /// The length of a file in bytes, told without opening it; `None` if there is no such file. A directory has some
+    /// length.
+    fn file_len(&self, path: &Path) -> io::Result<Option<u64>>;
     /// Makes a directory that is private to its owner (0700). Its parent must exist.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Removes an empty directory.
@@ -56,6 +60,10 @@ pub trait FileLayer: Debug + Send + Sync {
     fn unlink(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// What bounds how many files of this layer are open at once; `None` if nothing does.
+    fn pool(&self) -> Option<&Arc<FilePool>> {
+        None
+    }
 }
 
 /// An open file. Positions and lengths are bytes.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::files::{Access, DirEntry, FileHandle, FileLayer};
+use crate::pool::FilePool;
 
 /// The file layer of one log.
 #[derive(Debug)]
@@ -54,6 +55,11 @@ impl FileLayer for Gate {
         self.files.list(dir)
     }
 
+    fn file_len(&self, path: &Path) -> io::Result<Option<u64>> {
+        let _open = self.enter()?;
+        self.files.file_len(path)
+    }
+
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         let _open = self.enter()?;
         self.files.create_dir(dir)
@@ -78,5 +84,9 @@ impl FileLayer for Gate {
         // Not held: it waits for the disk, changes nothing, and is not worth a deletion's waiting.
         drop(self.enter()?);
         self.files.sync_dir(dir)
+    }
+
+    fn pool(&self) -> Option<&Arc<FilePool>> {
+        self.files.pool()
     }
 }

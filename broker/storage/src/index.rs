@@ -170,7 +170,9 @@ impl<E: Entry> Index<E> {
         }
         let end = u64::from(stored) * E::BYTES as u64;
         let file = self.file.get_or_create()?;
-        if let Err(error) = file.pwritev(&[IoSlice::new(&bytes)], end) {
+        let written = file.pwritev(&[IoSlice::new(&bytes)], end);
+        self.file.note_unsynced();
+        if let Err(error) = written {
             // Half an entry would make the whole file look broken to Kafka's tools.
             file.set_len(end)?;
             return Err(error);
@@ -290,19 +292,22 @@ impl<E: Entry> Index<E> {
 
     /// Makes the file durable, after a flush.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        if self.state.read().stored == 0 { Ok(()) } else { self.file.get()?.fdatasync() }
+        if self.state.read().stored == 0 { Ok(()) } else { self.file.sync() }
     }
 
     /// Makes an empty file for a new segment. Entries of an earlier segment of the same name go.
     pub(crate) fn create(&self) -> io::Result<()> {
-        self.file.get_or_create()?.set_len(0)
+        self.file.get_or_create()?.set_len(0)?;
+        // The first entries come much later than the segment, if at all.
+        self.file.close();
+        Ok(())
     }
 
     pub(crate) fn close(&self) {
         self.file.close();
     }
 
-    pub(crate) const fn path(&self) -> &PathBuf {
+    pub(crate) fn path(&self) -> &PathBuf {
         self.file.path()
     }
 }

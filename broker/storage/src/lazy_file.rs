@@ -1,29 +1,65 @@
 //! A file that is opened when it is first needed and may be closed again.
 //!
-//! Thousands of partitions have more files than a process may hold open; only those in use are.
+//! Thousands of partitions have more files than a process may hold open; only those in use are, and the pool of their
+//! file layer closes those that were not used lately. A file with unsynced bytes is synced before that; if the sync
+//! fails, every later one of this file says so, and what it was to make durable is cut off (design D4).
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::files::{Access, FileHandle, FileLayer};
+use crate::pool::{FilePool, LetGo, Marks, Reopenable};
 
 #[derive(Debug)]
-pub(crate) struct LazyFile {
+pub(crate) struct LazyFile(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     files: Arc<dyn FileLayer>,
     path: PathBuf,
-    open: Mutex<Option<Arc<dyn FileHandle>>>,
+    state: Mutex<State>,
+    marks: Marks,
+    /// There may be bytes that no sync has covered.
+    unsynced: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    handle: Option<Arc<dyn FileHandle>>,
+    /// What a sync said that was made to close the file.
+    failed: Option<Failure>,
+}
+
+/// An error that is told more than once.
+#[derive(Debug)]
+struct Failure {
+    errno: Option<i32>,
+    kind: io::ErrorKind,
+}
+
+impl Failure {
+    fn to_error(&self) -> io::Error {
+        self.errno.map_or_else(|| self.kind.into(), io::Error::from_raw_os_error)
+    }
 }
 
 impl LazyFile {
     pub(crate) fn new(files: Arc<dyn FileLayer>, path: PathBuf) -> Self {
-        Self { files, path, open: Mutex::new(None) }
+        Self(Arc::new(Inner {
+            files,
+            path,
+            state: Mutex::default(),
+            marks: Marks::default(),
+            unsynced: AtomicBool::new(false),
+        }))
     }
 
-    pub(crate) const fn path(&self) -> &PathBuf {
-        &self.path
+    pub(crate) fn path(&self) -> &PathBuf {
+        &self.0.path
     }
 
     /// The handle of the existing file.
@@ -42,17 +78,106 @@ impl LazyFile {
     }
 
     fn get_with(&self, access: Access) -> io::Result<Arc<dyn FileHandle>> {
-        let mut open = self.open.lock();
-        if let Some(file) = &*open {
+        let inner = &self.0;
+        let mut state = inner.state.lock();
+        if let Some(file) = &state.handle {
+            inner.marks.note_use();
             return Ok(Arc::clone(file));
         }
-        let file = self.files.open(&self.path, access)?;
-        *open = Some(Arc::clone(&file));
+        if let Some(pool) = inner.pool() {
+            pool.descriptors.admit(inner);
+        }
+        let file = inner.files.open(&inner.path, access).inspect_err(|_| inner.release())?;
+        state.handle = Some(Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Says that bytes were written that somebody is going to sync. The handle that wrote them must still be held: noted
+    /// earlier, a sync in between would take the note back, and later, the file might be closed before.
+    pub(crate) fn note_unsynced(&self) {
+        self.0.unsynced.store(true, Ordering::Release);
+    }
+
+    /// Makes the file durable, unless a sync of it failed before: then it says what that one said.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let file = self.get()?;
+        self.known_failure()?;
+        // Taken back first: what is written while the sync runs may not be covered. The file is not closed meanwhile,
+        // since it is in use.
+        self.0.unsynced.store(false, Ordering::Release);
+        file.fdatasync()
+    }
+
+    /// The error of a sync that failed, if one did.
+    pub(crate) fn known_failure(&self) -> io::Result<()> {
+        self.0.state.lock().failed.as_ref().map_or(Ok(()), |failed| Err(failed.to_error()))
     }
 
     /// Forgets the handle; whoever uses it keeps it.
     pub(crate) fn close(&self) {
-        self.open.lock().take();
+        if self.0.state.lock().handle.take().is_some() {
+            self.0.release();
+        }
+    }
+}
+
+impl Inner {
+    fn pool(&self) -> Option<&Arc<FilePool>> {
+        self.files.pool()
+    }
+
+    fn release(&self) {
+        if let Some(pool) = self.pool() {
+            pool.descriptors.release();
+        }
+    }
+
+    fn in_use(state: &State) -> bool {
+        state.handle.as_ref().is_some_and(|handle| Arc::strong_count(handle) > 1)
+    }
+}
+
+impl Reopenable for Inner {
+    fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    fn let_go(&self) -> LetGo {
+        let Some(mut state) = self.state.try_lock() else { return LetGo::InUse };
+        if state.handle.is_none() {
+            return LetGo::Nothing;
+        }
+        if Self::in_use(&state) {
+            return LetGo::InUse;
+        }
+        if self.unsynced.load(Ordering::Acquire) {
+            return LetGo::Unsynced;
+        }
+        state.handle = None;
+        LetGo::Done
+    }
+
+    fn sync_and_let_go(&self) -> LetGo {
+        // Held while the disk works: whoever wants the file must wait until it is clear what became of it.
+        let Some(mut state) = self.state.try_lock() else { return LetGo::InUse };
+        if Self::in_use(&state) {
+            return LetGo::InUse;
+        }
+        let Some(file) = state.handle.take() else { return LetGo::Nothing };
+        if self.unsynced.swap(false, Ordering::AcqRel)
+            && let Err(error) = file.fdatasync()
+        {
+            tracing::error!(path = %self.path.display(), %error, "a sync failed when a file was to be closed");
+            state.failed = Some(Failure { errno: error.raw_os_error(), kind: error.kind() });
+        }
+        LetGo::Done
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.state.get_mut().handle.is_some() {
+            self.release();
+        }
     }
 }

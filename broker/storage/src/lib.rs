@@ -9,12 +9,13 @@
 //!   [`LogView::end`], [`LogView::durable`].
 //! - [`DataDir`] owns a data directory; [`CheckpointFile`] is its checkpoint; [`MetaLog`] keeps the broker's metadata.
 //! - [`SegmentScan`] reads segment files offline.
-//! - `DiskFiles` are real files; `SimFiles` (feature `sim`) fail and crash by plan.
+//! - `DiskFiles` are real files; `SimFiles` (feature `sim`) fail and crash by plan; [`BoundedFiles`] keep to a bound of
+//!   open descriptors and maps, which is a [`FilePool`].
 //!
-//! Left to later work: the manifest of sealed segments, bounded numbers of maps and descriptors (what is needed for
-//! it, opening on demand, is there), residency checks before cold reads, parallel recovery, the transaction index.
+//! Left to later work: the manifest of sealed segments, the transaction index.
 
 mod batches;
+mod bounded;
 mod checkpoint;
 mod data_dir;
 mod disk;
@@ -25,10 +26,12 @@ mod index;
 mod lazy_file;
 mod log;
 mod map;
+mod map_slot;
 mod meta_log;
 mod meta_store;
 mod own_file;
 mod point;
+mod pool;
 mod producers;
 mod scan;
 mod segment;
@@ -39,19 +42,21 @@ mod tests;
 mod view;
 
 pub use batches::BatchFault;
+pub use bounded::BoundedFiles;
 pub use checkpoint::{Checkpoint, CheckpointFile, LoadedCheckpoint, PartitionCheckpoint};
 pub use data_dir::{DataDir, DataDirError, Listing};
 pub use disk::DiskFiles;
 pub use files::{Access, DirEntry, FileHandle, FileLayer};
 pub use index::{OffsetEntry, TimeEntry};
 pub use log::{
-    AppendError, Appended, CutError, Log, LogCheckpoint, LogConfig, OpenError, Recovery, RemovalJob,
-    Retention, SidecarJob, SyncJob, SyncOutcome,
+    AppendError, Appended, CutError, Log, LogCheckpoint, LogConfig, LogOutline, OpenError, Opening, Recovery,
+    RemovalJob, Retention, SidecarJob, SyncJob, SyncOutcome, TailSegment,
 };
 pub use map::{PublishedEnd, SegmentMap};
 pub use meta_log::{MetaDamage, MetaLog, MetaOpenError};
 pub use meta_store::{Change, Expectation, MetaStore, MetaValue, TransactError, Transaction, Version};
 pub use point::LogPoint;
+pub use pool::FilePool;
 pub use scan::{IndexEntries, ScanError, ScannedBatch, SegmentScan, read_offset_index, read_time_index};
 #[cfg(any(test, feature = "sim"))]
 pub use sim::{SimCall, SimFault, SimFiles};

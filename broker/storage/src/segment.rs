@@ -7,9 +7,10 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
 
+use arc_swap::Guard;
 use highwater_record::{Batch, BatchHeader, Offset, TimestampMs};
 
 use crate::batches::{BatchFault, ReadAt, WalkError, walk};
@@ -18,6 +19,7 @@ use crate::gate::Gate;
 use crate::index::{Index, OffsetEntry, TimeEntry, relative};
 use crate::lazy_file::LazyFile;
 use crate::map::{PublishedEnd, SegmentMap};
+use crate::map_slot::MapSlot;
 use crate::point::{LogPoint, PointCell};
 
 /// No record of a batch has a timestamp (Kafka: `RecordBatch.NO_TIMESTAMP`).
@@ -108,7 +110,7 @@ pub(crate) struct Segment {
     appended: AtomicI64,
     /// Bytes to map; zero for a segment that is not hot, which is read by `pread` alone.
     map_bytes: u64,
-    map: OnceLock<Option<SegmentMap>>,
+    map: MapSlot,
 }
 
 impl Segment {
@@ -126,7 +128,7 @@ impl Segment {
             max_time: PointCell::new(LogPoint::default()),
             appended: AtomicI64::new(extent.appended.0),
             map_bytes,
-            map: OnceLock::new(),
+            map: MapSlot::new(place.files.pool().cloned()),
         };
         segment.set_max_time(extent.max_time);
         segment
@@ -138,6 +140,21 @@ impl Segment {
 
     pub(crate) fn path(&self) -> &Path {
         self.log.path()
+    }
+
+    /// Notes that bytes were written to the log file that somebody is going to sync. Its handle must still be held.
+    pub(crate) fn note_unsynced(&self) {
+        self.log.note_unsynced();
+    }
+
+    /// Makes the log file durable.
+    pub(crate) fn sync_log(&self) -> io::Result<()> {
+        self.log.sync()
+    }
+
+    /// The error of a sync of the log file that failed when it was closed for want of descriptors.
+    pub(crate) fn known_failure(&self) -> io::Result<()> {
+        self.log.known_failure()
     }
 
     pub(crate) fn log_file(&self) -> io::Result<Arc<dyn FileHandle>> {
@@ -192,19 +209,14 @@ impl Segment {
     }
 
     /// The map of a hot segment. A map that cannot be had is not asked for again.
-    pub(crate) fn map(&self) -> Option<&SegmentMap> {
-        if self.map_bytes == 0 {
-            return None;
-        }
-        let open = || self.log_file()?.map(self.map_bytes, Arc::clone(&self.published));
-        self.map
-            .get_or_init(|| {
-                open().unwrap_or_else(|error| {
-                    tracing::warn!(path = %self.path().display(), %error, "segment is read without a map");
-                    None
-                })
+    pub(crate) fn map(&self) -> Option<Guard<Option<Arc<SegmentMap>>>> {
+        let open = || {
+            let map = self.log_file()?.map(self.map_bytes, Arc::clone(&self.published));
+            map.inspect_err(|error| {
+                tracing::warn!(path = %self.path().display(), %error, "segment is read without a map");
             })
-            .as_ref()
+        };
+        (self.map_bytes > 0).then(|| self.map.get(open))
     }
 
     /// Writes pending index entries. Times first: offset entries in the file vouch for the time entries before them.
@@ -350,7 +362,9 @@ impl Segment {
 
 impl ReadAt for Segment {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        if let Some(bytes) = self.map().and_then(|map| map.slice(position..position + buffer.len() as u64)) {
+        let map = self.map();
+        let map = map.as_deref().and_then(Option::as_ref);
+        if let Some(bytes) = map.and_then(|map| map.slice(position..position + buffer.len() as u64)) {
             buffer.copy_from_slice(bytes);
             return Ok(buffer.len());
         }

@@ -325,6 +325,12 @@ impl FileLayer for SimFiles {
         Ok(files.chain(dirs).collect())
     }
 
+    fn file_len(&self, path: &Path) -> io::Result<Option<u64>> {
+        let world = self.0.lock();
+        let file = world.names.files.get(path).map(|inode| world.inodes[*inode].bytes.len() as u64);
+        Ok(file.or_else(|| world.names.dirs.contains(path).then_some(0)))
+    }
+
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         let mut world = self.0.lock();
         if world.names.dirs.contains(dir) {

@@ -9,8 +9,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use highwater_record::{
@@ -21,6 +21,7 @@ use thiserror::Error;
 use crate::batches::{BatchFault, WalkError};
 use crate::epochs::Epochs;
 use crate::files::{FileHandle, read_exact_at};
+use crate::map::SegmentMap;
 use crate::index::{OffsetEntry, TimeEntry, relative};
 use crate::point::{LogPoint, PointCell};
 use crate::segment::{NO_TIMESTAMP, Segment, lenient};
@@ -68,6 +69,8 @@ pub struct FileRange {
     file: Arc<dyn FileHandle>,
     position: u64,
     len: u32,
+    /// Held from the first look at the bytes in place on.
+    map: OnceLock<Option<Arc<SegmentMap>>>,
 }
 
 /// A record that was found by its time.
@@ -347,7 +350,8 @@ fn read_segment(
     };
     // A range is answered in one response, whose size is a u32; no segment is larger.
     let len = u32::try_from(to.bytes - start).unwrap_or(u32::MAX);
-    let range = FileRange { segment: Arc::clone(segment), file: segment.log_file()?, position: start, len };
+    let (map, file) = (OnceLock::new(), segment.log_file()?);
+    let range = FileRange { segment: Arc::clone(segment), file, position: start, len, map };
     Ok(Found::Range { range, end: to.offset, more: to.bytes == end.bytes })
 }
 
@@ -482,7 +486,8 @@ impl FileRange {
 
     /// The bytes in place, if the segment is mapped: one that this process writes or wrote.
     pub fn mapped(&self) -> Option<&[u8]> {
-        self.segment.map()?.slice(self.position..self.position + u64::from(self.len))
+        let map = self.map.get_or_init(|| self.segment.map().and_then(|map| Option::clone(&map)));
+        map.as_ref()?.slice(self.position..self.position + u64::from(self.len))
     }
 
     /// Appends the bytes to `out`, read with `pread`.

@@ -73,6 +73,10 @@ pub enum AppendError {
     /// The next segment's files cannot be made. Nothing changed; a later append may succeed.
     #[error("the next segment cannot be made: {0}")]
     Create(io::Error),
+    /// The segment's file was closed for want of descriptors and cannot be opened again. Nothing changed; a later
+    /// append may succeed.
+    #[error("the segment's file cannot be opened: {0}")]
+    Open(io::Error),
     /// The disk failed. The log takes nothing more until [`Log::resume`].
     #[error("the log cannot be written: {0}")]
     Io(io::Error),
@@ -181,7 +185,8 @@ impl Log {
             self.start_segment(now).map_err(create_error)?;
         }
         let writer = self.writer.as_mut().expect("a segment was started above");
-        let point = match writer.append(stamped, &self.config) {
+        let file = writer.file().map_err(AppendError::Open)?;
+        let point = match writer.append(&*file, stamped, &self.config) {
             Ok(point) => point,
             Err(error) if is_no_space(&error) => return Err(AppendError::NoSpace(error)),
             Err(error) => {
@@ -211,7 +216,7 @@ impl Log {
         self.create_files(&segment)?;
         let segment = Arc::new(segment);
         let indexer = Indexer::new(self.config.index_interval_bytes, no_time(base));
-        let writer = Writer::new(Arc::clone(&segment), indexer, None, now)?;
+        let writer = Writer::new(Arc::clone(&segment), indexer, None, now);
         if let Some(sealed) = self.writer.replace(writer) {
             self.owed.indexes.push(Arc::clone(sealed.segment()));
             self.owed.sidecar = true;

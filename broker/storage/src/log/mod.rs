@@ -12,6 +12,7 @@
 
 mod append;
 mod cut;
+mod outline;
 mod recover;
 mod retention;
 mod sync;
@@ -22,6 +23,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use highwater_record::{LeaderEpoch, Offset, TimestampMs, TimestampType, TopicId};
 use thiserror::Error;
@@ -38,6 +40,7 @@ use crate::view::LogView;
 pub(crate) use append::METADATA_FILE_NAME;
 pub use append::{AppendError, Appended};
 pub use cut::{CutError, RemovalJob};
+pub use outline::{LogOutline, TailSegment};
 pub use recover::Recovery;
 pub use retention::Retention;
 pub use sync::{SidecarJob, SyncJob, SyncOutcome};
@@ -110,6 +113,17 @@ pub enum OpenError {
     },
 }
 
+/// What is known when a log is opened, and where is said how far that has come.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// What the checkpoint says, if it says anything.
+    pub known: Option<LogCheckpoint>,
+    /// The time.
+    pub now: TimestampMs,
+    /// Counts bytes above the recovery point as they are checked, across any number of logs.
+    pub scanned: Arc<AtomicU64>,
+}
+
 /// One partition's log.
 #[derive(Debug)]
 pub struct Log {
@@ -167,7 +181,17 @@ impl Log {
         known: Option<LogCheckpoint>,
         now: TimestampMs,
     ) -> Result<(Self, Recovery), OpenError> {
-        recover::open(Place::new(files, dir), config, known, now)
+        Self::open_counting(files, dir, config, Opening { known, now, scanned: Arc::default() })
+    }
+
+    /// The same, and whoever holds `opening.scanned` sees how far it has come.
+    pub fn open_counting(
+        files: Arc<dyn FileLayer>,
+        dir: PathBuf,
+        config: LogConfig,
+        opening: Opening,
+    ) -> Result<(Self, Recovery), OpenError> {
+        recover::open(Place::new(files, dir), config, opening)
     }
 
     /// The read side. It stays valid as long as it is held.

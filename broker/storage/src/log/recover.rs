@@ -12,6 +12,7 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use highwater_record::{BatchHeader, HEADER_BYTES, Offset, TimestampMs};
 
@@ -20,7 +21,7 @@ use crate::epochs::{self, Epochs};
 use crate::index::{Entry, Index, OffsetEntry, TimeEntry, relative};
 use crate::log::tail::{Anchor, Walk};
 use crate::log::writer::{Indexer, Writer, no_time};
-use crate::log::{Log, LogCheckpoint, LogConfig, OpenError, Owed};
+use crate::log::{Log, LogConfig, OpenError, Opening, Owed};
 use crate::own_file;
 use crate::point::LogPoint;
 use crate::producers::{self, Fingerprint, Producers, Snapshot};
@@ -58,6 +59,7 @@ struct Recoverer {
     log_start: Offset,
     recovery_point: Offset,
     recovery: Recovery,
+    scanned: Arc<AtomicU64>,
     segments: Vec<Arc<Segment>>,
     /// Sealed segments whose indexes may not be durable.
     owed_indexes: Vec<Arc<Segment>>,
@@ -71,8 +73,7 @@ struct Recoverer {
 pub(super) fn open(
     place: Place,
     config: LogConfig,
-    known: Option<LogCheckpoint>,
-    now: TimestampMs,
+    Opening { known, now, scanned }: Opening,
 ) -> Result<(Log, Recovery), OpenError> {
     let listed = list(&place)?;
     let dir_exists = listed.is_some();
@@ -92,6 +93,7 @@ pub(super) fn open(
         log_start,
         recovery_point: trusted,
         recovery: Recovery::default(),
+        scanned,
         segments: Vec::new(),
         owed_indexes: Vec::new(),
         durable: log_start,
@@ -183,7 +185,7 @@ impl Recoverer {
         let durable = walk.end;
         let mut torn = false;
         if !synced {
-            let fault = walk.above(&mut self.recovery).map_err(io_error)?;
+            let fault = walk.above(&mut self.recovery, &self.scanned).map_err(io_error)?;
             torn = next.is_some() && (fault || !walk.reached(next));
         }
         self.cut_tail(&segment, &walk, listed.log_bytes).map_err(io_error)?;
@@ -446,7 +448,7 @@ impl Recoverer {
             Err(WalkError::Io(error)) => return Err(error),
             Err(WalkError::Fault { .. }) => None,
         };
-        Writer::new(Arc::clone(segment), indexer, first, now).map(Some)
+        Ok(Some(Writer::new(Arc::clone(segment), indexer, first, now)))
     }
 }
 

@@ -75,6 +75,12 @@ impl SyncJob {
         self.target
     }
 
+    /// What is known of the job's fate before it runs: the error of a sync that was made when one of its files was
+    /// closed for want of descriptors. Whoever syncs the whole file system instead must ask.
+    pub fn known_failure(&self) -> io::Result<()> {
+        self.segments.iter().try_for_each(|(segment, _)| segment.known_failure())
+    }
+
     /// Does the work, on any thread, without the log. It must be run at most once, and its result handed back.
     pub fn run(&self) -> io::Result<()> {
         if let Some(text) = &self.epochs {
@@ -87,11 +93,10 @@ impl SyncJob {
             }
         }
         for (segment, _) in &self.segments {
-            match segment.log_file() {
-                Ok(file) => file.fdatasync()?,
+            match segment.sync_log() {
                 // Retention took the segment while the job was out.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+                other => other?,
             }
         }
         if let Some(path) = &self.metadata {

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use highwater_record::{BatchHeader, CRC_START, HEADER_BYTES, LeaderEpoch, Offset, crc32c};
 
@@ -81,7 +82,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads whole batches to the end of the log. Says whether a fault ended it.
-    pub(super) fn above(&mut self, recovery: &mut Recovery) -> io::Result<bool> {
+    pub(super) fn above(&mut self, recovery: &mut Recovery, scanned: &AtomicU64) -> io::Result<bool> {
         let mut tail = Tail::default();
         while self.end.bytes < self.log_bytes && !self.reached(self.next) {
             let position = self.end.bytes;
@@ -99,6 +100,7 @@ impl<'a> Walk<'a> {
                 }
                 Ok(header) => {
                     recovery.bytes_scanned += u64::from(header.size_bytes);
+                    scanned.fetch_add(header.size_bytes.into(), Ordering::Relaxed);
                     self.take(position, &header);
                     continue;
                 }

@@ -96,7 +96,6 @@ impl Indexer {
 #[derive(Debug)]
 pub(super) struct Writer {
     segment: Arc<Segment>,
-    file: Arc<dyn FileHandle>,
     indexer: Indexer,
     /// Space is reserved up to here.
     reserved: u64,
@@ -116,12 +115,10 @@ impl Writer {
         indexer: Indexer,
         first_timestamp: Option<TimestampMs>,
         created: TimestampMs,
-    ) -> io::Result<Self> {
-        let file = segment.log_file()?;
+    ) -> Self {
         let end = segment.end().bytes;
-        Ok(Self {
+        Self {
             segment,
-            file,
             indexer,
             reserved: end,
             reserve_step: RESERVE_BYTES_MIN,
@@ -129,7 +126,13 @@ impl Writer {
             first_timestamp,
             created,
             written_back: end,
-        })
+        }
+    }
+
+    /// The file to append to, opened again if it was closed meanwhile. Taken before [`Writer::append`]: a file that
+    /// cannot be opened is no reason to distrust what was written.
+    pub(super) fn file(&self) -> io::Result<Arc<dyn FileHandle>> {
+        self.segment.log_file()
     }
 
     pub(super) const fn segment(&self) -> &Arc<Segment> {
@@ -170,10 +173,20 @@ impl Writer {
     }
 
     /// Appends a batch and makes it visible. After an error the segment is as it was before.
-    pub(super) fn append(&mut self, stamped: &Stamped<'_>, config: &LogConfig) -> io::Result<LogPoint> {
+    pub(super) fn append(
+        &mut self,
+        file: &dyn FileHandle,
+        stamped: &Stamped<'_>,
+        config: &LogConfig,
+    ) -> io::Result<LogPoint> {
         let position = self.segment.end().bytes;
         let header = &stamped.header;
-        self.write(&stamped.fixed, stamped.payload, position, u64::from(config.segment_bytes))?;
+        let written = self.write(file, stamped, position, u64::from(config.segment_bytes));
+        if config.writeback {
+            // Where appends are left to the system (`os`), nobody waits for a sync.
+            self.segment.note_unsynced();
+        }
+        written?;
         let end = LogPoint { offset: header.next_offset(), bytes: position + u64::from(header.size_bytes) };
         self.segment.publish(end);
         self.indexer.add(&self.segment, position, header);
@@ -181,7 +194,7 @@ impl Writer {
         self.first_timestamp.get_or_insert(header.max_timestamp);
         if config.writeback && end.bytes - self.written_back >= WRITEBACK_BYTES {
             // A hint: if it fails, the sync will say so.
-            let _ = self.file.writeback(self.written_back, end.bytes - self.written_back);
+            let _ = file.writeback(self.written_back, end.bytes - self.written_back);
             self.written_back = end.bytes;
         }
         Ok(end)
@@ -189,35 +202,35 @@ impl Writer {
 
     fn write(
         &mut self,
-        header: &[u8; HEADER_BYTES],
-        payload: &[u8],
+        file: &dyn FileHandle,
+        stamped: &Stamped<'_>,
         position: u64,
         segment_bytes: u64,
     ) -> io::Result<()> {
         if self.overlong {
-            self.file.set_len(position)?;
+            file.set_len(position)?;
             self.overlong = false;
         }
-        let end = position + (header.len() + payload.len()) as u64;
-        let written = self
-            .reserve(end, segment_bytes)
-            .and_then(|()| self.file.pwritev(&[IoSlice::new(header), IoSlice::new(payload)], position));
+        let parts = [IoSlice::new(&stamped.fixed), IoSlice::new(stamped.payload)];
+        let end = position + (parts[0].len() + parts[1].len()) as u64;
+        let written =
+            self.reserve(file, end, segment_bytes).and_then(|()| file.pwritev(&parts, position));
         if written.is_err() {
-            self.overlong = self.file.set_len(position).is_err();
+            self.overlong = file.set_len(position).is_err();
             self.reserved = position;
         }
         written
     }
 
     /// Reserves space up to `end` and some more. A full disk shows here.
-    fn reserve(&mut self, end: u64, segment_bytes: u64) -> io::Result<()> {
+    fn reserve(&mut self, file: &dyn FileHandle, end: u64, segment_bytes: u64) -> io::Result<()> {
         if end <= self.reserved {
             return Ok(());
         }
         let generous = (self.reserved + self.reserve_step).clamp(end, segment_bytes.max(end));
-        let target = match self.file.allocate(self.reserved, generous - self.reserved) {
+        let target = match file.allocate(self.reserved, generous - self.reserved) {
             Err(error) if is_no_space(&error) && generous > end => {
-                self.file.allocate(self.reserved, end - self.reserved)?;
+                file.allocate(self.reserved, end - self.reserved)?;
                 end
             }
             other => other.map(|()| generous)?,
@@ -233,7 +246,7 @@ impl Writer {
         self.segment.flush_indexes()?;
         let end = self.segment.end().bytes;
         if self.reserved > end || self.overlong {
-            self.file.set_len(end)?;
+            self.segment.log_file()?.set_len(end)?;
         }
         Ok(())
     }

@@ -1,0 +1,102 @@
+//! What it takes to open the log of any partition, at the start or at its first use.
+
+use std::sync::Arc;
+
+use highwater_record::{LeaderEpoch, Offset, TopicId, TopicPartition};
+use highwater_storage::{DataDir, FileLayer, Log, LogCheckpoint, LogConfig, OpenError, Opening};
+use rustix::io::Errno;
+use thiserror::Error;
+
+use crate::clock;
+use crate::meta::{Metadata, MetadataError};
+use crate::progress::RecoveryProgress;
+
+/// Why a log is not opened.
+#[derive(Debug, Error)]
+pub(crate) enum OpenLogError {
+    #[error("cannot read where the log begins: {0}")]
+    Metadata(#[from] MetadataError),
+    #[error("cannot open the topic's log: {0}")]
+    Log(#[from] OpenError),
+    #[error("cannot open the topic's log: {0}")]
+    Io(#[from] std::io::Error),
+    #[error(
+        "the directory of {partition} is left over from another topic (id {found}); move it out of the data directory"
+    )]
+    Leftover { partition: TopicPartition, found: TopicId },
+}
+
+impl OpenLogError {
+    /// Whether the process is short of something that it may have again soon: the log is not to blame.
+    pub(crate) fn is_passing(&self) -> bool {
+        let (Self::Log(OpenError::Io { source, .. }) | Self::Io(source)) = self else { return false };
+        matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+    }
+}
+
+/// Opens logs.
+pub(crate) struct LogOpener {
+    files: Arc<dyn FileLayer>,
+    data: Arc<DataDir>,
+    metadata: Arc<Metadata>,
+    progress: Arc<RecoveryProgress>,
+    epoch: LeaderEpoch,
+}
+
+impl LogOpener {
+    /// An opener of the logs in `data`, for the incarnation `epoch`.
+    pub(crate) fn new(
+        data: Arc<DataDir>,
+        metadata: Arc<Metadata>,
+        progress: Arc<RecoveryProgress>,
+        epoch: LeaderEpoch,
+    ) -> Arc<Self> {
+        Arc::new(Self { files: Arc::clone(data.files()), data, metadata, progress, epoch })
+    }
+
+    /// How far the start has come, and what did not open.
+    pub(crate) fn progress(&self) -> &RecoveryProgress {
+        &self.progress
+    }
+
+    /// The incarnation that opens.
+    pub(crate) const fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
+
+    /// Opens, and if need be recovers, the log of one partition of the topic that `config` names. `known` is what the
+    /// checkpoint says of it.
+    pub(crate) fn open(
+        &self,
+        partition: &TopicPartition,
+        config: LogConfig,
+        known: Option<LogCheckpoint>,
+    ) -> Result<Log, OpenLogError> {
+        let mut known = known;
+        if let Some(topic_id) = config.topic_id {
+            if let Some(found) = self.data.topic_id(partition).filter(|found| *found != topic_id) {
+                return Err(OpenLogError::Leftover { partition: partition.clone(), found });
+            }
+            known = at_least(known, self.metadata.log_start(topic_id, partition.partition)?);
+        }
+        let dir = self.data.partition_path(partition);
+        let opening = Opening { known, now: clock::now(), scanned: Arc::clone(&self.progress.scanned_bytes) };
+        let (log, recovery) = Log::open_counting(Arc::clone(&self.files), dir, config, opening)?;
+        if recovery.bytes_scanned > 0 || recovery.bytes_dropped > 0 {
+            tracing::info!(
+                %partition, scanned = recovery.bytes_scanned, dropped = recovery.bytes_dropped,
+                "recovered a log"
+            );
+        }
+        Ok(log)
+    }
+}
+
+/// What is known of a log whose start was also kept in the metadata: the larger start wins.
+fn at_least(known: Option<LogCheckpoint>, start: Option<Offset>) -> Option<LogCheckpoint> {
+    let Some(start) = start else { return known };
+    // Without a checkpoint nothing is known to be durable.
+    let zero = LogCheckpoint { log_start: start, recovery_point: Offset::ZERO, high_watermark: Offset::ZERO };
+    let known = known.unwrap_or(zero);
+    Some(LogCheckpoint { log_start: known.log_start.max(start), ..known })
+}
