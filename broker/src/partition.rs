@@ -18,8 +18,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use highwater_record::{Batch, LeaderEpoch, Offset, TimestampMs, TopicId, TopicPartition};
 use highwater_storage::{
-    AppendError, Appended, CutError, Log, LogCheckpoint, LogConfig, LogOutline, LogPoint, LogView, RemovalJob,
-    SyncJob, SyncOutcome,
+    AppendError, Appended, CutError, Log, LogCheckpoint, LogConfig, LogOutline, LogPoint, LogView,
+    RemovalJob, SyncJob, SyncOutcome,
 };
 use parking_lot::{Mutex, MutexGuard};
 

@@ -11,12 +11,12 @@ use thiserror::Error;
 
 use crate::broker::Broker;
 use crate::config::Durability;
+use crate::groups;
 use crate::log_opener::OpenLogError;
 use crate::meta::{MetadataError, TopicRecord, new_topic_id, partition_ids};
 use crate::partition::{Dormant, Partition, Settings};
 use crate::topic_config::TopicConfig;
 use crate::topics::Topic;
-use crate::groups;
 
 /// Size of the segments of the broker's own topics (`offsets.topic.segment.bytes`).
 const INTERNAL_SEGMENT_BYTES: u32 = 100 << 20;

@@ -107,9 +107,7 @@ async fn find(
     };
     match Wanted::parse(asked.timestamp, context.version)? {
         // Of a log that is not open the high watermark is the end.
-        Wanted::Latest => {
-            Ok(at(until, view.map_or(standing.latest_epoch, |view| view.epoch_of(until))))
-        }
+        Wanted::Latest => Ok(at(until, view.map_or(standing.latest_epoch, |view| view.epoch_of(until)))),
         Wanted::Earliest | Wanted::EarliestLocal => Ok(at(standing.log_start, standing.first_epoch)),
         Wanted::LatestTiered => Ok(Found::default()),
         // A log without records is not opened to find none.

@@ -51,7 +51,7 @@ impl FileLayer for DiskFiles {
             let Ok(name) = entry.file_name().into_string() else { continue };
             // Directories have no length here, and their kind is in the listing: a call less for each partition.
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                entries.push(DirEntry { name, is_dir: true, len: 0 });
+                entries.push(DirEntry { name, is_dir: true, len: 0, modified: None });
                 continue;
             }
             let metadata = match entry.metadata() {

@@ -203,6 +203,12 @@ impl Segment {
         self.appended.store(at.0, Ordering::Relaxed);
     }
 
+    /// Since when the segment ages: its newest record, or its last append if that is earlier.
+    pub(crate) fn ages_from(&self) -> Option<TimestampMs> {
+        let known = [self.max_time().timestamp, self.appended()].into_iter().filter(|at| *at != NO_TIMESTAMP);
+        known.min()
+    }
+
     /// Whether this process writes or wrote the segment, so that its pages are likely in memory.
     pub(crate) const fn is_hot(&self) -> bool {
         self.map_bytes > 0

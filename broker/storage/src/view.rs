@@ -21,8 +21,8 @@ use thiserror::Error;
 use crate::batches::{BatchFault, WalkError};
 use crate::epochs::Epochs;
 use crate::files::{FileHandle, read_exact_at};
-use crate::map::SegmentMap;
 use crate::index::{OffsetEntry, TimeEntry, relative};
+use crate::map::SegmentMap;
 use crate::point::{LogPoint, PointCell};
 use crate::segment::{NO_TIMESTAMP, Segment, lenient};
 

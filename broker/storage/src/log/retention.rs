@@ -8,8 +8,8 @@
 
 use highwater_record::{Offset, TimestampMs};
 
-use crate::log::{AppendError, Log};
-use crate::segment::{NO_TIMESTAMP, Segment};
+use crate::log::{AppendError, Log, LogOutline};
+use crate::segment::Segment;
 
 /// What of a log is kept. Nothing is removed for what is not set.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -18,6 +18,14 @@ pub struct Retention {
     pub age_ms: Option<u64>,
     /// The oldest segments go while the others together have at least so many bytes (`retention.bytes`).
     pub bytes: Option<u64>,
+}
+
+impl Retention {
+    /// Whether a log that is not open has more than is kept, so that opening it is worth its while.
+    pub fn exceeds(self, outline: &LogOutline, now: TimestampMs) -> bool {
+        let is_old = |age_ms| outline.oldest.is_some_and(|since| is_older(since, age_ms, now));
+        self.age_ms.is_some_and(is_old) || self.bytes.is_some_and(|bytes| outline.size_bytes > bytes)
+    }
 }
 
 impl Log {
@@ -38,7 +46,7 @@ impl Log {
         let mut excess = retention.bytes.map(|bytes| self.view.size_bytes().saturating_sub(bytes));
         let gone = closed
             .take_while(|segment| {
-                let is_old = retention.age_ms.is_some_and(|age_ms| is_older(segment, age_ms, now));
+                let is_old = is_expired(segment, retention, now);
                 let bytes = segment.end().bytes;
                 // Kept in step for segments that go by age, so that no more goes by size than has to.
                 let is_excess = excess.is_some_and(|excess| excess >= bytes);
@@ -64,8 +72,14 @@ impl Log {
     }
 }
 
-fn is_older(segment: &Segment, age_ms: u64, now: TimestampMs) -> bool {
-    let known =
-        [segment.max_time().timestamp, segment.appended()].into_iter().filter(|at| *at != NO_TIMESTAMP);
-    known.min().is_some_and(|since| i128::from(now.0) - i128::from(since.0) > i128::from(age_ms))
+fn is_expired(segment: &Segment, retention: Retention, now: TimestampMs) -> bool {
+    match (retention.age_ms, segment.ages_from()) {
+        (Some(age_ms), Some(since)) => is_older(since, age_ms, now),
+        _ => false,
+    }
+}
+
+/// Whether more than `age_ms` lie between.
+fn is_older(since: TimestampMs, age_ms: u64, now: TimestampMs) -> bool {
+    i128::from(now.0) - i128::from(since.0) > i128::from(age_ms)
 }

@@ -213,8 +213,7 @@ impl Writer {
         }
         let parts = [IoSlice::new(&stamped.fixed), IoSlice::new(stamped.payload)];
         let end = position + (parts[0].len() + parts[1].len()) as u64;
-        let written =
-            self.reserve(file, end, segment_bytes).and_then(|()| file.pwritev(&parts, position));
+        let written = self.reserve(file, end, segment_bytes).and_then(|()| file.pwritev(&parts, position));
         if written.is_err() {
             self.overlong = file.set_len(position).is_err();
             self.reserved = position;

@@ -107,6 +107,18 @@ fn when_everything_is_old_the_log_is_empty_and_goes_on_at_its_end() {
 }
 
 #[test]
+fn a_closed_log_is_worth_opening_when_its_outline_says_so() {
+    let log = log_of(&[1000, 2000]);
+    let outline = log.outline().unwrap();
+
+    assert!(!by_age(500).exceeds(&outline, TimestampMs(1500)));
+    assert!(by_age(500).exceeds(&outline, TimestampMs(1501)));
+    assert!(!by_size(outline.size_bytes).exceeds(&outline, NOW));
+    assert!(by_size(outline.size_bytes - 1).exceeds(&outline, NOW));
+    assert!(!Retention::default().exceeds(&outline, TimestampMs(i64::MAX)));
+}
+
+#[test]
 fn an_idle_segment_rolls_by_the_brokers_clock() {
     let (mut home, _) = Home::sim();
     home.config.segment_ms = 100;
