@@ -94,6 +94,17 @@ fn unless_never(value: u64) -> Option<u64> {
     (value < NEVER).then_some(value)
 }
 
+/// Kafka's value for no limit in the retention settings.
+const UNLIMITED: &str = "-1";
+
+fn or_unlimited(key: &str, value: &str) -> Result<Option<u64>, String> {
+    if value.trim() == UNLIMITED { Ok(None) } else { number(key, value, 0, NEVER).map(Some) }
+}
+
+fn shown_unlimited(limit: Option<u64>) -> String {
+    limit.map_or_else(|| UNLIMITED.to_owned(), |limit| limit.to_string())
+}
+
 /// The setting that says what an acknowledgement waits for.
 pub(crate) const DURABILITY: &str = "durability";
 
@@ -111,7 +122,7 @@ pub(crate) const TOPIC_KEYS: &[TopicKey] = &[
             shown: |config, _| config.cleanup.name().to_owned(),
         },
         documentation: "How old records go: with `compact` only the latest record of each key stays, and records need a \
-                        key; with `delete` nothing goes by age or size yet.",
+                        key; with `delete` segments go by retention.ms and retention.bytes.",
     },
     TopicKey {
         name: "compression.type",
@@ -285,15 +296,29 @@ pub(crate) const TOPIC_KEYS: &[TopicKey] = &[
         name: "retention.bytes",
         value: ValueType::Long,
         broker_name: Some("log.retention.bytes"),
-        rule: Rule::Says { so: "-1", why: RETENTION },
-        documentation: "Bytes beyond which the oldest segments of a partition go; -1 for no limit.",
+        rule: Rule::Takes {
+            set: |config, key, value, _| {
+                config.retention.bytes = or_unlimited(key, value)?;
+                Ok(())
+            },
+            shown: |config, _| shown_unlimited(config.retention.bytes),
+        },
+        documentation: "The oldest segments of a partition go while the others have at least so many bytes; -1 for no \
+                        limit. Only with the cleanup policy `delete`.",
     },
     TopicKey {
         name: "retention.ms",
         value: ValueType::Long,
         broker_name: Some("log.retention.ms"),
-        rule: Rule::Says { so: "-1", why: RETENTION },
-        documentation: "Milliseconds after which segments go; -1 for no limit.",
+        rule: Rule::Takes {
+            set: |config, key, value, _| {
+                config.retention.age_ms = or_unlimited(key, value)?;
+                Ok(())
+            },
+            shown: |config, _| shown_unlimited(config.retention.age_ms),
+        },
+        documentation: "Milliseconds after which a segment goes, from its newest record or from its last append, whichever \
+                        is earlier; -1 for no limit. Only with the cleanup policy `delete`.",
     },
     TopicKey {
         name: "segment.bytes",
@@ -342,9 +367,6 @@ pub(crate) const TOPIC_KEYS: &[TopicKey] = &[
         documentation: "Whether a replica that lacks records may lead.",
     },
 ];
-
-/// Why retention takes no other value.
-const RETENTION: &str = "retention is not built yet: nothing is deleted by age or size";
 
 /// A setting of the broker that is not only the default of a setting of topics. All are given at the start.
 pub(crate) struct BrokerKey {
@@ -447,6 +469,12 @@ pub(crate) const BROKER_KEYS: &[BrokerKey] = &[
         value: ValueType::List,
         shown: |broker| Some(broker.data.display().to_string()),
         documentation: "The directory that holds all data.",
+    },
+    BrokerKey {
+        name: "log.retention.check.interval.ms",
+        value: ValueType::Long,
+        shown: |broker| Some(broker.retention_check_interval.as_millis().to_string()),
+        documentation: "How often topics are looked through for segments that are too old or too many, in milliseconds.",
     },
     BrokerKey {
         name: "node.id",

@@ -42,6 +42,7 @@ mod quotas;
 mod read_only;
 mod recovery;
 mod refusal;
+mod retention;
 mod server;
 mod shutdown;
 mod survey;

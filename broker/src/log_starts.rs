@@ -1,4 +1,4 @@
-//! Moving where logs begin, because somebody wants records gone (DeleteRecords).
+//! Moving where logs begin, because somebody wants records gone (DeleteRecords) or because they are old (`retention`).
 //!
 //! A log's start is kept in the metadata before the log moves: what was deleted does not come back, whatever happens
 //! (design D2). Whole segments below the start are removed then. Knows no message.
@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::broker::Broker;
 use crate::meta::MetadataError;
+use crate::metrics;
 use crate::partition::Partition;
 
 /// Where a log is to begin.
@@ -86,6 +87,29 @@ fn move_locked(broker: &Broker, moves: &[Move]) -> Vec<Moved> {
         let entry = furthest.entry(found.partition.id()).or_insert_with(|| found.clone());
         entry.start = entry.start.max(found.start);
     }
+    let moved = begin_all(broker, &furthest);
+    let result = |found: &Found| match moved.get(found.partition.id()) {
+        Some(moved) => moved.clone(),
+        None => {
+            found.partition.standing().map(|standing| standing.log_start).map_err(|_| MoveError::NotLeader)
+        }
+    };
+    found.iter().map(|found| found.as_ref().map_err(Clone::clone).and_then(result)).collect()
+}
+
+/// Makes the moves that retention wants. Blocks on the disk.
+pub(crate) fn retain(broker: &Broker, wanted: &[Found]) {
+    let _one_at_a_time = broker.topic_changes.lock();
+    // What was deleted meanwhile would leave its log starts behind.
+    let wanted = wanted.iter().filter(|found| found.is_ahead() && broker.topics.by_id(found.topic).is_some());
+    begin_all(broker, &wanted.map(|found| (found.partition.id(), found.clone())).collect());
+}
+
+/// Keeps in the metadata where logs begin, in one transaction, and then has them begin there.
+fn begin_all<'a>(
+    broker: &Broker,
+    furthest: &BTreeMap<&'a TopicPartition, Found>,
+) -> BTreeMap<&'a TopicPartition, Moved> {
     let kept = if furthest.is_empty() {
         Ok(())
     } else {
@@ -96,22 +120,15 @@ fn move_locked(broker: &Broker, moves: &[Move]) -> Vec<Moved> {
         tracing::error!(%error, "records are not deleted");
     }
     let begin = |found: &Found| kept.clone().and_then(|()| begin_at(&found.partition, found.start));
-    let moved: BTreeMap<_, Moved> = furthest.iter().map(|(id, found)| (*id, begin(found))).collect();
-    let result = |found: &Found| match moved.get(found.partition.id()) {
-        Some(moved) => moved.clone(),
-        None => {
-            found.partition.standing().map(|standing| standing.log_start).map_err(|_| MoveError::NotLeader)
-        }
-    };
-    found.iter().map(|found| found.as_ref().map_err(Clone::clone).and_then(result)).collect()
+    furthest.iter().map(|(id, found)| (*id, begin(found))).collect()
 }
 
 /// A partition, and the offset where it is to begin.
 #[derive(Clone)]
-struct Found {
-    topic: TopicId,
-    partition: Arc<Partition>,
-    start: Offset,
+pub(crate) struct Found {
+    pub(crate) topic: TopicId,
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) start: Offset,
 }
 
 impl Found {
@@ -146,6 +163,7 @@ fn begin_at(partition: &Partition, start: Offset) -> Moved {
         Ok((removal, log_start)) => {
             match removal.run() {
                 Ok(removed) => {
+                    metrics::count_deleted(removed);
                     tracing::info!(partition = %partition.id(), %log_start, removed, "deleted records");
                 }
                 Err(error) => {

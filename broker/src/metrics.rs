@@ -74,6 +74,7 @@ struct Handles {
     memory_peak: Gauge,
     memory_waiting: Gauge,
     memory_resident_peak: Gauge,
+    deleted_bytes: Counter,
     compactions: Counter,
     compaction_failures: Counter,
     compaction_bytes: Counter,
@@ -141,6 +142,7 @@ impl Handles {
             memory_peak: gauge!("highwater_memory_peak_bytes"),
             memory_waiting: gauge!("highwater_memory_waiting"),
             memory_resident_peak: gauge!("highwater_memory_resident_peak_bytes"),
+            deleted_bytes: counter!("highwater_deleted_bytes_total"),
             compactions: counter!("highwater_compactions_total"),
             compaction_failures: counter!("highwater_compaction_failures_total"),
             compaction_bytes: counter!("highwater_compaction_bytes_total"),
@@ -232,6 +234,10 @@ fn describe_memory() {
 }
 
 fn describe_compaction() {
+    describe_counter!(
+        "highwater_deleted_bytes_total",
+        "Bytes of segments that were deleted, by retention or by DeleteRecords."
+    );
     describe_counter!(
         "highwater_compactions_total",
         "Logs that were compacted, up to an end or to a full table."
@@ -374,6 +380,11 @@ pub(crate) fn count_throttle(key: ApiKey) {
 pub(crate) fn count_append(bytes: usize, records: u32) {
     HANDLES.produced_bytes.increment(bytes as u64);
     HANDLES.produced_records.increment(records.into());
+}
+
+/// Segments were deleted: for their age or size, or because somebody asked for it.
+pub(crate) fn count_deleted(bytes: u64) {
+    HANDLES.deleted_bytes.increment(bytes);
 }
 
 /// A batch was there already.

@@ -9,6 +9,7 @@
 //! its batch was appended is given back. Locks are taken in the order log, acknowledgements, watermark.
 
 mod dormant;
+mod retained;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,7 @@ use arc_swap::ArcSwap;
 use highwater_record::{Batch, Keys, LeaderEpoch, Offset, TimestampMs, TopicId, TopicPartition};
 use highwater_storage::{
     AppendError, Appended, CutError, Log, LogCheckpoint, LogConfig, LogOutline, LogPoint, LogView,
-    RemovalJob, SyncJob, SyncOutcome,
+    RemovalJob, Retention, SyncJob, SyncOutcome,
 };
 use parking_lot::{Mutex, MutexGuard};
 
@@ -44,6 +45,7 @@ pub(crate) struct Settings {
     /// Largest batch that is taken, in bytes (`max.message.bytes`).
     pub(crate) batch_bytes_max: u32,
     pub(crate) log: LogConfig,
+    pub(crate) retention: Retention,
 }
 
 impl Settings {
@@ -53,6 +55,7 @@ impl Settings {
             durability: topic.durability(broker),
             batch_bytes_max: topic.message_bytes_max,
             log: topic.log_config(broker, id),
+            retention: topic.retention(),
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::quotas::Quotas;
 use crate::shutdown::Shutdown;
 use crate::sync_scheduler::SyncScheduler;
 use crate::topics::Topics;
-use crate::{checkpointer, cleaner, clock, manifests, metrics, read_only, recovery};
+use crate::{checkpointer, cleaner, clock, manifests, metrics, read_only, recovery, retention};
 
 /// How long connections may take to finish what they have begun when the broker stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
@@ -118,6 +118,7 @@ pub async fn run(
     let manifests = tokio::spawn(manifests::run(Arc::clone(&broker)));
     let timers = tokio::spawn(groups::run_timers(Arc::clone(&broker)));
     let cleaner = tokio::spawn(cleaner::run(Arc::clone(&broker)));
+    let retention = tokio::spawn(retention::run(Arc::clone(&broker)));
     ready(&Ready { addresses, data: broker.data.path().to_owned(), took: began.elapsed() });
 
     stop.await;
@@ -127,6 +128,7 @@ pub async fn run(
     manifests.await?;
     timers.await?;
     cleaner.await?;
+    retention.await?;
     let drained =
         tokio::time::timeout(DRAIN_DEADLINE, async { while serving.join_next().await.is_some() {} }).await;
     if drained.is_err() {

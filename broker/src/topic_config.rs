@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use highwater_record::{TimestampType, TopicId, TopicName};
-use highwater_storage::{CompactionConfig, LogConfig, Ratio};
+use highwater_storage::{CompactionConfig, LogConfig, Ratio, Retention};
 
 use crate::config::{Config, Durability};
 use crate::config_keys::{Rule, TOPIC_KEYS, TopicKey, topic_key};
@@ -31,6 +31,8 @@ pub(crate) struct TopicConfig {
     pub(crate) message_bytes_max: u32,
     pub(crate) timestamp_type: TimestampType,
     pub(crate) cleanup: Cleanup,
+    /// What is kept if its cleanup deletes.
+    pub(crate) retention: Retention,
     /// How the topic is compacted if its cleanup says so.
     pub(crate) compaction: CompactionConfig,
 }
@@ -94,6 +96,7 @@ impl Default for TopicConfig {
             message_bytes_max: MESSAGE_BYTES_MAX,
             timestamp_type: TimestampType::CreateTime,
             cleanup: Cleanup::Delete,
+            retention: Retention { age_ms: Some(7 * 24 * 60 * 60 * 1000), bytes: None },
             compaction: CompactionConfig {
                 min_lag_ms: 0,
                 max_lag_ms: i64::MAX as u64,
@@ -171,6 +174,11 @@ impl TopicConfig {
             (None, None) => Durability::Os,
         };
         stronger(base, flush)
+    }
+
+    /// What is kept of the topic's logs.
+    pub(crate) fn retention(&self) -> Retention {
+        if self.cleanup == Cleanup::Compact { Retention::default() } else { self.retention }
     }
 
     /// The part that storage needs.

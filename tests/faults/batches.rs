@@ -5,6 +5,9 @@ use highwater_record::{BatchBuilder, Codec, NewRecord, Producer, TimestampMs};
 
 use super::history::Stamp;
 
+/// What records are stamped with: later than any test runs, so that retention counts from the append.
+const LATER_MS: i64 = 4_000_000_000_000;
+
 /// A record to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stamped {
@@ -22,7 +25,7 @@ pub(crate) fn batch_of(codec: Codec, producer: Option<Producer>, records: &[Stam
     }
     for record in records {
         let appended = builder.append(&NewRecord {
-            timestamp: TimestampMs(1_700_000_000_000 + i64::from(record.stamp.counter)),
+            timestamp: TimestampMs(LATER_MS + i64::from(record.stamp.counter)),
             key: Some(record.key.to_string().as_bytes()),
             value: Some(&record.stamp.to_value(record.value_bytes)),
             headers: &[],

@@ -4,6 +4,7 @@ mod cluster;
 mod configs;
 mod partitions;
 mod records;
+mod retention;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -14,9 +15,13 @@ use highwater_protocol::api::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResult,
 };
 
+use highwater_protocol::api::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+
 use crate::faults::client::Connection;
 use crate::harness::served::Served;
 
+/// The timestamp that asks ListOffsets for the start.
+const EARLIEST: i64 = -2;
 /// The resource type of topics.
 const TOPIC: i8 = 2;
 /// The resource type of brokers.
@@ -75,6 +80,16 @@ impl Admin {
     fn setting(&mut self, topic: &str, name: &str) -> anyhow::Result<String> {
         let config = self.settings(topic)?.remove(name).with_context(|| format!("{name} is described"))?;
         Ok(config.value.map(String::from).unwrap_or_default())
+    }
+
+    /// Where partition 0 of a topic begins for consumers.
+    fn earliest(&mut self, topic: &str) -> anyhow::Result<i64> {
+        let partition = ListOffsetsPartition { timestamp: EARLIEST, ..ListOffsetsPartition::default() };
+        let topic = ListOffsetsTopic { name: topic.into(), partitions: vec![partition] };
+        let request = ListOffsetsRequest { topics: vec![topic], ..ListOffsetsRequest::default() };
+        let response = self.connection.call(7, &request)?;
+        let found = response.topics.into_iter().flat_map(|topic| topic.partitions).next();
+        Ok(found.context("the answer names the partition")?.offset)
     }
 
     /// How many segments partition 0 of the topic `t` has.

@@ -52,6 +52,10 @@ pub(crate) struct ServeArgs {
     /// How long a consumer group without members waits for more of them before it begins.
     #[arg(long, value_name = "MS", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(..=600_000))]
     group_initial_rebalance_delay_ms: u32,
+    /// How often topics are looked through for segments that are too old or too many.
+    #[arg(long, value_name = "MS", default_value_t = 300_000, allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    log_retention_check_interval_ms: u32,
     /// Connections at once; more are refused. Default: no limit.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -83,6 +87,8 @@ impl ServeArgs {
         config.accept_replication_as_one = !self.strict_replication;
         config.initial_rebalance_delay =
             Duration::from_millis(u64::from(self.group_initial_rebalance_delay_ms));
+        config.retention_check_interval =
+            Duration::from_millis(u64::from(self.log_retention_check_interval_ms));
         config.connections = ConnectionLimits {
             total: self.max_connections,
             per_ip: self.max_connections_per_ip,

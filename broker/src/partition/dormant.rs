@@ -9,8 +9,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use highwater_record::{LeaderEpoch, Offset};
-use highwater_storage::{Log, LogCheckpoint, LogOutline, LogPoint, LogView, SyncOutcome};
+use highwater_record::{LeaderEpoch, Offset, TimestampMs};
+use highwater_storage::{Log, LogCheckpoint, LogOutline, LogPoint, LogView, Retention, SyncOutcome};
 
 use super::{NO_EPOCH, NotLeader, Partition, Slot};
 use crate::log_opener::LogOpener;
@@ -24,6 +24,11 @@ pub(crate) struct Dormant {
 }
 
 impl Dormant {
+    /// Whether the log has more than is kept.
+    pub(super) fn exceeds(&self, retention: Retention, now: TimestampMs) -> bool {
+        retention.exceeds(&self.outline, now)
+    }
+
     /// A log without a directory, which begins and ends at `start`.
     pub(crate) const fn empty(start: Offset) -> Self {
         let known = LogCheckpoint { log_start: start, recovery_point: start, high_watermark: start };

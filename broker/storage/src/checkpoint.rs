@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use highwater_record::{LeaderEpoch, Offset, PartitionId, TopicId, TopicName, TopicPartition};
+use highwater_record::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicId, TopicName, TopicPartition};
 
 use crate::files::FileLayer;
 use crate::log::{LogCheckpoint, LogOutline, TailSegment};
@@ -147,6 +147,7 @@ fn encode_outline(outline: &LogOutline, body: &mut Vec<u8>) {
     for epoch in [outline.first_epoch, outline.latest_epoch] {
         body.extend_from_slice(&epoch.map_or(-1, LeaderEpoch::get).to_be_bytes());
     }
+    body.extend_from_slice(&outline.oldest.map_or(-1, |oldest| oldest.0).to_be_bytes());
 }
 
 fn decode_outline(fields: &mut Fields<'_>) -> Option<LogOutline> {
@@ -157,6 +158,7 @@ fn decode_outline(fields: &mut Fields<'_>) -> Option<LogOutline> {
         tail: Offset::new(base).map(|base| TailSegment { base, bytes }),
         first_epoch: LeaderEpoch::new(fields.i32()?),
         latest_epoch: LeaderEpoch::new(fields.i32()?),
+        oldest: Some(TimestampMs(fields.i64()?)).filter(|oldest| oldest.0 >= 0),
     })
 }
 
@@ -179,6 +181,7 @@ mod tests {
             tail: Some(TailSegment { base: offset(70), bytes: 1234 }),
             first_epoch: LeaderEpoch::new(0),
             latest_epoch: LeaderEpoch::new(6),
+            oldest: Some(TimestampMs(1_700_000_000_000)),
         };
         Checkpoint {
             clean_stop: LeaderEpoch::new(7),

@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
+use highwater_record::TimestampMs;
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::{Errno, retry_on_intr};
 
@@ -49,7 +51,7 @@ impl FileLayer for DiskFiles {
             let Ok(name) = entry.file_name().into_string() else { continue };
             // Directories have no length here, and their kind is in the listing: a call less for each partition.
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                entries.push(DirEntry { name, is_dir: true, len: 0 });
+                entries.push(DirEntry { name, is_dir: true, len: 0, modified: None });
                 continue;
             }
             let metadata = match entry.metadata() {
@@ -58,7 +60,9 @@ impl FileLayer for DiskFiles {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            entries.push(DirEntry { name, is_dir: metadata.is_dir(), len: metadata.len() });
+            let since_epoch = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            let modified = since_epoch.and_then(|age| i64::try_from(age.as_millis()).ok()).map(TimestampMs);
+            entries.push(DirEntry { name, is_dir: metadata.is_dir(), len: metadata.len(), modified });
         }
         Ok(entries)
     }

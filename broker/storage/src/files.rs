@@ -10,6 +10,8 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use highwater_record::TimestampMs;
+
 use crate::map::{PublishedEnd, SegmentMap};
 use crate::pool::FilePool;
 
@@ -35,6 +37,8 @@ pub struct DirEntry {
     pub is_dir: bool,
     /// Size in bytes, if it is a file.
     pub len: u64,
+    /// When it was written last, if the file layer knows.
+    pub modified: Option<TimestampMs>,
 }
 
 /// Opens, lists, renames and removes files.

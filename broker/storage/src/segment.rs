@@ -8,6 +8,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::Guard;
 use highwater_record::{Batch, BatchHeader, Offset, TimestampMs};
@@ -54,6 +55,8 @@ pub(crate) struct Extent {
     /// Next offset and position after the last batch.
     pub(crate) end: LogPoint,
     pub(crate) max_time: MaxTime,
+    /// When the last batch was appended, by the broker's clock; if nobody knows, [`NO_TIMESTAMP`].
+    pub(crate) appended: TimestampMs,
     pub(crate) offset_entries: u32,
     pub(crate) time_entries: u32,
 }
@@ -63,6 +66,7 @@ impl Extent {
         Self {
             end: LogPoint { offset: base, bytes: 0 },
             max_time: MaxTime { timestamp: NO_TIMESTAMP, offset: base },
+            appended: NO_TIMESTAMP,
             offset_entries: 0,
             time_entries: 0,
         }
@@ -110,6 +114,8 @@ pub(crate) struct Segment {
     /// Which of its bytes are known to be good.
     pub(crate) vouched: Vouched,
     quarantine: Arc<Quarantine>,
+    /// [`Extent::appended`].
+    appended: AtomicI64,
     /// Bytes to map; zero for a segment that is not hot, which is read by `pread` alone.
     map_bytes: u64,
     map: MapSlot,
@@ -135,6 +141,7 @@ impl Segment {
             max_time: PointCell::new(LogPoint::default()),
             vouched: Vouched::new(extent.end),
             quarantine: Arc::clone(&place.quarantine),
+            appended: AtomicI64::new(extent.appended.0),
             map_bytes,
             map: MapSlot::new(place.files.pool().cloned()),
         };
@@ -200,6 +207,21 @@ impl Segment {
 
     pub(crate) fn set_max_time(&self, max: MaxTime) {
         self.max_time.store(LogPoint { offset: max.offset, bytes: max.timestamp.0 as u64 });
+    }
+
+    /// When the last batch was appended, by the broker's clock; [`NO_TIMESTAMP`] if nobody knows.
+    pub(crate) fn appended(&self) -> TimestampMs {
+        TimestampMs(self.appended.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_appended(&self, at: TimestampMs) {
+        self.appended.store(at.0, Ordering::Relaxed);
+    }
+
+    /// Since when the segment ages: its newest record, or its last append if that is earlier.
+    pub(crate) fn ages_from(&self) -> Option<TimestampMs> {
+        let known = [self.max_time().timestamp, self.appended()].into_iter().filter(|at| *at != NO_TIMESTAMP);
+        known.min()
     }
 
     /// Whether this process writes or wrote the segment, so that its pages are likely in memory.

@@ -349,10 +349,11 @@ impl FileLayer for SimFiles {
         let files =
             world.names.files.iter().filter(|(path, _)| parent(path) == dir).filter_map(|(path, inode)| {
                 let len = world.inodes[*inode].bytes.len() as u64;
-                Some(DirEntry { name: name(path)?, is_dir: false, len })
+                Some(DirEntry { name: name(path)?, is_dir: false, len, modified: None })
             });
         let dirs = world.names.dirs.iter().filter(|path| parent(path) == dir && *path != dir);
-        let dirs = dirs.filter_map(|path| Some(DirEntry { name: name(path)?, is_dir: true, len: 0 }));
+        let dirs = dirs
+            .filter_map(|path| Some(DirEntry { name: name(path)?, is_dir: true, len: 0, modified: None }));
         Ok(files.chain(dirs).collect())
     }
 

@@ -18,7 +18,7 @@ use highwater_record::{BatchBuilder, Codec, NewRecord, TimestampMs};
 use super::{Admin, BROKER, TOPIC, done, named};
 use crate::faults::batches::plain_batch;
 
-const SET: i8 = 0;
+pub(super) const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
@@ -48,7 +48,7 @@ impl Admin {
     }
 
     /// Changes settings of the topic `t`; the answer's code and sentence.
-    fn alter(&mut self, changes: &[Change<'_>]) -> anyhow::Result<(ErrorCode, String)> {
+    pub(super) fn alter(&mut self, changes: &[Change<'_>]) -> anyhow::Result<(ErrorCode, String)> {
         self.alter_with(resource(TOPIC, "t", changes), false)
     }
 
@@ -95,7 +95,7 @@ fn a_topic_is_described_with_sources_synonyms_types_and_documentation() -> anyho
         ("compression.type", "producer", 2),
         ("max.message.bytes", "1048588", 3),
         ("min.insync.replicas", "1", 3),
-        ("retention.ms", "-1", 5),
+        ("retention.ms", "604800000", 5),
         ("retention.bytes", "-1", 5),
         ("segment.ms", "604800000", 5),
         ("flush.ms", "9223372036854775807", 5),
@@ -153,7 +153,7 @@ fn the_broker_is_described_and_what_the_start_gave_stands_out() -> anyhow::Resul
     assert_eq!(find("durability"), Some((Some("os".to_owned()), 4, true)));
     assert_eq!(find("num.partitions"), Some((Some("3".to_owned()), 4, true)));
     assert_eq!(find("group.initial.rebalance.delay.ms"), Some((Some("0".to_owned()), 4, true)));
-    assert_eq!(find("log.retention.ms"), Some((Some("-1".to_owned()), 5, true)));
+    assert_eq!(find("log.retention.ms"), Some((Some("604800000".to_owned()), 5, true)));
     assert_eq!(find("node.id"), Some((Some("1".to_owned()), 5, true)));
     assert!(find("log.dirs").is_some());
     // The topic inherits it.
@@ -347,7 +347,7 @@ fn changes_that_cannot_be_are_refused_and_change_nothing() -> anyhow::Result<()>
     let refused: [(&[Change<'_>], ErrorCode); 7] = [
         (&[(SET, "no.such.key", Some("1"))], ErrorCode::InvalidConfig),
         (&[(SET, "segment.bytes", Some("ten"))], ErrorCode::InvalidConfig),
-        (&[(SET, "retention.ms", Some("1000"))], ErrorCode::InvalidConfig),
+        (&[(SET, "retention.ms", Some("-2"))], ErrorCode::InvalidConfig),
         (&[(SET, "segment.ms", None)], ErrorCode::InvalidRequest),
         (&[(9, "segment.ms", Some("1"))], ErrorCode::InvalidRequest),
         (&[(SET, "segment.ms", Some("1")), (DELETE, "segment.ms", None)], ErrorCode::InvalidRequest),

@@ -6,13 +6,9 @@ use highwater_protocol::api::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
 use highwater_protocol::api::fetch::{FetchPartition, FetchRequest, FetchTopic};
-use highwater_protocol::api::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 
 use super::{Admin, named};
 use crate::faults::batches::plain_batch;
-
-/// The timestamp that asks ListOffsets for the start.
-const EARLIEST: i64 = -2;
 
 impl Admin {
     /// A broker whose topic `t` has one partition with that many batches of one record.
@@ -53,16 +49,6 @@ impl Admin {
             .collect())
     }
 
-    /// Where partition 0 of the topic `t` begins for consumers.
-    fn earliest(&mut self) -> anyhow::Result<i64> {
-        let partition = ListOffsetsPartition { timestamp: EARLIEST, ..ListOffsetsPartition::default() };
-        let topic = ListOffsetsTopic { name: "t".into(), partitions: vec![partition] };
-        let request = ListOffsetsRequest { topics: vec![topic], ..ListOffsetsRequest::default() };
-        let response = self.connection.call(7, &request)?;
-        let found = response.topics.into_iter().flat_map(|topic| topic.partitions).next();
-        Ok(found.context("the answer names the partition")?.offset)
-    }
-
     /// What a fetch from `fetch_offset` on is answered: a code, the log's start, how many bytes.
     fn fetch(&mut self, fetch_offset: i64) -> anyhow::Result<(ErrorCode, i64, usize)> {
         let partition =
@@ -86,14 +72,14 @@ fn deleted_records_are_below_the_log_from_now_on() -> anyhow::Result<()> {
 
     assert_eq!(admin.delete("t", &[(0, 3)])?, [Ok(3)]);
 
-    assert_eq!(admin.earliest()?, 3);
+    assert_eq!(admin.earliest("t")?, 3);
     assert_eq!(admin.fetch(2)?.0, ErrorCode::OffsetOutOfRange);
     let (code, start, bytes) = admin.fetch(3)?;
     assert_eq!((code, start), (ErrorCode::None, 3));
     assert!(bytes > 0);
     // Nothing comes back by asking for less.
     assert_eq!(admin.delete("t", &[(0, 1)])?, [Ok(3)]);
-    assert_eq!(admin.earliest()?, 3);
+    assert_eq!(admin.earliest("t")?, 3);
     Ok(())
 }
 
@@ -121,7 +107,7 @@ fn what_is_beyond_the_high_watermark_or_not_there_is_refused() -> anyhow::Result
     assert_eq!(answers, [out, out, out, out, unknown, unknown]);
     assert_eq!(admin.delete("absent", &[(0, 0)])?, [unknown]);
     assert_eq!(admin.delete("a/b", &[(0, 0)])?, [unknown]);
-    assert_eq!(admin.earliest()?, 0);
+    assert_eq!(admin.earliest("t")?, 0);
     Ok(())
 }
 
@@ -160,7 +146,7 @@ fn a_kill_brings_nothing_back() -> anyhow::Result<()> {
     admin.served.kill()?;
     admin.reconnect()?;
 
-    assert_eq!(admin.earliest()?, 3);
+    assert_eq!(admin.earliest("t")?, 3);
     assert_eq!(admin.fetch(2)?.0, ErrorCode::OffsetOutOfRange);
     assert_eq!(admin.connection.latest_offset("t", 0)?, Some(5));
     Ok(())
@@ -177,7 +163,7 @@ fn a_start_without_the_checkpoint_file_brings_nothing_back() -> anyhow::Result<(
     admin.served.broker.restart()?;
     admin.reconnect()?;
 
-    assert_eq!(admin.earliest()?, 4);
+    assert_eq!(admin.earliest("t")?, 4);
     assert_eq!(admin.connection.latest_offset("t", 0)?, Some(5));
     Ok(())
 }
@@ -193,7 +179,7 @@ fn a_topic_that_is_created_again_begins_at_zero() -> anyhow::Result<()> {
     admin.served.restart()?;
     admin.reconnect()?;
 
-    assert_eq!(admin.earliest()?, 0);
+    assert_eq!(admin.earliest("t")?, 0);
     assert_eq!(admin.connection.latest_offset("t", 0)?, Some(1));
     Ok(())
 }

@@ -17,7 +17,7 @@ use super::{CompactionError, swap};
 use crate::files::FileHandle;
 use crate::log::{Indexer, no_time};
 use crate::point::LogPoint;
-use crate::segment::{Extent, Place, Segment};
+use crate::segment::{Extent, NO_TIMESTAMP, Place, Segment};
 
 /// How far a compressed batch is decompressed.
 pub(super) const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 1000 };
@@ -101,7 +101,8 @@ pub(super) fn clean(
         if (group.len() == 1 && !changed) || output.end.offset != end {
             return Ok(None);
         }
-        let extent = output.finish(pace)?;
+        let appended = group.iter().map(|segment| segment.appended()).max().unwrap_or(NO_TIMESTAMP);
+        let extent = Extent { appended, ..output.finish(pace)? };
         for segment in group {
             segment.pin().map_err(|source| CompactionError::io(segment.path(), source))?;
         }
@@ -214,6 +215,7 @@ impl Output {
         Ok(Extent {
             end: self.end,
             max_time: self.indexer.max_time,
+            appended: NO_TIMESTAMP,
             offset_entries: if indexed { self.segment.offsets.len() } else { 0 },
             time_entries: if indexed { self.segment.times.len() } else { 0 },
         })

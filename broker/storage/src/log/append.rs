@@ -107,6 +107,9 @@ impl Log {
         }
         let stamped = self.stamp(batch, epoch.max(self.epoch_min), now);
         let end = self.write(&stamped, now)?;
+        if let Some(writer) = &self.writer {
+            writer.segment().set_appended(now);
+        }
 
         let header = stamped.header;
         self.producers.record(&header, now);

@@ -195,7 +195,8 @@ impl Log {
                 !stays
             })?;
         }
-        let extent = Extent { end, max_time, offset_entries, time_entries };
+        let appended = segment.appended();
+        let extent = Extent { end, max_time, appended, offset_entries, time_entries };
         let shorter = Segment::new(&self.place, base, &extent, 0);
         shorter.offsets.truncate(offset_entries)?;
         shorter.times.truncate(time_entries)?;

@@ -17,6 +17,7 @@ mod cut;
 mod manifest;
 mod outline;
 mod recover;
+mod retention;
 mod sync;
 mod tail;
 mod writer;
@@ -46,6 +47,7 @@ pub use cut::{CutError, RemovalJob};
 pub use manifest::ManifestJob;
 pub use outline::{LogOutline, TailSegment};
 pub use recover::Recovery;
+pub use retention::Retention;
 pub use sync::{SidecarJob, SyncJob, SyncOutcome};
 pub(crate) use writer::{Indexer, no_time};
 

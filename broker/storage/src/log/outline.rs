@@ -7,7 +7,7 @@
 use std::io;
 use std::path::Path;
 
-use highwater_record::{LeaderEpoch, Offset};
+use highwater_record::{LeaderEpoch, Offset, TimestampMs};
 
 use crate::files::FileLayer;
 use crate::log::{Log, LogCheckpoint};
@@ -24,6 +24,8 @@ pub struct LogOutline {
     pub first_epoch: Option<LeaderEpoch>,
     /// The epoch of the last record; `None` if there never was one.
     pub latest_epoch: Option<LeaderEpoch>,
+    /// Since when the oldest segment ages; `None` if there is none, or if nobody knows.
+    pub oldest: Option<TimestampMs>,
 }
 
 /// The segment that takes the next batch of a log at rest.
@@ -37,7 +39,8 @@ pub struct TailSegment {
 
 impl LogOutline {
     /// The outline of a log that never had a record.
-    pub const EMPTY: Self = Self { size_bytes: 0, tail: None, first_epoch: None, latest_epoch: None };
+    pub const EMPTY: Self =
+        Self { size_bytes: 0, tail: None, first_epoch: None, latest_epoch: None, oldest: None };
 
     /// Whether the log in `dir` is at rest: that no byte lies behind the recovery point of `known`. Opens no file.
     pub fn is_at_rest(&self, files: &dyn FileLayer, dir: &Path, known: &LogCheckpoint) -> io::Result<bool> {
@@ -104,6 +107,7 @@ impl Log {
             tail,
             first_epoch: epochs.at(start),
             latest_epoch,
+            oldest: segments.first().and_then(|first| first.ages_from()),
         })
     }
 }

@@ -30,7 +30,7 @@ use crate::own_file;
 use crate::point::LogPoint;
 use crate::producers::{self, Fingerprint, Producers, Snapshot};
 use crate::quarantine::{Lost, QuarantinedRange};
-use crate::segment::{Extent, MaxTime, Place, Segment, base_of};
+use crate::segment::{Extent, MaxTime, NO_TIMESTAMP, Place, Segment, base_of};
 use crate::view::LogView;
 
 /// What opening a log found and did.
@@ -55,6 +55,7 @@ struct Listed {
     log_bytes: u64,
     offset_bytes: u64,
     time_bytes: u64,
+    modified: Option<TimestampMs>,
 }
 
 struct Recoverer {
@@ -134,7 +135,12 @@ fn list(place: &Place) -> Result<Option<Vec<Listed>>, OpenError> {
     let mut listed: Vec<Listed> = entries
         .iter()
         .filter_map(|e| {
-            base_of(&e.name, "log").map(|base| Listed { base, log_bytes: e.len, ..Listed::default() })
+            base_of(&e.name, "log").map(|base| Listed {
+                base,
+                log_bytes: e.len,
+                modified: e.modified,
+                ..Listed::default()
+            })
         })
         .collect();
     listed.sort_unstable_by_key(|segment| segment.base);
@@ -167,6 +173,7 @@ impl Recoverer {
         let extent = Extent {
             offset_entries: entry_count::<OffsetEntry>(listed.offset_bytes),
             time_entries: entry_count::<TimeEntry>(listed.time_bytes),
+            appended: listed.modified.unwrap_or(NO_TIMESTAMP),
             ..Extent::empty(base)
         };
         let hot_bytes = if next.is_none() { u64::from(self.config.segment_bytes) } else { 0 };

@@ -156,6 +156,15 @@ impl Writer {
             || relative(self.segment.base(), header.last_offset()).is_none()
     }
 
+    /// Whether a segment that nobody appends to has been taking batches for long enough by our clock. Kafka looks at
+    /// this with the next append only, so that the last records of an idle partition stay for ever.
+    pub(super) fn is_overdue(&self, config: &LogConfig, now: TimestampMs) -> bool {
+        let appended = Some(self.segment.appended()).filter(|at| *at != NO_TIMESTAMP);
+        let since = appended.map_or(self.created, |at| at.min(self.created));
+        self.segment.end().bytes > 0
+            && i128::from(now.0) - i128::from(since.0) > i128::from(config.segment_ms)
+    }
+
     /// How long the segment has been taking batches: by the batches' own time if the first has one, else by ours.
     fn age_ms(&self, header: &BatchHeader, now: TimestampMs) -> i128 {
         match self.first_timestamp.filter(|first| first.0 >= 0) {

@@ -15,5 +15,6 @@ mod model;
 mod outline;
 mod pool;
 mod recovery;
+mod retention;
 mod support;
 mod time;
