@@ -324,8 +324,9 @@ impl Partition {
         let bytes = point.bytes.saturating_sub(watermark.bytes);
         *watermark = point;
         drop(watermark);
-        self.acks.release(point.offset);
+        // In this order: who polls a fetch session after an acknowledgement must find the partition marked.
         self.fetches.credit(bytes);
+        self.acks.release(point.offset);
     }
 
     /// Notes that something wants to be synced. True if the partition must be put into the queue.

@@ -109,9 +109,8 @@ impl Batch {
         horizon: Option<TimestampMs>,
     ) -> Result<Self, ThinError> {
         let old = *self.header();
-        let codec = match old.attributes.codec() {
-            Some(codec) => codec,
-            None => return Err(CodecError::Unknown { number: old.attributes.codec_number() }.into()),
+        let Some(codec) = old.attributes.codec() else {
+            return Err(CodecError::Unknown { number: old.attributes.codec_number() }.into());
         };
         let base = horizon.unwrap_or(old.base_timestamp);
         let mut max_timestamp = NO_TIMESTAMP;

@@ -388,7 +388,6 @@ fn reject(response: &mut PartitionProduceResponse, rejection: Rejection) {
         .map(|index| BatchIndexAndErrorMessage {
             batch_index: i32::try_from(index).unwrap_or(i32::MAX),
             batch_index_error_message: rejection.message.clone().map(Str::from),
-            ..BatchIndexAndErrorMessage::default()
         })
         .collect();
     response.error_message = rejection.message.map(Str::from);

@@ -278,7 +278,9 @@ async fn a_log_that_does_not_open_takes_its_partition_out_of_service() {
     let directory = filled().await;
     let log = directory.path().join("data/logs-0/00000000000000000000.log");
     let broker = start(&directory).await;
-    std::fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(100).unwrap();
+    let aside = log.with_extension("aside");
+    std::fs::rename(&log, &aside).unwrap();
+    std::fs::create_dir(&log).unwrap();
 
     assert!(matches!(append(&broker, 0, 400).await, Err(Refused::NotLeader)));
 
@@ -286,7 +288,7 @@ async fn a_log_that_does_not_open_takes_its_partition_out_of_service() {
     assert!(partition(&broker, 0).leader_epoch().is_err() && partition(&broker, 1).leader_epoch().is_ok());
     assert_eq!(broker.recovery.failed.load(Ordering::Relaxed), 1);
     stop(broker).await;
-    assert_eq!(std::fs::metadata(&log).unwrap().len(), 100, "its files are untouched");
+    assert!(log.is_dir() && aside.exists(), "its files are untouched");
     // The next start says so at once: what is known of the log is kept, and that it does not open.
     let broker = start(&directory).await;
     assert!(partition(&broker, 0).leader_epoch().is_err());

@@ -11,8 +11,8 @@ const HORIZON: TimestampMs = TimestampMs(5_000);
 
 fn producer() -> Producer {
     Producer {
-        id: ProducerId::new(7).unwrap(),
-        epoch: ProducerEpoch::new(2).unwrap(),
+        id: ProducerId::new(7).expect("it is legal"),
+        epoch: ProducerEpoch::new(2).expect("it is legal"),
         base_sequence: Sequence::new(11),
     }
 }
@@ -20,8 +20,8 @@ fn producer() -> Producer {
 /// Records with keys `0` to `4` at offsets 100 to 104, as a log has them; number 3 is a tombstone.
 fn five(builder: BatchBuilder) -> Batch {
     let builder = builder
-        .base_offset(Offset::new(100).unwrap())
-        .leader_epoch(LeaderEpoch::new(3).unwrap())
+        .base_offset(Offset::new(100).expect("it is legal"))
+        .leader_epoch(LeaderEpoch::new(3).expect("it is legal"))
         .producer(producer());
     let records: Vec<_> = (0..5_u8)
         .map(|n| Owned {
@@ -36,7 +36,7 @@ fn five(builder: BatchBuilder) -> Batch {
 
 fn thin(batch: &Batch, keys: &[u8]) -> Thinned {
     let keep = |record: &Record<'_>| record.key.is_some_and(|key| keys.contains(&key[0]));
-    batch.thin(LIMITS, HORIZON, keep).unwrap()
+    batch.thin(LIMITS, HORIZON, keep).expect("the records are whole")
 }
 
 #[test]

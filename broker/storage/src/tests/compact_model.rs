@@ -55,13 +55,16 @@ struct Appended {
     at: i64,
 }
 
+/// A producer's batch: sequence, base offset, records, and codec.
+type Sent = (i32, i64, Vec<Pair>, usize);
+
 struct World {
     home: Home,
     sim: SimFiles,
     log: Option<Log>,
     history: Vec<Appended>,
-    /// The batches of each producer: sequence, base offset, records, and codec.
-    sent: BTreeMap<i64, Vec<(i32, i64, Vec<Pair>, usize)>>,
+    /// The batches of each producer.
+    sent: BTreeMap<i64, Vec<Sent>>,
     /// Of each producer, the first batch that it may send again.
     known_from: BTreeMap<i64, usize>,
     now: i64,
@@ -135,9 +138,7 @@ impl World {
             })
             .collect();
         let sequence = producer.map(|id| {
-            let next = |batches: &Vec<(i32, i64, Vec<Pair>, usize)>| {
-                batches.last().map_or(0, |last| last.0 + last.2.len() as i32)
-            };
+            let next = |batches: &Vec<Sent>| batches.last().map_or(0, |last| last.0 + last.2.len() as i32);
             (id, self.sent.get(&id).map_or(0, next))
         });
         let batch = keyed(CODECS[codec], self.now, sequence, &pairs);
