@@ -41,6 +41,7 @@ mod producer;
 mod quotas;
 pub(crate) mod random;
 pub(crate) mod reader;
+mod rot;
 pub(crate) mod setting;
 mod slow_clients;
 mod trials;

@@ -83,8 +83,10 @@ pub(crate) struct Campaign {
     broker: SocketAddr,
     sessions: Vec<JoinHandle<anyhow::Result<Sent>>>,
     consumers: Vec<JoinHandle<anyhow::Result<Vec<Placed>>>>,
-    /// The observer, the administrator, and members that live or are gone.
+    /// The observer and the administrator.
     others: Vec<JoinHandle<anyhow::Result<()>>>,
+    /// Members that live and members that are gone.
+    members: Vec<JoinHandle<anyhow::Result<()>>>,
     workers: Vec<Worker>,
     hired: u32,
     /// Whether the group has had the time to process everything.
@@ -141,6 +143,7 @@ impl Campaign {
             sessions: Vec::new(),
             consumers: Vec::new(),
             others: Vec::new(),
+            members: Vec::new(),
             workers: Vec::new(),
             hired: 0,
             is_processed: false,
@@ -188,12 +191,12 @@ impl Campaign {
         self.journal.came(number);
         let place = self.place.clone();
         let member = Member::new(number, habit, place, Arc::clone(&seat), Arc::clone(&self.journal));
-        self.others.push(thread::spawn(move || member.run()));
+        self.members.push(thread::spawn(move || member.run()));
         self.workers.push(Worker { number, seat });
     }
 
     /// How many members are at work.
-    pub(crate) const fn members(&self) -> usize {
+    pub(crate) const fn member_count(&self) -> usize {
         self.workers.len()
     }
 
@@ -270,7 +273,7 @@ impl Campaign {
             self.journal.went(worker.number);
             worker.seat.leave();
         }
-        Ok(())
+        join(&mut self.members)
     }
 
     fn join_sessions(&mut self) -> anyhow::Result<()> {
@@ -314,10 +317,8 @@ impl Campaign {
     fn end(mut self, drained: anyhow::Result<()>) -> anyhow::Result<Outcome> {
         self.gate.give(Order::Abandon);
         self.workers.iter().for_each(|worker| worker.seat.kill());
-        let mut ended = self.join_sessions().and(self.join_consumers());
-        for other in std::mem::take(&mut self.others) {
-            ended = ended.and(other.join().unwrap_or_else(|_| Err(anyhow!("somebody panicked"))));
-        }
+        let producers_and_consumers = self.join_sessions().and(self.join_consumers());
+        let ended = producers_and_consumers.and(join(&mut self.members)).and(join(&mut self.others));
         let state = self.journal.take();
         self.history.seen = state.seen;
         // What a thread says tells more than that waiting for it was in vain.
@@ -333,6 +334,12 @@ impl Campaign {
         }
         outcome
     }
+}
+
+/// Waits for all of them; the first error of any.
+fn join(threads: &mut Vec<JoinHandle<anyhow::Result<()>>>) -> anyhow::Result<()> {
+    let ends: Vec<_> = threads.drain(..).map(JoinHandle::join).collect();
+    ends.into_iter().try_for_each(|end| end.unwrap_or_else(|_| Err(anyhow!("somebody panicked"))))
 }
 
 /// What the clients know, a line for each fact.

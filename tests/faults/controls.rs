@@ -20,14 +20,15 @@ use super::campaign::{Campaign, Crew, Outcome, TOPIC, under_load};
 use super::client::Connection;
 use super::gate::Order;
 use super::mounts::{FileSystem, Mount, can_mount_images};
+use super::producer::Kind;
 use super::reader::LIMITS;
 use super::setting::Trials;
 use super::trials::run_controls;
 
 /// Acknowledgements before a control's cut: long before the system writes anything back by itself.
 const ACKS: u64 = 500;
-/// Of so many requests one is meddled with.
-const EVERY: u64 = 20;
+/// Of so many requests of a kind of session one is meddled with.
+const EVERY: u64 = 10;
 const TRIALS: Trials = Trials { pr: 1, nightly: 10, release: 10 };
 
 #[test]
@@ -74,29 +75,29 @@ fn cut_power(directory: &Path, seed: u64, flags: &[&str], is_lying: bool) -> any
 #[test]
 fn a_broker_that_drops_is_caught() -> anyhow::Result<()> {
     let lost = |outcome: &Outcome| outcome.verdict.lost_count() > 0;
-    let body = |directory: &Path, seed| through(directory, seed, drop_some);
+    let body = |directory: &Path, seed| through(directory, seed, Kind::Plain, drop_some);
     run_controls("T9 a broker that acknowledges and drops", TRIALS, body, lost)
 }
 
 #[test]
 fn a_broker_that_doubles_is_caught() -> anyhow::Result<()> {
     let doubled = |outcome: &Outcome| !outcome.verdict.doubled.is_empty();
-    let body = |directory: &Path, seed| through(directory, seed, double_some);
+    let body = |directory: &Path, seed| through(directory, seed, Kind::Idempotent, double_some);
     run_controls("T9 a broker that appends twice", TRIALS, body, doubled)
 }
 
-/// A campaign through a proxy that does this to one of [`EVERY`] Produce requests.
+/// A campaign through a proxy that does this to one of [`EVERY`] Produce requests of sessions of a kind.
 fn through(
     directory: &Path,
     seed: u64,
+    kind: Kind,
     deed: fn(std::net::SocketAddr, &RequestHeader, &ProduceRequest) -> anyhow::Result<Deed>,
 ) -> anyhow::Result<Outcome> {
     let seen = AtomicU64::new(0);
-    let plan: Box<Plan> = Box::new(move |upstream, header, request| match request {
-        Request::Produce(request) if seen.fetch_add(1, Ordering::Relaxed) % EVERY == EVERY - 1 => {
-            deed(upstream, header, request)
-        }
-        _ => Ok(Deed::Pass),
+    let plan: Box<Plan> = Box::new(move |upstream, header, request| {
+        let Request::Produce(request) = request else { return Ok(Deed::Pass) };
+        let is_meant = kind_of(request)? == kind && seen.fetch_add(1, Ordering::Relaxed) % EVERY == EVERY - 1;
+        if is_meant { deed(upstream, header, request) } else { Ok(Deed::Pass) }
     });
     let proxy = Meddler::bind(plan)?;
     let mut broker = Broker::start(Options::new(&directory.join("data")))?;
@@ -105,9 +106,10 @@ fn through(
     under_load(&mut broker, &crew, seed, |_, campaign| campaign.gate.wait_for_acks(4 * ACKS))
 }
 
-fn is_idempotent(request: &ProduceRequest) -> anyhow::Result<bool> {
+fn kind_of(request: &ProduceRequest) -> anyhow::Result<Kind> {
     let batch = batches_of(request).next().context("a request holds a batch")?.1;
-    Ok(Batch::new(batch)?.header().producer.is_some())
+    let producer = Batch::new(batch)?.header().producer;
+    Ok(if producer.is_some() { Kind::Idempotent } else { Kind::Plain })
 }
 
 fn batches_of(request: &ProduceRequest) -> impl Iterator<Item = (i32, Bytes)> + '_ {
@@ -121,9 +123,6 @@ fn drop_some(
     header: &RequestHeader,
     request: &ProduceRequest,
 ) -> anyhow::Result<Deed> {
-    if is_idempotent(request)? {
-        return Ok(Deed::Pass);
-    }
     let partition = |(index, _)| PartitionProduceResponse { index, ..PartitionProduceResponse::default() };
     let topic = TopicProduceResponse {
         name: TOPIC.into(),
@@ -141,11 +140,9 @@ fn double_some(
     _: &RequestHeader,
     request: &ProduceRequest,
 ) -> anyhow::Result<Deed> {
-    if is_idempotent(request)? {
-        for (partition, batch) in batches_of(request) {
-            let plain = without_producer(&Batch::new(batch)?)?;
-            Connection::open(upstream)?.produce(TOPIC, partition, plain)?;
-        }
+    for (partition, batch) in batches_of(request) {
+        let plain = without_producer(&Batch::new(batch)?)?;
+        Connection::open(upstream)?.produce(TOPIC, partition, plain)?;
     }
     Ok(Deed::Pass)
 }

@@ -131,8 +131,8 @@ fn kill_in_rounds(
     campaign.let_settle()?;
     while tally.rounds < rounds {
         campaign.let_commit(1 + random.below(500))?;
-        for _ in 0..=random.below(1 + campaign.members() as u64 / 8) {
-            campaign.replace(random.index(campaign.members()));
+        for _ in 0..=random.below(1 + campaign.member_count() as u64 / 8) {
+            campaign.replace(random.index(campaign.member_count()));
             tally.members_killed += 1;
         }
         let mut has_settled = false;

@@ -13,7 +13,7 @@ use super::group_journal::Journal;
 use super::member::Place;
 
 /// How many records producers may be ahead of what is committed.
-const AHEAD: u64 = 4_000;
+const AHEAD: u64 = 20_000;
 /// How often the observer asks.
 const INTERVAL: Duration = Duration::from_millis(20);
 

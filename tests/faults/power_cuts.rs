@@ -16,10 +16,10 @@ use crate::harness::strace::{self, Tampering, is_stopped};
 use super::batches::plain_batch;
 use super::campaign::{Campaign, Crew, Outcome, TOPIC, under_load, wait_for};
 use super::client::Connection;
-use super::kills::{PATIENCE, STEP_MAX, STEPS};
+use super::kills::{PATIENCE, STEP_COUNT, early_step, step_of};
 use super::mounts::{FileSystem, Mount, can_mount_images};
 use super::random::Random;
-use super::setting::Trials;
+use super::setting::{Trials, say};
 use super::trials::run_trials;
 
 #[test]
@@ -69,9 +69,9 @@ fn a_power_cut_at_any_step_leaves_no_ghost_and_loses_nothing() -> anyhow::Result
         return Ok(());
     }
     let name = "T5 a power cut during a roll, a topic's creation or deletion, a checkpoint";
-    let points = STEPS.len() as u64 * STEP_MAX;
-    run_trials(name, Trials { pr: 3, nightly: points, release: 5 * points }, |directory, seed| {
-        let (calls, nth) = (STEPS[(seed % STEPS.len() as u64) as usize], 1 + seed / 8 % STEP_MAX);
+    let trials = Trials { pr: 3, nightly: 2 * STEP_COUNT, release: 10 * STEP_COUNT };
+    run_trials(name, trials, |directory, seed| {
+        let (calls, nth) = step_of(seed);
         cut_at_step(directory, calls, nth, seed)
     })
 }
@@ -89,9 +89,10 @@ fn cut_at_step(directory: &Path, calls: &str, nth: u64, seed: u64) -> anyhow::Re
         let _tracer =
             Tampering { calls, injection: &stop, files: &[], trace: &trace }.attach(broker.pid())?;
         let pid = broker.pid();
-        wait_for(&campaign.gate, "the broker to stop", || {
-            campaign.gate.acked() >= PATIENCE || is_stopped(pid)
-        })?;
+        let last = campaign.gate.acked() + PATIENCE;
+        wait_for(&campaign.gate, "the broker to stop", || campaign.gate.acked() >= last || is_stopped(pid))?;
+        let hit = if is_stopped(pid) { "stopped" } else { "not stopped" };
+        say(&format!("{hit} at call {nth} of {calls} in a thread"));
         campaign.gate.go_dark();
         mount.cut_power()?;
         broker.kill()?;
@@ -119,8 +120,8 @@ fn a_power_cut_while_it_recovers_changes_nothing() -> anyhow::Result<()> {
             broker.kill()?;
             mount.power_up()?;
             for _ in 0..3 {
-                let calls = random.choose(STEPS);
-                let kill = format!("signal=KILL:when={}", 1 + random.below(3));
+                let (calls, nth) = early_step(&mut random);
+                let kill = format!("signal=KILL:when={nth}");
                 let trace = directory.join("trace");
                 let wrapper = Tampering { calls, injection: &kill, files: &[], trace: &trace }.wrapper();
                 // Killed or ready: what it has written and not synced is gone with the power.
