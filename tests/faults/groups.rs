@@ -36,7 +36,7 @@ fn crew(members: u32) -> Crew {
 
 #[test]
 fn a_group_skips_nothing_and_never_goes_back_while_members_and_brokers_are_killed() -> anyhow::Result<()> {
-    let (members, rounds) = (MEMBERS.count()? as u32, ROUNDS.count()?);
+    let (members, rounds) = (MEMBERS.amount()? as u32, ROUNDS.amount()?);
     let name = format!("T25 a group of {members} under kills");
     run_trials(&name, ONCE, |directory, seed| {
         let mut broker = Broker::start(Options::new(&directory.join("data")))?;

@@ -18,7 +18,7 @@ const ACKS: Trials = Trials { pr: 1_000, nightly: 100_000, release: 1_000_000 };
 #[test]
 fn a_busy_broker_stays_within_its_memory_limit() -> anyhow::Result<()> {
     let Some(limit) = or_skip(MemoryLimit::new("limit", LIMIT_BYTES))? else { return Ok(()) };
-    let acks = ACKS.count()?;
+    let acks = ACKS.amount()?;
     run_trials("T23 a memory limit", Trials { pr: 1, nightly: 3, release: 10 }, |directory, seed| {
         let options = Options::new(&directory.join("data")).under(limit.wrapper());
         let mut broker = Broker::start(options)?;

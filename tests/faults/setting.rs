@@ -12,7 +12,7 @@ pub(crate) fn count(variable: &str, default: u64) -> anyhow::Result<u64> {
     }
 }
 
-/// How many trials of something: for a change, for a night, for a release.
+/// How many trials of something, or how much of it: for a change, for a night, for a release.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trials {
     pub(crate) pr: u64,
@@ -26,6 +26,15 @@ impl Trials {
         match std::env::var("HIGHWATER_TRIALS") {
             Ok(text) => self.named(&text),
             Err(_) => Ok(self.pr),
+        }
+    }
+
+    /// How much of something a trial has: as [`Trials::count`], but a number of trials leaves every one as it is for a
+    /// change.
+    pub(crate) fn amount(self) -> anyhow::Result<u64> {
+        match std::env::var("HIGHWATER_TRIALS") {
+            Ok(text) if text.parse::<u64>().is_err() => self.named(&text),
+            _ => Ok(self.pr),
         }
     }
 
