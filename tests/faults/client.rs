@@ -5,6 +5,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -20,8 +21,10 @@ use highwater_protocol::wire::{Records, Str, Uuid};
 use highwater_protocol::{ApiRequest, ApiResponse, ErrorCode, decode_response, encode_request};
 use highwater_record::{Producer, ProducerEpoch, ProducerId, Sequence};
 
+use super::gate::Gate;
+
 /// How long a broker may take for an answer before the test calls it stuck.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(90);
 /// How long a client waits that knows that its broker is short of something.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// The largest answer that is read.
@@ -36,9 +39,15 @@ const LATEST: i64 = -1;
 pub(crate) struct Connection {
     stream: TcpStream,
     correlation_id: i32,
+    gate: Option<Arc<Gate>>,
 }
 
 impl Connection {
+    /// Connects. What comes while the gate is dark was never received: the connection is lost then.
+    pub(crate) fn watched(address: SocketAddr, gate: &Arc<Gate>) -> io::Result<Self> {
+        Ok(Self { gate: Some(Arc::clone(gate)), ..Self::open(address)? })
+    }
+
     /// Connects.
     pub(crate) fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
@@ -49,7 +58,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
-        Ok(Self { stream, correlation_id: 0 })
+        Ok(Self { stream, correlation_id: 0, gate: None })
     }
 
     /// Connects, and waits as long as a broker that pushes back may take.
@@ -119,6 +128,9 @@ impl Connection {
         let length = highwater_protocol::frame_length(prefix, ANSWER_BYTES_MAX).map_err(invalid)?;
         let mut frame = vec![0; length];
         self.stream.read_exact(&mut frame)?;
+        if self.gate.as_ref().is_some_and(|gate| gate.is_dark()) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         Ok(frame.into())
     }
 

@@ -2,7 +2,7 @@
 //! on in a new segment under a new leader epoch.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use highwater_record::{Batch, BatchHeader, Codec, ProducerEpoch, ProducerId};
 
 use crate::harness::broker::{Broker, Options};
 use crate::harness::skip::or_skip;
-use crate::harness::toolbox;
+use crate::harness::strace::{self, Tampering};
 
 use super::batches::{Stamped, batch_of};
 use super::client::{Connection, PRODUCE_VERSION, answers_of, name_of, produce_request, producer_at};
@@ -62,7 +62,7 @@ impl Counting {
 
 #[test]
 fn a_failed_sync_is_final_for_its_file_and_loses_nothing_acknowledged() -> anyhow::Result<()> {
-    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+    if or_skip(strace::available())?.is_none() {
         return Ok(());
     }
     let directory = tempfile::tempdir()?;
@@ -70,9 +70,8 @@ fn a_failed_sync_is_final_for_its_file_and_loses_nothing_acknowledged() -> anyho
     let data = directory.join("data");
     let first_segment = data.join(format!("{TOPIC}-0/00000000000000000000.log"));
     let trace = directory.join("trace");
-    let mut options = Options::new(&data);
-    options.wrapper = strace(&first_segment, &trace);
-    let mut broker = Broker::start(options)?;
+    let fail = failing_syncs(std::slice::from_ref(&first_segment), &trace);
+    let mut broker = Broker::start(Options::new(&data).under(fail.wrapper()))?;
     let mut connection = Connection::open(broker.address())?;
     connection.create_topic(TOPIC, 1, &[])?;
     let producer = connection.init_producer()?;
@@ -109,15 +108,10 @@ fn a_failed_sync_is_final_for_its_file_and_loses_nothing_acknowledged() -> anyho
     Ok(())
 }
 
-/// Everything that goes wrong, goes wrong with the first segment's file. The broker stays the direct child (`-D`), so
-/// that a kill reaches it. The count is per thread, which does not matter here: some sync fails soon.
-pub(super) fn strace(file: &Path, trace: &Path) -> Vec<String> {
-    let fixed = ["strace", "-D", "-f", "-qq", "-y", "-e", "signal=none", "-e", "trace=fsync,fdatasync"];
-    let mut wrapper: Vec<String> = fixed.map(str::to_owned).to_vec();
-    wrapper.extend(["-e".to_owned(), "inject=fsync,fdatasync:error=EIO:when=3".to_owned()]);
-    wrapper.extend(["-P".to_owned(), file.display().to_string()]);
-    wrapper.extend(["-o".to_owned(), trace.display().to_string()]);
-    wrapper
+/// Everything that goes wrong, goes wrong with these files. The count is per thread, which does not matter here: some
+/// sync fails soon.
+pub(super) const fn failing_syncs<'a>(files: &'a [PathBuf], trace: &'a Path) -> Tampering<'a> {
+    Tampering { calls: "fsync,fdatasync", injection: "error=EIO:when=3", files, trace }
 }
 
 /// Sends round after round until answers are errors: the first counter of that round, and what was refused.

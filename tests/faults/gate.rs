@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
+use super::history::Moment;
+
 /// After this long without any progress something is stuck.
 pub(crate) const STUCK: Duration = Duration::from_secs(60);
 
@@ -26,10 +28,14 @@ struct State {
     order: Order,
     failed: bool,
     dark: bool,
+    frozen: bool,
+    /// The offsets up to which consumers read before they end.
+    ends: Option<Vec<i64>>,
 }
 
 /// The meeting point.
 pub(crate) struct Gate {
+    start: Instant,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -44,8 +50,10 @@ impl Gate {
             order: Order::Produce,
             failed: false,
             dark: false,
+            frozen: false,
+            ends: None,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { start: Instant::now(), state: Mutex::new(state), changed: Condvar::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -66,6 +74,11 @@ impl Gate {
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
+    }
+
+    /// Now.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// A session reports acknowledgements.
@@ -112,6 +125,38 @@ impl Gate {
         self.state().dark
     }
 
+    /// Everybody stops where they are, as if stopped by a signal, until [`Gate::thaw`].
+    pub(crate) fn freeze(&self) {
+        self.change(|state| state.frozen = true);
+    }
+
+    /// Everybody goes on.
+    pub(crate) fn thaw(&self) {
+        self.change(|state| state.frozen = false);
+    }
+
+    /// Waits while everybody is to stop.
+    pub(crate) fn wait_while_frozen(&self) {
+        self.wait(2 * STUCK, |state| !state.frozen || state.order == Order::Abandon);
+    }
+
+    /// Consumers end when they have read all partitions up to these offsets.
+    pub(crate) fn read_to(&self, ends: Vec<i64>) {
+        self.change(|state| state.ends = Some(ends));
+    }
+
+    /// Whether a consumer that is at these offsets has read everything.
+    pub(crate) fn has_read_all(&self, offsets: &[i64]) -> bool {
+        let state = self.state();
+        let is_past = |ends: &Vec<i64>| offsets.iter().zip(ends).all(|(offset, end)| offset >= end);
+        state.order == Order::Abandon || state.ends.as_ref().is_some_and(is_past)
+    }
+
+    /// Whether nothing more will be produced than consumers were told to read.
+    pub(crate) fn is_read_out(&self) -> bool {
+        self.state().ends.is_some()
+    }
+
     /// What sessions should do from now on.
     pub(crate) fn give(&self, order: Order) {
         self.change(|state| state.order = order);
@@ -134,6 +179,16 @@ impl Gate {
             bail!("{} of {target} records are acknowledged after {STUCK:?}: stuck", self.state().acked);
         }
         Ok(())
+    }
+
+    /// How many records are acknowledged.
+    pub(crate) fn acked(&self) -> u64 {
+        self.state().acked
+    }
+
+    /// Whether a session cannot go on.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.state().failed
     }
 
     /// Lets sessions work for this long, less if one of them fails.

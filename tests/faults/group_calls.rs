@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::io;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use highwater_protocol::api::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
 use highwater_protocol::api::join_group::JoinGroupRequestProtocol;
 use highwater_protocol::api::leave_group::MemberIdentity;
 use highwater_protocol::api::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -21,21 +20,18 @@ use highwater_protocol::wire::Str;
 
 use super::client::Connection;
 
-/// The newest versions; of Fetch the newest that names topics.
+/// The newest versions.
 const JOIN: i16 = 9;
 const SYNC: i16 = 5;
 const HEARTBEAT: i16 = 4;
 const LEAVE: i16 = 5;
 const COMMIT: i16 = 9;
 const OFFSET_FETCH: i16 = 9;
-const FETCH: i16 = 12;
 
 /// How long a member may be silent, in milliseconds: the shortest that is allowed.
 const SESSION_MS: i32 = 6_000;
 /// How long members have to rejoin, in milliseconds.
 const REBALANCE_MS: i32 = 20_000;
-/// How long a fetch waits for records, in milliseconds.
-const FETCH_WAIT_MS: i32 = 250;
 
 /// A group that reads one topic.
 #[derive(Clone, Debug)]
@@ -165,30 +161,6 @@ impl Group {
         let response = connection.call(COMMIT, &request)?;
         let answers = response.topics.into_iter().flat_map(|topic| topic.partitions);
         Ok(answers.map(|answer| (answer.partition_index, answer.error_code)).collect())
-    }
-
-    /// Waits a little for records of these partitions, each from an offset on.
-    pub(crate) fn fetch(
-        &self,
-        connection: &mut Connection,
-        wanted: &[(i32, i64)],
-    ) -> io::Result<Vec<PartitionData>> {
-        let partition = |&(partition, fetch_offset): &(i32, i64)| FetchPartition {
-            partition,
-            fetch_offset,
-            partition_max_bytes: 64 << 10,
-            ..FetchPartition::default()
-        };
-        let partitions = wanted.iter().map(partition).collect();
-        let request = FetchRequest {
-            max_wait_ms: FETCH_WAIT_MS,
-            min_bytes: 1,
-            max_bytes: 1 << 20,
-            topics: vec![FetchTopic { topic: self.topic.clone(), partitions, ..FetchTopic::default() }],
-            ..FetchRequest::default()
-        };
-        let response = connection.call(FETCH, &request)?;
-        Ok(response.responses.into_iter().flat_map(|topic| topic.partitions).collect())
     }
 
     /// Kafka's ConsumerProtocolSubscription, version 0: the one topic, no user data.

@@ -9,7 +9,8 @@
 //!    a member was acknowledged, or that anybody was answered;
 //! 3. emptied: no offset is answered for a partition that has one;
 //! 4. unprocessed: an acknowledged record was processed by nobody until the end;
-//! 5. shared: two members are assigned one partition in one generation.
+//! 5. shared: two members are assigned one partition in one generation;
+//! 6. beyond: an offset is acknowledged or answered that is larger than the end of its log when all is over.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -60,6 +61,7 @@ pub(crate) struct Findings {
     pub(crate) skipped: Vec<Fault>,
     pub(crate) moved_back: Vec<Fault>,
     pub(crate) emptied: Vec<Fault>,
+    pub(crate) beyond: Vec<Fault>,
     pub(crate) unprocessed: Vec<Placed>,
     /// Generation and partition.
     pub(crate) shared: Vec<(i32, i32)>,
@@ -74,6 +76,7 @@ impl Findings {
         self.skipped.is_empty()
             && self.moved_back.is_empty()
             && self.emptied.is_empty()
+            && self.beyond.is_empty()
             && self.unprocessed.is_empty()
             && self.shared.is_empty()
     }
@@ -86,8 +89,12 @@ impl fmt::Display for Findings {
             f,
             "{generations} generations, {commits} commits acknowledged, {answers} offsets answered to fetches"
         )?;
-        let lists =
-            [("skipped", &self.skipped), ("moved back", &self.moved_back), ("emptied", &self.emptied)];
+        let lists = [
+            ("skipped", &self.skipped),
+            ("moved back", &self.moved_back),
+            ("emptied", &self.emptied),
+            ("beyond the end", &self.beyond),
+        ];
         for (name, list) in lists {
             if let Some(first) = list.first() {
                 write!(f, ", {} {name} (first: {first})", list.len())?;
@@ -106,13 +113,14 @@ impl fmt::Display for Findings {
     }
 }
 
-/// Holds the journal, and what producers were acknowledged, against what must not happen.
-pub(crate) fn inspect(journal: &[Event], acked: &[Placed]) -> Findings {
+/// Holds the journal, what producers were acknowledged and what the log holds in the end against what must not happen.
+pub(crate) fn inspect(journal: &[Event], acked: &[Placed], log: &[Placed]) -> Findings {
     let mut inspection = Inspection::default();
     for (index, event) in journal.iter().enumerate() {
         inspection.take(Mark(index), *event);
     }
     let Inspection { done, mut findings, owners, .. } = inspection;
+    findings.beyond = beyond(journal, log);
     let is_done = |record: &&Placed| done.get(&record.partition).is_some_and(|done| done.has(record.offset));
     findings.unprocessed = acked.iter().filter(|record| !is_done(record)).copied().collect();
     let mut generations: Vec<i32> = owners.keys().map(|(generation, _)| *generation).collect();
@@ -120,6 +128,25 @@ pub(crate) fn inspect(journal: &[Event], acked: &[Placed]) -> Findings {
     generations.dedup();
     findings.generations = generations.len();
     findings
+}
+
+/// What is committed beyond the log's end.
+fn beyond(journal: &[Event], log: &[Placed]) -> Vec<Fault> {
+    let mut ends: HashMap<i32, i64> = HashMap::new();
+    for record in log {
+        let end = ends.entry(record.partition).or_insert(0);
+        *end = (*end).max(record.offset + 1);
+    }
+    let committed = journal.iter().enumerate().filter_map(|(index, event)| match *event {
+        Event::CommitAcked { partition, offset, .. }
+        | Event::Answered { partition, offset: Some(offset), .. } => Some((Mark(index), partition, offset)),
+        _ => None,
+    });
+    let end_of = |partition: i32| ends.get(&partition).copied().unwrap_or(0);
+    committed
+        .filter(|(_, partition, offset)| *offset > end_of(*partition))
+        .map(|(at, partition, offset)| Fault { partition, offset, against: end_of(partition), at })
+        .collect()
 }
 
 #[derive(Default)]
@@ -242,6 +269,11 @@ mod tests {
         Placed { partition: 0, offset, key: 0, stamp: None }
     }
 
+    /// A log with ten records.
+    fn log() -> Vec<Placed> {
+        (0..10).map(produced).collect()
+    }
+
     fn fault(offset: i64, against: i64, at: usize) -> Fault {
         Fault { partition: 0, offset, against, at: Mark(at) }
     }
@@ -263,7 +295,7 @@ mod tests {
             answered(9, 9),
         ];
 
-        let findings = inspect(&journal, &[produced(0), produced(8)]);
+        let findings = inspect(&journal, &[produced(0), produced(8)], &log());
 
         assert!(findings.is_clean(), "{findings}");
         assert_eq!((findings.commits, findings.answers), (2, 4));
@@ -273,7 +305,7 @@ mod tests {
     fn a_record_skipped_past_a_commit_is_found() {
         let journal = [done(0, 4), done(5, 9), sent(4), acked(4, 2), sent(9), acked(9, 4)];
 
-        let findings = inspect(&journal, &[produced(3), produced(4), produced(5)]);
+        let findings = inspect(&journal, &[produced(3), produced(4), produced(5)], &log());
 
         assert_eq!(findings.skipped, [fault(9, 4, 4)]);
         assert_eq!(findings.unprocessed, [produced(4)]);
@@ -281,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_commit_before_the_work_is_found_though_the_work_is_done_later() {
-        let findings = inspect(&[sent(5), done(0, 5), acked(5, 0)], &[produced(0)]);
+        let findings = inspect(&[sent(5), done(0, 5), acked(5, 0)], &[produced(0)], &log());
 
         assert_eq!(findings.skipped, [fault(5, 0, 0)]);
         assert!(findings.unprocessed.is_empty());
@@ -289,7 +321,7 @@ mod tests {
 
     #[test]
     fn an_answer_past_what_anybody_processed_is_found() {
-        let findings = inspect(&[done(0, 5), sent(5), acked(5, 1), answered(6, 3)], &[]);
+        let findings = inspect(&[done(0, 5), sent(5), acked(5, 1), answered(6, 3)], &[], &log());
 
         assert_eq!(findings.skipped, [fault(6, 5, 3)]);
     }
@@ -298,7 +330,7 @@ mod tests {
     fn an_answer_below_an_acknowledged_commit_is_found() {
         let journal = [done(0, 9), sent(4), acked(4, 1), sent(9), acked(9, 3), answered(4, 5)];
 
-        let findings = inspect(&journal, &[]);
+        let findings = inspect(&journal, &[], &log());
 
         assert_eq!(findings.moved_back, [fault(4, 9, 5)]);
     }
@@ -308,7 +340,7 @@ mod tests {
         // The commit itself was never acknowledged, but once it is answered, it stands.
         let journal = [done(0, 9), sent(4), acked(4, 1), sent(9), answered(9, 3), answered(4, 5)];
 
-        let findings = inspect(&journal, &[]);
+        let findings = inspect(&journal, &[], &log());
 
         assert_eq!(findings.moved_back, [fault(4, 9, 5)]);
     }
@@ -317,7 +349,7 @@ mod tests {
     fn an_answer_that_was_under_way_may_be_the_older_one() {
         let journal = [done(0, 9), sent(4), acked(4, 1), sent(9), acked(9, 3), answered(4, 3)];
 
-        let findings = inspect(&journal, &[]);
+        let findings = inspect(&journal, &[], &log());
 
         assert!(findings.is_clean(), "{findings}");
     }
@@ -326,14 +358,14 @@ mod tests {
     fn a_commit_acknowledged_below_another_is_found() {
         let journal = [done(0, 9), sent(9), acked(9, 1), sent(4), acked(4, 3)];
 
-        let findings = inspect(&journal, &[]);
+        let findings = inspect(&journal, &[], &log());
 
         assert_eq!(findings.moved_back, [fault(4, 9, 4)]);
     }
 
     #[test]
     fn no_offset_where_there_was_one_is_found() {
-        let findings = inspect(&[done(0, 5), sent(5), acked(5, 1), answered(None, 3)], &[]);
+        let findings = inspect(&[done(0, 5), sent(5), acked(5, 1), answered(None, 3)], &[], &log());
 
         assert_eq!(findings.emptied, [fault(-1, 5, 3)]);
     }
@@ -342,8 +374,18 @@ mod tests {
     fn a_partition_with_two_owners_in_one_generation_is_found() {
         let assigned = |member, generation| Event::Assigned { member, generation, partition: 7 };
 
-        let findings = inspect(&[assigned(1, 1), assigned(1, 1), assigned(2, 2), assigned(1, 2)], &[]);
+        let findings = inspect(&[assigned(1, 1), assigned(1, 1), assigned(2, 2), assigned(1, 2)], &[], &[]);
 
         assert_eq!((findings.shared, findings.generations), (vec![(2, 7)], 2));
+    }
+
+    #[test]
+    fn an_offset_beyond_the_end_of_the_log_is_found() {
+        let journal = [done(0, 9), sent(9), acked(9, 1), answered(9, 3)];
+
+        let findings = inspect(&journal, &[], &log()[..8]);
+
+        assert_eq!(findings.beyond, [fault(9, 8, 2), fault(9, 8, 3)]);
+        assert!(inspect(&journal, &[], &log()).is_clean());
     }
 }

@@ -53,6 +53,15 @@ impl State {
         first != Stage::Joining && stages.all(|stage| *stage == first)
     }
 
+    /// The newest generation that a member works in.
+    pub(crate) fn newest_generation(&self) -> Option<i32> {
+        let generation = |stage: &Stage| match stage {
+            Stage::Joining => None,
+            Stage::Working(generation) => Some(*generation),
+        };
+        self.seats.values().filter_map(generation).max()
+    }
+
     fn raise(&mut self, partition: i32, offset: i64) {
         let committed = self.committed.entry(partition).or_insert(0);
         *committed = offset.max(*committed);

@@ -7,11 +7,14 @@
 //!    else in the suffix;
 //! 2. moved: it is there, at another offset than the acknowledgement named;
 //! 3. doubled: an idempotent session's record is there twice;
-//! 4. reordered: of two records of one idempotent session and one key the later sent one comes first;
-//! 5. contested: two values were promised, or seen, at one offset;
-//! 6. gap: offsets do not follow each other from 0;
-//! 7. vanished: a consumer saw it before the crash, and it is not there;
-//! 8. stranger: nobody sent it, or the value is not one of ours.
+//! 4. reordered: of two records of one idempotent session and one partition the later sent one comes first;
+//! 5. overtaken: it was sent after the acknowledgement of another, by whomever, and comes before it;
+//! 6. contested: two values were promised, or seen, at one offset;
+//! 7. gap: offsets do not follow each other from 0;
+//! 8. vanished: a consumer saw it before the crash, and it is not there;
+//! 9. stranger: nobody sent it, or the value is not one of ours;
+//! 10. back: a consumer that is assigned its partitions was given an offset again, or a smaller one;
+//! 11. skipped: such a consumer was given an offset and then not the next one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -68,15 +71,34 @@ impl fmt::Display for Placed {
     }
 }
 
+/// A moment of a campaign, in nanoseconds since it began.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Moment(pub(crate) u64);
+
+/// A batch that was acknowledged, and when.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Call {
+    /// Its first record.
+    pub(crate) first: Placed,
+    /// When it was first about to be sent.
+    pub(crate) sent_at: Moment,
+    /// When its acknowledgement had come.
+    pub(crate) answered_at: Moment,
+}
+
 /// What producers and consumers know.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     /// What was acknowledged, where.
     pub(crate) acked: Vec<Placed>,
+    /// The calls in which it was acknowledged, as far as somebody took the time.
+    pub(crate) calls: Vec<Call>,
     /// What was sent and never answered: it may be there, once per attempt.
     pub(crate) unknown: HashSet<Stamp>,
-    /// What a consumer saw before the end.
+    /// What somebody saw before the end, in no order.
     pub(crate) seen: Vec<Placed>,
+    /// Per consumer that reads all partitions from 0 on by assignment, what it was given, in the order of its polls.
+    pub(crate) polled: Vec<Vec<Placed>>,
     /// The sessions that promise no record twice and none out of order.
     pub(crate) idempotent: HashSet<u32>,
 }
@@ -93,12 +115,15 @@ pub(crate) struct Verdict {
     pub(crate) gaps: Vec<Placed>,
     pub(crate) vanished: Vec<Placed>,
     pub(crate) strangers: Vec<Placed>,
+    pub(crate) overtaken: Vec<Placed>,
+    pub(crate) back: Vec<Placed>,
+    pub(crate) skipped: Vec<Placed>,
     pub(crate) acked_count: usize,
     pub(crate) log_count: usize,
 }
 
 impl Verdict {
-    fn lists(&self) -> [(&'static str, &Vec<Placed>); 9] {
+    fn lists(&self) -> [(&'static str, &Vec<Placed>); 12] {
         [
             ("lost in the middle", &self.lost_in_the_middle),
             ("lost suffix", &self.lost_suffix),
@@ -109,6 +134,9 @@ impl Verdict {
             ("gaps", &self.gaps),
             ("vanished", &self.vanished),
             ("strangers", &self.strangers),
+            ("overtaken", &self.overtaken),
+            ("polled again", &self.back),
+            ("skipped by a poll", &self.skipped),
         ]
     }
 
@@ -144,6 +172,8 @@ pub(crate) fn check(history: &History, log: &[Placed]) -> Verdict {
         Verdict { acked_count: history.acked.len(), log_count: log.len(), ..Verdict::default() };
     check_log(history, log, &mut verdict);
     check_promises(history, log, &mut verdict);
+    check_real_time(&history.calls, &mut verdict);
+    history.polled.iter().for_each(|polled| check_polls(polled, &mut verdict));
     verdict
 }
 
@@ -152,7 +182,7 @@ fn check_log(history: &History, log: &[Placed], verdict: &mut Verdict) {
     let acked: HashSet<Stamp> = history.acked.iter().filter_map(|record| record.stamp).collect();
     let mut next_offsets: BTreeMap<i32, i64> = BTreeMap::new();
     let mut there: HashSet<Stamp> = HashSet::with_capacity(log.len());
-    let mut last_counters: HashMap<(u32, u32), u32> = HashMap::new();
+    let mut last_counters: HashMap<(u32, i32), u32> = HashMap::new();
     for record in log {
         let next_offset = next_offsets.entry(record.partition).or_insert(0);
         if record.offset != *next_offset {
@@ -173,7 +203,7 @@ fn check_log(history: &History, log: &[Placed], verdict: &mut Verdict) {
             verdict.doubled.push(*record);
             continue;
         }
-        let last = last_counters.entry((stamp.session, record.key)).or_insert(stamp.counter);
+        let last = last_counters.entry((stamp.session, record.partition)).or_insert(stamp.counter);
         if stamp.counter < *last {
             verdict.reordered.push(*record);
         }
@@ -193,9 +223,8 @@ fn check_promises(history: &History, log: &[Placed], verdict: &mut Verdict) {
     }
 
     let mut promised: HashMap<(i32, i64), Option<Stamp>> = HashMap::new();
-    for (record, is_ack) in
-        history.acked.iter().map(|r| (r, true)).chain(history.seen.iter().map(|r| (r, false)))
-    {
+    let seen = history.seen.iter().chain(history.polled.iter().flatten());
+    for (record, is_ack) in history.acked.iter().map(|r| (r, true)).chain(seen.map(|r| (r, false))) {
         let place = (record.partition, record.offset);
         if *promised.entry(place).or_insert(record.stamp) != record.stamp {
             verdict.contested.push(*record);
@@ -211,6 +240,36 @@ fn check_promises(history: &History, log: &[Placed], verdict: &mut Verdict) {
             }
             (true, false) => verdict.lost_suffix.push(*record),
         }
+    }
+}
+
+/// What was sent after the acknowledgement of another batch comes after it: from the end of each partition on, no
+/// batch may have been sent after any batch behind it was acknowledged.
+fn check_real_time(calls: &[Call], verdict: &mut Verdict) {
+    let mut by_place: Vec<&Call> = calls.iter().collect();
+    by_place.sort_by_key(|call| (call.first.partition, call.first.offset));
+    for partition in by_place.chunk_by(|one, next| one.first.partition == next.first.partition) {
+        let mut first_answer = Moment(u64::MAX);
+        for call in partition.iter().rev() {
+            if call.sent_at > first_answer {
+                verdict.overtaken.push(call.first);
+            }
+            first_answer = first_answer.min(call.answered_at);
+        }
+    }
+}
+
+/// One consumer's polls: every offset once, from 0 on.
+fn check_polls(polled: &[Placed], verdict: &mut Verdict) {
+    let mut next_offsets: HashMap<i32, i64> = HashMap::new();
+    for record in polled {
+        let next = next_offsets.entry(record.partition).or_insert(0);
+        if record.offset < *next {
+            verdict.back.push(*record);
+        } else if record.offset > *next {
+            verdict.skipped.push(*record);
+        }
+        *next = record.offset + 1;
     }
 }
 
@@ -299,10 +358,73 @@ mod tests {
     }
 
     #[test]
-    fn order_counts_per_key() {
+    fn order_counts_per_partition() {
         let other_key = Placed { key: 9, ..record(1, 0) };
+        let elsewhere = Placed { partition: 1, ..record(0, 0) };
 
-        assert!(check(&acked(&[record(0, 1), other_key]), &[record(0, 1), other_key]).is_clean());
+        assert_eq!(
+            check(&acked(&[record(0, 1), other_key]), &[record(0, 1), other_key]).reordered,
+            [other_key]
+        );
+        assert!(check(&acked(&[record(0, 1), elsewhere]), &[record(0, 1), elsewhere]).is_clean());
+    }
+
+    /// A call that acknowledged the record of `counter` at `offset`.
+    fn call(offset: i64, counter: u32, sent_at: u64, answered_at: u64) -> Call {
+        let first = record(offset, counter);
+        Call { first, sent_at: Moment(sent_at), answered_at: Moment(answered_at) }
+    }
+
+    fn overtaken(calls: &[Call]) -> Vec<Placed> {
+        check(&History { calls: calls.to_vec(), ..History::default() }, &[]).overtaken
+    }
+
+    #[test]
+    fn a_batch_sent_after_the_acknowledgement_of_one_behind_it_has_overtaken() {
+        let late = call(0, 7, 30, 40);
+
+        assert_eq!(overtaken(&[late, call(1, 8, 10, 20), call(2, 9, 35, 45)]), [late.first]);
+    }
+
+    #[test]
+    fn batches_under_way_at_once_may_come_in_any_order() {
+        assert_eq!(overtaken(&[call(0, 7, 15, 40), call(1, 8, 10, 20)]), []);
+        assert_eq!(overtaken(&[call(0, 7, 20, 40), call(1, 8, 10, 20)]), []);
+    }
+
+    #[test]
+    fn real_time_counts_within_a_partition() {
+        let mut elsewhere = call(5, 8, 10, 20);
+        elsewhere.first.partition = 1;
+
+        assert_eq!(overtaken(&[call(0, 7, 30, 40), elsewhere]), []);
+    }
+
+    fn polled(records: &[Placed]) -> Verdict {
+        check(&History { polled: vec![records.to_vec()], ..History::default() }, &[])
+    }
+
+    #[test]
+    fn a_consumer_that_is_given_a_record_again_went_back() {
+        let verdict = polled(&[record(0, 0), record(1, 1), record(1, 1), record(2, 2)]);
+
+        assert_eq!((verdict.back, verdict.skipped), (vec![record(1, 1)], vec![]));
+    }
+
+    #[test]
+    fn a_consumer_that_is_not_given_the_next_record_has_skipped() {
+        let verdict = polled(&[record(0, 0), record(2, 2), record(3, 3)]);
+
+        assert_eq!((verdict.back, verdict.skipped), (vec![], vec![record(2, 2)]));
+        assert_eq!(polled(&[record(1, 1)]).skipped, [record(1, 1)]);
+    }
+
+    #[test]
+    fn what_a_consumer_polled_must_not_vanish_or_change() {
+        assert_eq!(polled(&[record(0, 0)]).vanished, [record(0, 0)]);
+        let history = History { polled: vec![vec![record(0, 0)], vec![record(0, 1)]], ..History::default() };
+
+        assert_eq!(check(&history, &[record(0, 0)]).contested, [record(0, 1)]);
     }
 
     #[test]

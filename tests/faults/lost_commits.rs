@@ -8,11 +8,11 @@ use highwater_protocol::api::{OffsetCommitRequest, OffsetFetchRequest};
 
 use crate::harness::broker::{Broker, Options};
 use crate::harness::skip::or_skip;
-use crate::harness::toolbox;
+use crate::harness::strace;
 use crate::harness::wait;
 
 use super::client::{Connection, name_of};
-use super::failed_sync::strace;
+use super::failed_sync::failing_syncs;
 
 const TOPIC: &str = "read";
 const GROUP: &str = "group";
@@ -50,15 +50,14 @@ fn committed(connection: &mut Connection) -> anyhow::Result<Result<i64, &'static
 
 #[test]
 fn a_failed_sync_loses_no_commit_that_was_acknowledged() -> anyhow::Result<()> {
-    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+    if or_skip(strace::available())?.is_none() {
         return Ok(());
     }
     let directory = tempfile::tempdir()?;
     let directory = directory.path().canonicalize()?;
     let data = directory.join("data");
-    let mut options = Options::new(&data);
-    options.wrapper = strace(&data.join(SEGMENT), &directory.join("trace"));
-    let mut broker = Broker::start(options)?;
+    let (files, trace) = ([data.join(SEGMENT)], directory.join("trace"));
+    let mut broker = Broker::start(Options::new(&data).under(failing_syncs(&files, &trace).wrapper()))?;
     let mut connection = Connection::open(broker.address())?;
     connection.create_topic(TOPIC, 1, &[])?;
 

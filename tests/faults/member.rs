@@ -15,6 +15,7 @@ use highwater_protocol::ErrorCode;
 use highwater_protocol::wire::Str;
 
 use super::client::{Connection, is_lost_connection, name_of};
+use super::gate::Gate;
 use super::group_calls::Group;
 use super::group_journal::Journal;
 use super::random::Random;
@@ -35,27 +36,34 @@ enum Told {
     Die,
 }
 
-/// The handle by which a member is told to leave, or killed.
+struct Orders {
+    told: Told,
+    socket: Option<TcpStream>,
+    held: bool,
+}
+
+/// The handle by which a member is told to leave, stopped, or killed.
 pub(crate) struct Seat {
-    state: Mutex<(Told, Option<TcpStream>)>,
+    orders: Mutex<Orders>,
     changed: Condvar,
 }
 
 impl Seat {
     /// Of a member that works.
     pub(crate) const fn new() -> Self {
-        Self { state: Mutex::new((Told::Work, None)), changed: Condvar::new() }
+        let orders = Orders { told: Told::Work, socket: None, held: false };
+        Self { orders: Mutex::new(orders), changed: Condvar::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, (Told, Option<TcpStream>)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the member as kill -9 would: its connection closes without a word, what it has not finished is forgotten.
     pub(crate) fn kill(&self) {
-        let mut state = self.state();
-        state.0 = Told::Die;
-        if let Some(socket) = state.1.take() {
+        let mut orders = self.orders();
+        orders.told = Told::Die;
+        if let Some(socket) = orders.socket.take() {
             // A socket that is closed already is what is wanted.
             let _ = socket.shutdown(Shutdown::Both);
         }
@@ -64,29 +72,41 @@ impl Seat {
 
     /// Asks the member to leave the group and end.
     pub(crate) fn leave(&self) {
-        self.state().0 = Told::Leave;
+        self.orders().told = Told::Leave;
         self.changed.notify_all();
     }
 
+    /// Stops the member where it is, as if stopped by a signal, or lets it go on.
+    pub(crate) fn hold(&self, held: bool) {
+        self.orders().held = held;
+        self.changed.notify_all();
+    }
+
+    /// Waits while the member is held.
+    fn wait_while_held(&self) {
+        let orders = self.orders();
+        drop(self.changed.wait_while(orders, |orders| orders.held && orders.told == Told::Work));
+    }
+
     fn told(&self) -> Told {
-        self.state().0
+        self.orders().told
     }
 
     /// A member has connected.
     fn take_socket(&self, socket: TcpStream) -> io::Result<()> {
-        let mut state = self.state();
-        if state.0 == Told::Die {
+        let mut orders = self.orders();
+        if orders.told == Told::Die {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        state.1 = Some(socket);
+        orders.socket = Some(socket);
         Ok(())
     }
 
     /// Waits for this long, less if the member is told something.
     fn pause(&self, duration: Duration) {
-        let state = self.state();
-        let working = |state: &mut (Told, Option<TcpStream>)| state.0 == Told::Work;
-        drop(self.changed.wait_timeout_while(state, duration, working));
+        let orders = self.orders();
+        let working = |orders: &mut Orders| orders.told == Told::Work;
+        drop(self.changed.wait_timeout_while(orders, duration, working));
     }
 }
 
@@ -116,12 +136,19 @@ enum Standing {
     Working(BTreeMap<i32, Position>),
 }
 
+/// Where a member works.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) address: SocketAddr,
+    pub(crate) group: Group,
+    pub(crate) gate: Arc<Gate>,
+}
+
 /// One member.
 pub(crate) struct Member {
     number: u32,
     habit: Habit,
-    address: SocketAddr,
-    group: Group,
+    place: Place,
     seat: Arc<Seat>,
     journal: Arc<Journal>,
     random: Random,
@@ -136,15 +163,14 @@ impl Member {
     pub(crate) fn new(
         number: u32,
         habit: Habit,
-        (address, group): (SocketAddr, Group),
+        place: Place,
         seat: Arc<Seat>,
         journal: Arc<Journal>,
     ) -> Self {
         Self {
             number,
             habit,
-            address,
-            group,
+            place,
             seat,
             journal,
             random: Random::new(u64::from(number)),
@@ -182,13 +208,14 @@ impl Member {
     }
 
     fn connect(&self) -> io::Result<Connection> {
-        let connection = Connection::open(self.address)?;
+        let connection = Connection::watched(self.place.address, &self.place.gate)?;
         self.seat.take_socket(connection.socket()?)?;
         Ok(connection)
     }
 
     fn live_on(&mut self, connection: &mut Connection) -> io::Result<()> {
         loop {
+            self.seat.wait_while_held();
             match self.seat.told() {
                 Told::Work => {}
                 Told::Leave => return self.leave(connection),
@@ -207,7 +234,7 @@ impl Member {
 
     fn join(&mut self, connection: &mut Connection) -> io::Result<()> {
         self.journal.joining(self.number);
-        let joined = self.group.join(connection, &self.id)?;
+        let joined = self.place.group.join(connection, &self.id)?;
         if joined.error_code == ErrorCode::MemberIdRequired.code() {
             self.id = joined.member_id;
             return Ok(());
@@ -216,7 +243,7 @@ impl Member {
             return self.obey("a join", joined.error_code);
         }
         self.id = joined.member_id.clone();
-        let synced = self.group.sync(connection, &joined)?;
+        let synced = self.place.group.sync(connection, &joined)?;
         if synced.error_code != 0 {
             return self.obey("a sync", synced.error_code);
         }
@@ -230,7 +257,7 @@ impl Member {
     /// Begins where the group has committed.
     fn resume(&mut self, connection: &mut Connection, partitions: &[i32]) -> io::Result<()> {
         let asked_at = self.journal.mark();
-        match self.group.committed(connection, partitions)? {
+        match self.place.group.committed(connection, partitions)? {
             Ok(offsets) => {
                 self.journal.answered(&offsets, asked_at);
                 let position = |offset: Option<i64>| {
@@ -253,7 +280,7 @@ impl Member {
         }
         if self.last_beat.elapsed() >= HEARTBEAT_INTERVAL {
             self.last_beat = Instant::now();
-            let code = self.group.beat(connection, &self.id, self.generation)?;
+            let code = self.place.group.beat(connection, &self.id, self.generation)?;
             if code == ErrorCode::RebalanceInProgress.code() {
                 // The last chance of this generation.
                 self.commit(connection)?;
@@ -273,7 +300,7 @@ impl Member {
             return Ok(());
         }
         let wanted: Vec<(i32, i64)> = positions.iter().map(|(index, at)| (*index, at.next)).collect();
-        for data in self.group.fetch(connection, &wanted)? {
+        for data in connection.poll(self.place.group.topic.as_str(), &wanted)? {
             match ErrorCode::from_code(data.error_code) {
                 Some(ErrorCode::None) => {}
                 // The partition recovers.
@@ -308,7 +335,7 @@ impl Member {
             return Ok(());
         }
         let sent_at = self.journal.commit_sent(&offsets);
-        let codes = self.group.commit(connection, (&self.id, self.generation), &offsets)?;
+        let codes = self.place.group.commit(connection, (&self.id, self.generation), &offsets)?;
         let mut refused = None;
         for (partition, offset) in offsets {
             let code =
@@ -327,7 +354,7 @@ impl Member {
 
     fn leave(&mut self, connection: &mut Connection) -> io::Result<()> {
         self.commit(connection)?;
-        let code = self.group.leave(connection, &self.id)?;
+        let code = self.place.group.leave(connection, &self.id)?;
         match ErrorCode::from_code(code) {
             // It fell silent for too long, and was dropped.
             Some(ErrorCode::None | ErrorCode::UnknownMemberId) => Ok(()),

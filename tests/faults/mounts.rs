@@ -18,6 +18,13 @@ pub(crate) enum FileSystem {
     Xfs,
 }
 
+impl FileSystem {
+    /// The file system of a trial.
+    pub(crate) const fn of_trial(trial: u64) -> Self {
+        if trial.is_multiple_of(2) { Self::Ext4 } else { Self::Xfs }
+    }
+}
+
 impl fmt::Display for FileSystem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -54,11 +61,16 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// Makes a file system in an image file beside `point`, and mounts it there.
+    /// Makes a file system in an image file of 400 MiB beside `point`, and mounts it there.
     pub(crate) fn image(file_system: FileSystem, point: &Path) -> anyhow::Result<Self> {
+        Self::image_of(400 << 20, file_system, point)
+    }
+
+    /// Makes a file system of `bytes` bytes in an image file beside `point`, and mounts it there.
+    pub(crate) fn image_of(bytes: u64, file_system: FileSystem, point: &Path) -> anyhow::Result<Self> {
         let image = point.with_extension("img");
         // xfs refuses to be smaller than 300 MiB; the file is sparse.
-        std::fs::File::create(&image)?.set_len(400 << 20)?;
+        std::fs::File::create(&image)?.set_len(bytes)?;
         let maker = match file_system {
             FileSystem::Ext4 => "mkfs.ext4",
             FileSystem::Xfs => "mkfs.xfs",

@@ -1,5 +1,4 @@
-//! Power cuts: what was acknowledged under `fsync` is there when the power comes back, and under `os` it is not,
-//! which shows that the cut is one.
+//! Power cuts: what was acknowledged under `fsync` is there when the power comes back.
 //!
 //! Only what was received before the cut counts. The machine of a real cut is dead at once; the shutdown ioctl takes a
 //! moment, in which Linux 6.18 now and then lets an `fdatasync` that is under way return 0 without effect (seen on
@@ -12,91 +11,126 @@ use anyhow::ensure;
 
 use crate::harness::broker::{Broker, Options};
 use crate::harness::skip::or_skip;
+use crate::harness::strace::{self, Tampering, is_stopped};
 
 use super::batches::plain_batch;
-use super::campaign::{Campaign, TOPIC, read_topic, trial};
+use super::campaign::{Campaign, Crew, Outcome, TOPIC, under_load, wait_for};
 use super::client::Connection;
-use super::gate::Order;
-use super::history::{Verdict, check};
+use super::kills::{PATIENCE, STEP_COUNT, early_step, step_of};
 use super::mounts::{FileSystem, Mount, can_mount_images};
 use super::random::Random;
-use super::setting::{count, say, seed};
-
-/// Acknowledgements before a control's cut: long before the system writes anything back by itself.
-const CONTROL_ACKS: u64 = 500;
+use super::setting::{Trials, say};
+use super::trials::run_trials;
 
 #[test]
-fn a_power_cut_loses_nothing_acknowledged_under_fsync() -> anyhow::Result<()> {
-    if or_skip(can_mount_images())?.is_none() {
-        return Ok(());
-    }
-    let seed = seed()?;
-    for cut in 0..count("HIGHWATER_CUTS", 2)? {
-        let (file_system, seed) = (file_system(cut), seed.wrapping_add(cut));
-        let name = format!("a power cut on {file_system} under fsync");
-        let verdict = trial(&name, seed, |directory, seed| cut_power(directory, file_system, seed))?;
-        say(&format!("{name}, seed {seed}: {verdict}"));
-    }
-    Ok(())
+fn a_power_cut_on_ext4_loses_nothing_acknowledged_under_fsync() -> anyhow::Result<()> {
+    cut_at_random("T3 a power cut on ext4", FileSystem::Ext4)
 }
 
 #[test]
-fn a_power_cut_under_os_is_caught_losing_records() -> anyhow::Result<()> {
+fn a_power_cut_on_xfs_loses_nothing_acknowledged_under_fsync() -> anyhow::Result<()> {
+    cut_at_random("T4 a power cut on xfs", FileSystem::Xfs)
+}
+
+fn cut_at_random(name: &str, file_system: FileSystem) -> anyhow::Result<()> {
     if or_skip(can_mount_images())?.is_none() {
         return Ok(());
     }
-    let seed = seed()?;
-    for control in 0..count("HIGHWATER_CONTROLS", 1)? {
-        let (file_system, seed) = (file_system(control), seed.wrapping_add(control));
-        let directory = tempfile::tempdir()?;
-        let verdict = cut_power_without_syncs(directory.path(), file_system, seed)?;
-        ensure!(verdict.lost_count() > 0, "a power cut on {file_system} under os lost nothing: {verdict}");
-        say(&format!("control on {file_system} under os, seed {seed}: caught: {verdict}"));
-    }
-    Ok(())
+    run_trials(name, Trials { pr: 2, nightly: 300, release: 1000 }, |directory, seed| {
+        let mut random = Random::new(seed);
+        let data = directory.join("data");
+        let mut mount = Mount::image(file_system, &data)?;
+        let mut broker = Broker::start(Options::new(&data))?;
+        under_load(&mut broker, &Crew::default(), seed, |broker, campaign| {
+            campaign.gate.wait_for_acks(1)?;
+            campaign.gate.let_work(Duration::from_millis(100 + random.below(1400)));
+            campaign.gate.go_dark();
+            mount.cut_power()?;
+            // The broker lives on without a disk for a moment: what it acknowledged now would be a lie.
+            let answer = Connection::open(broker.address())?.produce(TOPIC, 0, plain_batch(u32::MAX, 10))?;
+            ensure!(answer.error_code != 0, "the broker acknowledges without a disk: {answer:?}");
+            broker.kill()?;
+            mount.power_up()?;
+            come_back(broker, campaign)
+        })
+    })
 }
 
-const fn file_system(trial: u64) -> FileSystem {
-    if trial.is_multiple_of(2) { FileSystem::Ext4 } else { FileSystem::Xfs }
-}
-
-fn cut_power(directory: &Path, file_system: FileSystem, seed: u64) -> anyhow::Result<Verdict> {
-    let mut random = Random::new(seed);
-    let data = directory.join("data");
-    let mut mount = Mount::image(file_system, &data)?;
-    let mut broker = Broker::start(Options::new(&data))?;
-    let campaign = Campaign::start(broker.address(), seed)?;
-    campaign.gate.wait_for_acks(1)?;
-    campaign.gate.let_work(Duration::from_millis(100 + random.below(1400)));
-
-    campaign.gate.go_dark();
-    mount.cut_power()?;
-    // The broker lives on without a disk for a moment: what it acknowledged now would be a lie.
-    let answer = Connection::open(broker.address())?.produce(TOPIC, 0, plain_batch(u32::MAX, 10))?;
-    ensure!(answer.error_code != 0, "the broker acknowledges without a disk: {answer:?}");
-    broker.kill()?;
-    mount.power_up()?;
+/// Starts the broker when the power is back, and lets everybody get on.
+fn come_back(broker: &mut Broker, campaign: &Campaign) -> anyhow::Result<()> {
     broker.restart()?;
     campaign.gate.restarted();
-
-    campaign.gate.wait_for_acks(CONTROL_ACKS)?;
-    campaign.finish()
+    campaign.let_everybody_work()
 }
 
-fn cut_power_without_syncs(directory: &Path, file_system: FileSystem, seed: u64) -> anyhow::Result<Verdict> {
+#[test]
+fn a_power_cut_at_any_step_leaves_no_ghost_and_loses_nothing() -> anyhow::Result<()> {
+    if or_skip(can_mount_images())?.is_none() || or_skip(strace::can_attach())?.is_none() {
+        return Ok(());
+    }
+    let name = "T5 a power cut during a roll, a topic's creation or deletion, a checkpoint";
+    let trials = Trials { pr: 3, nightly: 2 * STEP_COUNT, release: 10 * STEP_COUNT };
+    run_trials(name, trials, |directory, seed| {
+        let (calls, nth) = step_of(seed);
+        cut_at_step(directory, calls, nth, seed)
+    })
+}
+
+/// Stops the broker right after a system call, and cuts the power then.
+fn cut_at_step(directory: &Path, calls: &str, nth: u64, seed: u64) -> anyhow::Result<Outcome> {
     let data = directory.join("data");
-    let mut mount = Mount::image(file_system, &data)?;
-    let mut broker = Broker::start(Options::new(&data).flags(&["--durability", "os"]))?;
-    let campaign = Campaign::start(broker.address(), seed)?;
-    campaign.gate.wait_for_acks(CONTROL_ACKS)?;
+    let mut mount = Mount::image(FileSystem::of_trial(nth), &data)?;
+    let mut broker = Broker::start(Options::new(&data))?;
+    let crew = Crew { administrator: true, ..Crew::default() };
+    under_load(&mut broker, &crew, seed, |broker, campaign| {
+        campaign.gate.wait_for_acks(1)?;
+        let stop = format!("signal=STOP:when={nth}");
+        let trace = directory.join("trace");
+        let _tracer =
+            Tampering { calls, injection: &stop, files: &[], trace: &trace }.attach(broker.pid())?;
+        let pid = broker.pid();
+        let last = campaign.gate.acked() + PATIENCE;
+        wait_for(&campaign.gate, "the broker to stop", || campaign.gate.acked() >= last || is_stopped(pid))?;
+        let hit = if is_stopped(pid) { "stopped" } else { "not stopped" };
+        say(&format!("{hit} at call {nth} of {calls} in a thread"));
+        campaign.gate.go_dark();
+        mount.cut_power()?;
+        broker.kill()?;
+        mount.power_up()?;
+        come_back(broker, campaign)
+    })
+}
 
-    // Nobody may write over what is missing.
-    campaign.gate.give(Order::Abandon);
-    mount.cut_power()?;
-    broker.kill()?;
-    mount.power_up()?;
-    broker.restart()?;
-
-    let address = broker.address();
-    Ok(check(&campaign.abandon()?, &read_topic(address)?))
+#[test]
+fn a_power_cut_while_it_recovers_changes_nothing() -> anyhow::Result<()> {
+    if or_skip(can_mount_images())?.is_none() || or_skip(strace::available())?.is_none() {
+        return Ok(());
+    }
+    let trials = Trials { pr: 1, nightly: 50, release: 300 };
+    run_trials("T6 power cuts while it recovers", trials, |directory, seed| {
+        let mut random = Random::new(seed);
+        let data = directory.join("data");
+        let mut mount = Mount::image(FileSystem::of_trial(seed), &data)?;
+        let mut broker = Broker::start(Options::new(&data))?;
+        under_load(&mut broker, &Crew::default(), seed, |broker, campaign| {
+            campaign.gate.wait_for_acks(100)?;
+            campaign.gate.let_work(Duration::from_millis(random.below(700)));
+            campaign.gate.go_dark();
+            mount.cut_power()?;
+            broker.kill()?;
+            mount.power_up()?;
+            for _ in 0..3 {
+                let (calls, nth) = early_step(&mut random);
+                let kill = format!("signal=KILL:when={nth}");
+                let trace = directory.join("trace");
+                let wrapper = Tampering { calls, injection: &kill, files: &[], trace: &trace }.wrapper();
+                // Killed or ready: what it has written and not synced is gone with the power.
+                let recovering = Broker::spawn(broker.again().under(wrapper))?.ready_or_ended()?;
+                mount.cut_power()?;
+                drop(recovering);
+                mount.power_up()?;
+            }
+            come_back(broker, campaign)
+        })
+    })
 }

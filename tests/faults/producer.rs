@@ -21,7 +21,7 @@ use super::client::{
     Connection, PRODUCE_VERSION, answers_of, is_lost_connection, name_of, produce_request, producer_at,
 };
 use super::gate::{Gate, Order, STUCK};
-use super::history::{Placed, Stamp};
+use super::history::{Call, Moment, Placed, Stamp};
 use super::random::Random;
 
 /// What librdkafka and the Java client allow an idempotent producer.
@@ -52,6 +52,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
     pub(crate) acked: Vec<Placed>,
+    pub(crate) calls: Vec<Call>,
     pub(crate) unknown: Vec<Stamp>,
 }
 
@@ -62,6 +63,8 @@ struct Pending {
     /// Key and stamp of each record.
     records: Vec<(u32, Stamp)>,
     bytes: Bytes,
+    /// When it was made, which is just before it is sent for the first time.
+    made_at: Moment,
 }
 
 impl Pending {
@@ -130,7 +133,7 @@ impl Session {
     fn produce_through_restarts(&mut self) -> anyhow::Result<()> {
         loop {
             let incarnation = self.gate.incarnation();
-            let connected = Connection::open(self.plan.address);
+            let connected = Connection::watched(self.plan.address, &self.gate);
             let reached = connected.is_ok();
             match connected.and_then(|connection| self.produce(connection)) {
                 Ok(()) => return Ok(()),
@@ -155,6 +158,7 @@ impl Session {
             self.producer = Some(connection.init_producer()?);
         }
         while self.gate.order() != Order::Abandon {
+            self.gate.wait_while_frozen();
             if self.in_flight.is_empty() {
                 self.take_back();
                 self.gate.wait_for_room();
@@ -167,10 +171,8 @@ impl Session {
                 }
                 break;
             }
+            self.gate.wait_while_frozen();
             let (correlation_id, response) = connection.receive::<ProduceResponse>(PRODUCE_VERSION)?;
-            if self.gate.is_dark() {
-                return Err(io::ErrorKind::ConnectionAborted.into());
-            }
             self.settle(correlation_id, response)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:#}")))?;
         }
@@ -217,7 +219,9 @@ impl Session {
 
     fn settle_batch(&mut self, batch: Pending, answer: &PartitionProduceResponse) -> anyhow::Result<()> {
         if answer.error_code == ErrorCode::None.code() {
+            let answered_at = self.gate.moment();
             self.gate.count_acked(batch.records.len() as u64);
+            let before = self.sent.acked.len();
             for (delta, (key, stamp)) in batch.records.iter().enumerate() {
                 self.sent.acked.push(Placed {
                     partition: batch.partition,
@@ -226,6 +230,8 @@ impl Session {
                     stamp: Some(*stamp),
                 });
             }
+            let first = self.sent.acked[before..].first().copied();
+            self.sent.calls.extend(first.map(|first| Call { first, sent_at: batch.made_at, answered_at }));
             return Ok(());
         }
         let earlier_failed = self
@@ -281,7 +287,7 @@ impl Session {
         }
         let bytes = batch_of(codec, producer, &records);
         let records = records.iter().map(|record| (record.key, record.stamp)).collect();
-        Pending { partition, records, bytes }
+        Pending { partition, records, bytes, made_at: self.gate.moment() }
     }
 }
 

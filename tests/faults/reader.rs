@@ -13,6 +13,8 @@ use super::history::{Placed, Stamp};
 
 /// The newest version that names topics.
 const FETCH_VERSION: i16 = 12;
+/// How long a poll waits for records, in milliseconds.
+const POLL_WAIT_MS: i32 = 250;
 /// More than any batch of these tests grows to.
 pub(crate) const LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 10_000 };
 
@@ -34,6 +36,28 @@ impl Connection {
         data.ok_or_else(|| {
             std::io::Error::new(std::io::ErrorKind::InvalidData, "the answer names no partition")
         })
+    }
+}
+
+impl Connection {
+    /// Waits a little for records of these partitions, each from an offset on.
+    pub(crate) fn poll(&mut self, topic: &str, wanted: &[(i32, i64)]) -> std::io::Result<Vec<PartitionData>> {
+        let partition = |&(partition, fetch_offset): &(i32, i64)| FetchPartition {
+            partition,
+            fetch_offset,
+            partition_max_bytes: 256 << 10,
+            ..FetchPartition::default()
+        };
+        let partitions = wanted.iter().map(partition).collect();
+        let request = FetchRequest {
+            max_wait_ms: POLL_WAIT_MS,
+            min_bytes: 1,
+            max_bytes: 1 << 20,
+            topics: vec![FetchTopic { topic: Str::from(topic), partitions, ..FetchTopic::default() }],
+            ..FetchRequest::default()
+        };
+        let response = self.call(FETCH_VERSION, &request)?;
+        Ok(response.responses.into_iter().flat_map(|topic| topic.partitions).collect())
     }
 }
 

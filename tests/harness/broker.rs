@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A running `highwater serve`. Killed when dropped.
 pub(crate) struct Broker {
-    child: Child,
+    process: Process,
     address: SocketAddr,
     options: Options,
 }
@@ -28,12 +29,20 @@ pub(crate) struct Options {
     pub(crate) flags: Vec<String>,
     /// What the broker is run under, for example `strace -f ...`.
     pub(crate) wrapper: Vec<String>,
+    /// Further variables of its environment.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 impl Options {
     /// Everything at its default, data in `data`.
     pub(crate) fn new(data: &Path) -> Self {
-        Self { data: data.to_owned(), port: 0, flags: Vec::new(), wrapper: Vec::new() }
+        Self {
+            data: data.to_owned(),
+            port: 0,
+            flags: Vec::new(),
+            wrapper: Vec::new(),
+            environment: Vec::new(),
+        }
     }
 
     /// With further flags.
@@ -41,11 +50,51 @@ impl Options {
         self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
         self
     }
+
+    /// Run under something.
+    pub(crate) fn under(self, wrapper: Vec<String>) -> Self {
+        Self { wrapper, ..self }
+    }
+}
+
+/// A broker that has been started and has not said yet that it is ready. Killed when dropped.
+pub(crate) struct Starting {
+    process: Process,
+    line: Receiver<std::io::Result<String>>,
+    options: Options,
+}
+
+impl Starting {
+    /// Waits for the ready line.
+    pub(crate) fn ready(self) -> anyhow::Result<Broker> {
+        let data = self.options.data.clone();
+        let started = self.ready_or_ended();
+        started.and_then(|broker| broker.context("the broker ended instead of becoming ready")).with_context(
+            || format!("its log:\n{}", std::fs::read_to_string(log_path(&data)).unwrap_or_default()),
+        )
+    }
+
+    /// Waits for the ready line; nothing, if the process ends without it.
+    pub(crate) fn ready_or_ended(mut self) -> anyhow::Result<Option<Broker>> {
+        let line = self.line.recv_timeout(START_DEADLINE).context("wait for the ready line")??;
+        let Some(address) = line.split_whitespace().nth(4).and_then(|word| word.parse().ok()) else {
+            let status = self.process.0.wait()?;
+            ensure!(line.is_empty(), "it said {line:?} instead of its ready line and ended with {status}");
+            return Ok(None);
+        };
+        let Self { process, options, .. } = self;
+        Ok(Some(Broker { process, address, options }))
+    }
 }
 
 impl Broker {
     /// Starts a broker and waits for its ready line. Its log goes to `<data>.log`, beside the data directory.
     pub(crate) fn start(options: Options) -> anyhow::Result<Self> {
+        Self::spawn(options)?.ready()
+    }
+
+    /// Starts a broker and waits for nothing.
+    pub(crate) fn spawn(options: Options) -> anyhow::Result<Starting> {
         let mut command = match options.wrapper.split_first() {
             Some((program, arguments)) => {
                 let mut command = Command::new(program);
@@ -57,26 +106,11 @@ impl Broker {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log_path(&options.data))?;
         command.arg("serve").arg("--data").arg(&options.data);
         command.arg("--listen").arg(format!("127.0.0.1:{}", options.port)).args(&options.flags);
+        command.envs(options.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
         let stdout = child.stdout.take().context("the broker's stdout is piped")?;
-        let line = match first_line(stdout) {
-            Ok(line) => line,
-            Err(error) => {
-                child.kill()?;
-                child.wait()?;
-                let log = std::fs::read_to_string(log_path(&options.data)).unwrap_or_default();
-                return Err(error.context(format!("wait for the ready line; the log:\n{log}")));
-            }
-        };
-        let Some(address) = line.split_whitespace().nth(4).and_then(|word| word.parse().ok()) else {
-            let status = child.wait()?;
-            let log = std::fs::read_to_string(log_path(&options.data)).unwrap_or_default();
-            bail!(
-                "the broker said {line:?} instead of its ready line and ended with {status}; its log:\n{log}"
-            );
-        };
-        Ok(Self { child, address, options })
+        Ok(Starting { process: Process(child), line: first_line(stdout), options })
     }
 
     /// Where it listens.
@@ -96,7 +130,7 @@ impl Broker {
 
     /// Its process id. Under a wrapper, the wrapper's.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.0.id()
     }
 
     /// What it has logged.
@@ -106,46 +140,62 @@ impl Broker {
 
     /// kill -9, and waits until the process is gone.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
+        self.process.0.kill()?;
+        self.process.0.wait()?;
         Ok(())
     }
 
     /// SIGTERM, and waits for the end.
     pub(crate) fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM)?;
-        Ok(self.child.wait()?)
+        self.signal(Signal::TERM)?;
+        Ok(self.process.0.wait()?)
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.process.0), signal)?)
+    }
+
+    /// Whether the process has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> anyhow::Result<bool> {
+        Ok(self.process.0.try_wait()?.is_some())
     }
 
     /// Starts again on the same port and data, after the process has ended.
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
-        let options = Options { port: self.address.port(), ..self.options.clone() };
-        *self = Self::start(options)?;
+        *self = Self::start(self.again())?;
         Ok(())
+    }
+
+    /// How it is started again.
+    pub(crate) fn again(&self) -> Options {
+        Options { port: self.address.port(), ..self.options.clone() }
     }
 }
 
-impl Drop for Broker {
+/// Killed when dropped.
+struct Process(Child);
+
+impl Drop for Process {
     fn drop(&mut self) {
         // Both fail if the process is gone already, which is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
 /// How long a broker may take to say anything.
 const START_DEADLINE: Duration = Duration::from_secs(120);
 
-/// The first line of `stdout`, or an error if it does not come in time.
-fn first_line(stdout: ChildStdout) -> anyhow::Result<String> {
-    let (sender, receiver) = std::sync::mpsc::channel();
+/// The first line of `stdout`, when it comes; empty if there is none.
+fn first_line(stdout: ChildStdout) -> Receiver<std::io::Result<String>> {
+    let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut line = String::new();
-        // The receiver is gone only if the deadline has passed.
+        // The receiver is gone only if nobody waits any more.
         let _ = sender.send(BufReader::new(stdout).read_line(&mut line).map(|_| line));
     });
-    Ok(receiver.recv_timeout(START_DEADLINE)??)
+    receiver
 }
 
 fn log_path(data: &Path) -> PathBuf {

@@ -8,10 +8,15 @@ use anyhow::{Context, ensure};
 
 /// The value of a metric without labels, from `/metrics`.
 pub(crate) fn metric(broker: SocketAddr, name: &str) -> anyhow::Result<u64> {
-    let page = page(broker)?;
+    let page = page(broker, "/metrics")?;
     let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     let value = value.with_context(|| format!("no {name} in:\n{page}"))?;
     value.parse().with_context(|| format!("{name} is {value:?}"))
+}
+
+/// Asks whether the broker is alive.
+pub(crate) fn livez(broker: SocketAddr) -> anyhow::Result<()> {
+    get(broker, "/livez").map(drop)
 }
 
 fn page(broker: SocketAddr) -> anyhow::Result<String> {

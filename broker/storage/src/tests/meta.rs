@@ -163,7 +163,7 @@ fn damage_before_a_valid_transaction_makes_the_store_read_only_and_touches_nothi
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(60, 5_000, 50_000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_agrees_with_a_map_over_crashes(

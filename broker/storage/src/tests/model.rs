@@ -475,7 +475,7 @@ fn as_kept(batch: &Batch) -> Kept {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(300, 20_000, 200_000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_log_on_files_that_crash_and_fail_agrees_with_the_model(ops in ops()) {
@@ -486,7 +486,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(40, 1_000, 10_000), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_log_on_real_files_agrees_with_the_model(ops in ops()) {

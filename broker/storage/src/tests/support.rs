@@ -19,6 +19,17 @@ pub(super) const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 2
 
 pub(super) const NOW: TimestampMs = TimestampMs(1_000_000);
 
+/// How many cases of a property are tried, as `HIGHWATER_TRIALS` says: `pr`, which is the default, `nightly`, `release`,
+/// or a number.
+pub(super) fn cases(pr: u32, nightly: u32, release: u32) -> u32 {
+    match std::env::var("HIGHWATER_TRIALS").as_deref() {
+        Err(_) | Ok("pr") => pr,
+        Ok("nightly") => nightly,
+        Ok("release") => release,
+        Ok(number) => number.parse().expect("HIGHWATER_TRIALS is pr, nightly, release or a number"),
+    }
+}
+
 pub(super) fn offset(n: i64) -> Offset {
     Offset::new(n).unwrap()
 }
