@@ -1,5 +1,5 @@
-//! Segments whose end is cut off while nobody runs. What is damaged is never served as if it were whole, and no offset
-//! is given away twice.
+//! Segments that the disk gives back otherwise than they were written: a bit flipped, while the broker runs or not, or
+//! the end cut off. What is damaged is never served as if it were whole, and no offset is given away twice.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,14 @@ const TOPIC: &str = "rot";
 const VALUE_BYTES: usize = 200 << 10;
 const RECORDS: u32 = 20;
 
+/// What is done to a segment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Harm {
+    FlipWhileStopped,
+    FlipWhileRunning,
+    CutWhileStopped,
+}
+
 /// What was found afterwards.
 #[derive(Debug, Default)]
 struct Tally {
@@ -26,9 +34,29 @@ struct Tally {
 }
 
 #[test]
+fn a_flipped_bit_in_a_stopped_segment_is_never_served() -> anyhow::Result<()> {
+    rot(
+        "T14 bit flips in stopped segments",
+        Harm::FlipWhileStopped,
+        Trials { pr: 10, nightly: 500, release: 3000 },
+    )
+}
+
+#[test]
+fn a_flipped_bit_in_a_live_segment_is_never_served() -> anyhow::Result<()> {
+    rot(
+        "T14 bit flips in live segments",
+        Harm::FlipWhileRunning,
+        Trials { pr: 10, nightly: 500, release: 3000 },
+    )
+}
+
+#[test]
 fn a_segment_cut_short_gives_no_offset_away_twice() -> anyhow::Result<()> {
-    let name = "T15 segments cut short";
-    let trials = Trials { pr: 5, nightly: 200, release: 1000 };
+    rot("T15 segments cut short", Harm::CutWhileStopped, Trials { pr: 5, nightly: 200, release: 1000 })
+}
+
+fn rot(name: &str, harm: Harm, trials: Trials) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let original = directory.path().join("original");
     fill(&original)?;
@@ -37,7 +65,7 @@ fn a_segment_cut_short_gives_no_offset_away_twice() -> anyhow::Result<()> {
         let seed = first.wrapping_add(trial);
         let data = directory.path().join(format!("trial-{trial}"));
         copy(&original, &data)?;
-        match rot_once(&data, seed) {
+        match rot_once(&data, harm, seed) {
             Ok(tally) => say(&format!("{name}, trial {} of {count}, seed {seed}: {tally:?}", trial + 1)),
             Err(error) => {
                 let kept = directory.keep().join(format!("trial-{trial}"));
@@ -87,12 +115,31 @@ fn segments(data: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn rot_once(data: &Path, seed: u64) -> anyhow::Result<Tally> {
+fn rot_once(data: &Path, harm: Harm, seed: u64) -> anyhow::Result<Tally> {
     let mut random = Random::new(seed);
     let files = segments(data)?;
     let file: &PathBuf = random.choose(&files);
-    let what = cut(file, &mut random)?;
-    judge(&Broker::start(Options::new(data))?).with_context(|| what)
+    let running =
+        if harm == Harm::FlipWhileRunning { Some(Broker::start(Options::new(data))?) } else { None };
+    let what = match harm {
+        Harm::CutWhileStopped => cut(file, &mut random)?,
+        Harm::FlipWhileStopped | Harm::FlipWhileRunning => flip(file, &mut random)?,
+    };
+    let broker = match running {
+        Some(broker) => broker,
+        None => Broker::start(Options::new(data))?,
+    };
+    judge(&broker).with_context(|| what)
+}
+
+fn flip(file: &Path, random: &mut Random) -> anyhow::Result<String> {
+    use std::os::unix::fs::FileExt as _;
+    let handle = fs::OpenOptions::new().read(true).write(true).open(file)?;
+    let (at, bit) = (random.below(handle.metadata()?.len()), random.below(8));
+    let mut byte = [0];
+    handle.read_exact_at(&mut byte, at)?;
+    handle.write_all_at(&[byte[0] ^ (1 << bit)], at)?;
+    Ok(format!("bit {bit} of byte {at} of {}", file.display()))
 }
 
 fn cut(file: &Path, random: &mut Random) -> anyhow::Result<String> {
