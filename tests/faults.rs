@@ -32,7 +32,6 @@ mod kills;
 mod lost_answers;
 mod lost_commits;
 mod member;
-mod memory;
 mod memory_limit;
 pub(crate) mod mounts;
 mod observer;

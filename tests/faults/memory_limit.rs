@@ -3,19 +3,20 @@
 //! What pushes back is the default budget, a part of the group's limit. Needs root and a mounted memory controller of
 //! version 1 or 2.
 
-use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, ensure};
 
 use crate::harness::broker::{Broker, Options};
+use crate::harness::cgroup::MemoryLimit;
 use crate::harness::metrics::metric;
-use crate::harness::skip::{Absent, Unavailable, or_skip};
+use crate::harness::skip::or_skip;
 
 use super::batches::plain_batch;
+use super::campaign::{Crew, under_load};
 use super::client::{Connection, answers_of, produce_request};
-use super::setting::{is_root, say};
+use super::setting::{Trials, say};
+use super::trials::run_trials;
 
 const TOPIC: &str = "limited";
 const LIMIT_BYTES: u64 = 256 << 20;
@@ -25,72 +26,16 @@ const PRODUCERS: u64 = 2 * LIMIT_BYTES / BATCH_BYTES as u64;
 /// How often each of them sends one.
 const ROUNDS: u32 = 3;
 
-/// A control group with a memory limit. Removed when dropped.
-struct Limited {
-    group: PathBuf,
-    /// Where the kernel counts whom it killed.
-    kills: &'static str,
-}
-
-impl Limited {
-    fn new() -> Result<Self, Unavailable> {
-        if !is_root() {
-            return Err(Absent::Root("a control group needs root".to_owned()).into());
-        }
-        let name = format!("highwater-{}", std::process::id());
-        let root = Path::new("/sys/fs/cgroup");
-        let versions = [
-            (root.join("memory"), "memory.limit_in_bytes", "memory.oom_control"),
-            (root.to_owned(), "memory.max", "memory.events"),
-        ];
-        for (mount, limit, kills) in versions {
-            let group = mount.join(&name);
-            if std::fs::create_dir(&group).is_err() {
-                continue;
-            }
-            let limited = Self { group, kills };
-            let file = limited.group.join(limit);
-            if file.exists() && std::fs::write(&file, LIMIT_BYTES.to_string()).is_ok() {
-                return Ok(limited);
-            }
-        }
-        Err(Absent::Root("this root may limit no control group's memory".to_owned()).into())
-    }
-
-    /// Runs a broker inside.
-    fn wrap(&self, mut options: Options) -> Options {
-        let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.group.display());
-        options.wrapper = vec!["sh".to_owned(), "-c".to_owned(), enter, "sh".to_owned()];
-        options
-    }
-
-    /// How many processes the kernel has killed for want of memory.
-    fn kills(&self) -> anyhow::Result<u64> {
-        let text = std::fs::read_to_string(self.group.join(self.kills))?;
-        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        count
-            .with_context(|| format!("no oom_kill in {text:?}"))?
-            .trim()
-            .parse()
-            .context("oom_kill is a number")
-    }
-}
-
-impl Drop for Limited {
-    fn drop(&mut self) {
-        // It is empty when its broker is gone, which the kernel may need a moment to see.
-        let began = Instant::now();
-        while std::fs::remove_dir(&self.group).is_err() && began.elapsed() < Duration::from_secs(10) {
-            thread::park_timeout(Duration::from_millis(10));
-        }
-    }
-}
+/// The limit under which a whole crew works, page cache included.
+const ROOMY_BYTES: u64 = 512 << 20;
+/// Acknowledged records before a trial ends.
+const ACKS: Trials = Trials { pr: 1_000, nightly: 100_000, release: 1_000_000 };
 
 #[test]
 fn twice_the_load_that_a_memory_limit_allows_kills_nobody_and_loses_nothing() -> anyhow::Result<()> {
-    let Some(limited) = or_skip(Limited::new())? else { return Ok(()) };
+    let Some(limit) = or_skip(MemoryLimit::new("twice", LIMIT_BYTES))? else { return Ok(()) };
     let directory = tempfile::tempdir()?;
-    let mut broker = Broker::start(limited.wrap(Options::new(&directory.path().join("data"))))?;
+    let mut broker = Broker::start(Options::new(&directory.path().join("data")).under(limit.wrapper()))?;
     let address = broker.address();
     assert_eq!(metric(address, "highwater_memory_budget_bytes")?, LIMIT_BYTES / 4);
     Connection::open(address)?.create_topic(TOPIC, 1, &[("max.message.bytes", "16777216")])?;
@@ -117,7 +62,7 @@ fn twice_the_load_that_a_memory_limit_allows_kills_nobody_and_loses_nothing() ->
     }
     let peak = metric(address, "highwater_memory_peak_bytes")?;
     let resident = metric(address, "highwater_memory_resident_peak_bytes")?;
-    let kills = limited.kills()?;
+    let kills = limit.kills()?;
     broker.kill()?;
     broker.restart()?;
 
@@ -136,4 +81,18 @@ fn twice_the_load_that_a_memory_limit_allows_kills_nobody_and_loses_nothing() ->
     assert_eq!(kills, 0);
     assert_eq!(end, Some(acknowledged.len() as i64), "acknowledged batches are lost");
     Ok(())
+}
+
+#[test]
+fn a_busy_broker_stays_within_its_memory_limit() -> anyhow::Result<()> {
+    let Some(limit) = or_skip(MemoryLimit::new("limit", ROOMY_BYTES))? else { return Ok(()) };
+    let acks = ACKS.amount()?;
+    run_trials("T23 a memory limit", Trials { pr: 1, nightly: 3, release: 10 }, |directory, seed| {
+        let options = Options::new(&directory.join("data")).under(limit.wrapper());
+        let mut broker = Broker::start(options)?;
+        let crew = Crew { idempotent_sessions: 12, value_bytes_max: 16 << 10, ..Crew::default() };
+        let outcome = under_load(&mut broker, &crew, seed, |_, campaign| campaign.gate.wait_for_acks(acks))?;
+        ensure!(limit.kills()? == 0, "the kernel has killed for the limit of {ROOMY_BYTES} bytes");
+        Ok(outcome)
+    })
 }

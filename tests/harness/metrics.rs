@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 
 /// The value of a metric without labels, from `/metrics`.
 pub(crate) fn metric(broker: SocketAddr, name: &str) -> anyhow::Result<u64> {
-    let page = page(broker, "/metrics")?;
+    let page = get(broker, "/metrics")?;
     let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     let value = value.with_context(|| format!("no {name} in:\n{page}"))?;
     value.parse().with_context(|| format!("{name} is {value:?}"))
@@ -17,10 +17,6 @@ pub(crate) fn metric(broker: SocketAddr, name: &str) -> anyhow::Result<u64> {
 /// Asks whether the broker is alive.
 pub(crate) fn livez(broker: SocketAddr) -> anyhow::Result<()> {
     get(broker, "/livez").map(drop)
-}
-
-fn page(broker: SocketAddr) -> anyhow::Result<String> {
-    get(broker, "/metrics")
 }
 
 /// What the broker answers to a GET, head included.
