@@ -30,10 +30,11 @@ pub(crate) enum OpenLogError {
 }
 
 impl OpenLogError {
-    /// Whether the process is short of something that it may have again soon: the log is not to blame.
+    /// Whether the process is short of something that it may have again soon, or the disk did not read this time: the
+    /// log is not to blame.
     pub(crate) fn is_passing(&self) -> bool {
         let (Self::Log(OpenError::Io { source, .. }) | Self::Io(source)) = self else { return false };
-        matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+        matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO))
     }
 }
 

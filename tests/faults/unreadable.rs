@@ -35,6 +35,8 @@ fn a_segment_that_cannot_be_read_fails_its_own_fetches_alone() -> anyhow::Result
     // A segment that the broker wrote itself is mapped; what an earlier one wrote is read.
     broker.terminate()?;
     broker.restart()?;
+    // The first use opens the log, which looks into every segment.
+    Connection::open(broker.address())?.fetch(TOPIC, 0, i64::from(RECORDS) - 1)?;
     let first = data.join(format!("{TOPIC}-0/00000000000000000000.log"));
     forget(&first)?;
     let (files, trace) = ([first], directory.join("trace"));
