@@ -168,7 +168,7 @@ impl Log {
         let end = if durable.offset == to {
             durable
         } else {
-            // Where compaction left a gap around `to`, or what lies there is lost, that is the end of the batch before.
+            // Where compaction left a gap around `to`, that is the end of the batch before the gap.
             let mut end = LogPoint { offset: base, bytes: 0 };
             segment.locate_from(None, |position, header| {
                 let stays = header.last_offset() < to;
@@ -178,7 +178,9 @@ impl Log {
                 }
                 !stays
             })?;
-            end
+            // Lost offsets are not used again.
+            let lost = self.place.quarantine.at(to).filter(|lost| lost.from >= end.offset);
+            LogPoint { offset: lost.map_or(end.offset, |_| to), ..end }
         };
         segment.flush_indexes()?;
         let distance = end.offset.since(base);

@@ -121,7 +121,7 @@ impl<'a> Walk<'a> {
                     Some(fault) => fault,
                     None => return Ok(()),
                 },
-                Ok(Some(beyond)) if self.next.is_some() && beyond.base_offset >= stop => {
+                Ok(Some(beyond)) if beyond.base_offset >= stop && self.belongs(&beyond) => {
                     // What ended at the stop was compacted away.
                     self.end.offset = stop;
                     return Ok(());
@@ -140,6 +140,11 @@ impl<'a> Walk<'a> {
             self.lost.push(lost);
         }
         Ok(())
+    }
+
+    /// Whether a batch ends in this segment, which is sealed: one that does not, lies about its offset.
+    fn belongs(&self, header: &BatchHeader) -> bool {
+        self.next.is_some_and(|next| header.next_offset() <= next)
     }
 
     /// Whether the last batch says that it ends before it does: then what follows is no tail, and must not be cut.
