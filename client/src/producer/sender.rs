@@ -5,6 +5,8 @@
 //! 2. A batch is sent again only when no other batch of the window is in flight any more; then all without an answer
 //!    are sent again, in order. A batch behind one that the broker did not take is out of sequence, so it was not
 //!    taken either; one that was taken is recognised by its sequence.
+//!    Not so the first batch of a producer id: a broker that knows nothing of it begins with any sequence. So until
+//!    one is acknowledged, one is in flight.
 //! 3. A new producer id is taken only after the broker refused the front for good: nothing behind it was taken.
 //!    When it is not known whether the front was taken, the partition gives up instead.
 
@@ -44,6 +46,7 @@ pub(super) async fn run(client: Client, config: Arc<ProducerConfig>, queue: Arc<
         window: VecDeque::new(),
         identity: None,
         next_sequence: Sequence::ZERO,
+        is_known: false,
         backoff: None,
     };
     if let Err(error) = sender.send_all().await {
@@ -60,6 +63,8 @@ struct Sender {
     window: VecDeque<Sent>,
     identity: Option<(ProducerId, ProducerEpoch)>,
     next_sequence: Sequence,
+    /// The broker has taken a batch of this identity, so that it takes none out of sequence.
+    is_known: bool,
     /// The pauses since the last acknowledgement, if something went wrong since.
     backoff: Option<Backoff>,
 }
@@ -122,6 +127,7 @@ impl Sender {
 
     /// Puts as many batches in flight as the window and the queue allow.
     async fn fill(&mut self) -> Result<Next, ProduceError> {
+        self.launch_waiting().await;
         let room = match self.link.config.acks {
             Acks::All => IN_FLIGHT_MAX,
             Acks::Leader | Acks::None => 1,
@@ -159,9 +165,22 @@ impl Sender {
                 return Err(error);
             }
         };
-        let flight = Some(self.link.launch(bytes.clone()).await);
-        self.window.push_back(Sent { bytes, receipt, deadline, flight, taken: None });
+        self.window.push_back(Sent { bytes, receipt, deadline, flight: None, taken: None });
+        self.launch_waiting().await;
         Ok(())
+    }
+
+    /// Puts in flight what is not, in order: one batch only until the broker knows the producer.
+    async fn launch_waiting(&mut self) {
+        let one_at_a_time = self.link.config.acks == Acks::All && !self.is_known;
+        for sent in self.window.iter_mut().filter(|sent| sent.taken.is_none()) {
+            if sent.flight.is_none() {
+                sent.flight = Some(self.link.launch(sent.bytes.clone()).await);
+            }
+            if one_at_a_time {
+                return;
+            }
+        }
     }
 
     /// The producer fields of the next batch; asks for a producer id if there is none.
@@ -175,6 +194,7 @@ impl Sender {
                 Ok(identity) => {
                     self.identity = Some(identity);
                     self.next_sequence = Sequence::ZERO;
+                    self.is_known = false;
                 }
                 Err(error) if error.is_retriable() && backoff.pause().await => {}
                 Err(source) => {
@@ -192,6 +212,7 @@ impl Sender {
         match verdict {
             Verdict::Taken(offset) => {
                 front.taken = Some(offset);
+                self.is_known = true;
                 self.backoff = None;
                 self.acknowledge_front();
                 Ok(())
@@ -266,17 +287,8 @@ impl Sender {
         self.backoff = Some(backoff);
         // If the cluster cannot be asked, the flights say so.
         let _ = self.link.client.describe(std::slice::from_ref(&self.link.partition.topic)).await;
-        self.relaunch().await;
+        self.launch_waiting().await;
         Ok(())
-    }
-
-    async fn relaunch(&mut self) {
-        for index in 0..self.window.len() {
-            if self.window[index].taken.is_none() {
-                let flight = self.link.launch(self.window[index].bytes.clone()).await;
-                self.window[index].flight = Some(flight);
-            }
-        }
     }
 
     /// Gives the front up and goes on with what follows, under a new producer id that leaves no gap.
@@ -305,7 +317,7 @@ impl Sender {
             let sent = &mut self.window[index];
             sent.bytes = renumber(&sent.bytes, fields);
         }
-        self.relaunch().await;
+        self.launch_waiting().await;
         Ok(())
     }
 }

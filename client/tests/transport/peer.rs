@@ -116,18 +116,21 @@ struct Shared {
     acts: Vec<Act>,
     arrivals: Vec<Arrival>,
     producers: i64,
+    /// A batch of the last producer was taken.
+    is_known: bool,
     log: Vec<fetch::PartitionData>,
 }
 
 impl Broker {
-    /// Plays until the test ends. As many batches as `gather` says are read before the first is answered, so that
-    /// what is in flight together is known.
+    /// Plays until the test ends. Once a batch of the producer was taken, as many batches as `gather` says are read before
+    /// the first of them is answered, so that what is in flight together is known.
     pub(crate) async fn start(acts: &[Act], gather: usize) -> Self {
         let stage = Stage::new().await;
         let shared = Shared {
             acts: acts.to_vec(),
             arrivals: Vec::new(),
             producers: 0,
+            is_known: false,
             log: vec![fetch::PartitionData::default()],
         };
         let broker = Self { address: stage.address(), shared: Arc::new(Mutex::new(shared)) };
@@ -171,15 +174,17 @@ impl Broker {
                 Request::Produce(request) => {
                     self.note_arrival(&request);
                     held.push(header);
-                    let acts_left = self.shared.lock().unwrap().acts.len();
-                    if held.len() < gather.min(acts_left) {
+                    if held.len() < self.together(gather) {
                         continue;
                     }
                     for header in held.drain(..) {
                         let act = self.shared.lock().unwrap().acts.remove(0);
                         let response = match act {
                             Act::Cut => return,
-                            Act::Take(offset) => produced(0, offset),
+                            Act::Take(offset) => {
+                                self.shared.lock().unwrap().is_known = true;
+                                produced(0, offset)
+                            }
                             Act::Fail(code) => produced(code.code(), -1),
                         };
                         peer.answer(&header, &response).await;
@@ -188,6 +193,11 @@ impl Broker {
                 other => panic!("the script has no answer to {other:?}"),
             }
         }
+    }
+
+    fn together(&self, gather: usize) -> usize {
+        let shared = self.shared.lock().unwrap();
+        if shared.is_known { gather.min(shared.acts.len()) } else { 1 }
     }
 
     fn note_arrival(&self, request: &produce::ProduceRequest) {
@@ -227,6 +237,7 @@ impl Broker {
     fn producer_id(&self) -> InitProducerIdResponse {
         let mut shared = self.shared.lock().unwrap();
         shared.producers += 1;
+        shared.is_known = false;
         InitProducerIdResponse { producer_id: shared.producers, producer_epoch: 0, ..Default::default() }
     }
 

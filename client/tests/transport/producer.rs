@@ -35,31 +35,43 @@ fn offsets(outcomes: &[Result<i64, ProduceError>]) -> Vec<i64> {
 
 #[tokio::test]
 async fn five_batches_are_in_flight() {
-    // The broker answers nothing before it has five.
-    let acts: Vec<Act> = (0..5).map(Take).collect();
+    // After the first the broker answers nothing before it has five.
+    let acts: Vec<Act> = (0..6).map(Take).collect();
 
-    let (broker, outcomes) = produce(&acts, 5, 5).await;
+    let (broker, outcomes) = produce(&acts, 5, 6).await;
 
-    assert_eq!(offsets(&outcomes), [0, 1, 2, 3, 4]);
-    assert_eq!(broker.arrivals(), [(1, 0), (1, 1), (1, 2), (1, 3), (1, 4)]);
+    assert_eq!(offsets(&outcomes), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(broker.arrivals(), [(1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]);
+}
+
+#[tokio::test]
+async fn nothing_follows_the_first_batch_before_the_broker_knows_the_producer() {
+    // A broker that knows nothing of a producer begins with any sequence: a second batch must not be the first.
+    let acts = [Fail(ErrorCode::NotLeaderOrFollower), Take(0), Take(1), Take(2)];
+
+    let (broker, outcomes) = produce(&acts, 2, 3).await;
+
+    assert_eq!(offsets(&outcomes), [0, 1, 2]);
+    assert_eq!(broker.arrivals(), [(1, 0), (1, 0), (1, 1), (1, 2)]);
 }
 
 #[tokio::test]
 async fn a_failure_that_passes_repeats_the_window_in_order() {
     let behind = Fail(ErrorCode::OutOfOrderSequenceNumber);
-    let acts = [Fail(ErrorCode::NotLeaderOrFollower), behind, behind, Take(10), Take(11), Take(12)];
+    let failure = Fail(ErrorCode::NotLeaderOrFollower);
+    let acts = [Take(9), failure, behind, behind, Take(10), Take(11), Take(12)];
 
-    let (broker, outcomes) = produce(&acts, 3, 3).await;
+    let (broker, outcomes) = produce(&acts, 3, 4).await;
 
-    assert_eq!(offsets(&outcomes), [10, 11, 12]);
-    assert_eq!(broker.arrivals(), [(1, 0), (1, 1), (1, 2), (1, 0), (1, 1), (1, 2)]);
+    assert_eq!(offsets(&outcomes), [9, 10, 11, 12]);
+    assert_eq!(broker.arrivals(), [(1, 0), (1, 1), (1, 2), (1, 3), (1, 1), (1, 2), (1, 3)]);
 }
 
 #[tokio::test]
 async fn a_lost_answer_is_asked_for_again_under_the_same_sequence() {
     let acts = [Take(0), Cut, Take(1), Take(2)];
 
-    let (broker, outcomes) = produce(&acts, 3, 3).await;
+    let (broker, outcomes) = produce(&acts, 2, 3).await;
 
     assert_eq!(offsets(&outcomes), [0, 1, 2]);
     assert_eq!(broker.arrivals(), [(1, 0), (1, 1), (1, 2), (1, 1), (1, 2)]);
@@ -68,15 +80,15 @@ async fn a_lost_answer_is_asked_for_again_under_the_same_sequence() {
 #[tokio::test]
 async fn a_refused_batch_leaves_no_gap_behind_it() {
     let behind = Fail(ErrorCode::OutOfOrderSequenceNumber);
-    let acts = [Fail(ErrorCode::MessageTooLarge), behind, behind, Take(0), Take(1)];
+    let acts = [Take(0), Fail(ErrorCode::MessageTooLarge), behind, behind, Take(1), Take(2)];
 
-    let (broker, outcomes) = produce(&acts, 3, 3).await;
+    let (broker, outcomes) = produce(&acts, 3, 4).await;
 
     assert!(
-        matches!(&outcomes[0], Err(ProduceError::Refused { records: 1, source, .. }) if source.is_too_large())
+        matches!(&outcomes[1], Err(ProduceError::Refused { records: 1, source, .. }) if source.is_too_large())
     );
-    assert_eq!(offsets(&outcomes[1..]), [0, 1]);
-    assert_eq!(broker.arrivals(), [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]);
+    assert_eq!(offsets(&outcomes[2..]), [1, 2]);
+    assert_eq!(broker.arrivals(), [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1)]);
 }
 
 #[tokio::test]
