@@ -141,12 +141,15 @@ impl Disk {
 
     fn sentence(&self, room: &Room) -> String {
         let path = self.path.display();
-        let free = room.free_bytes().map_or_else(|| "an unknown rest".to_owned(), |free| Bytes(free).to_string());
+        let free =
+            room.free_bytes().map_or_else(|| "an unknown rest".to_owned(), |free| Bytes(free).to_string());
         let (reserve, resume) = (Bytes(room.reserve_bytes()), Bytes(room.resume_bytes()));
         let why = if room.is_below_reserve() {
             format!("{free} are free, and below {reserve} (--disk-reserve) records are refused")
         } else {
-            format!("a write found no space although {free} are free (a quota, or no inodes?), or it is not enough yet")
+            format!(
+                "a write found no space although {free} are free (a quota, or no inodes?), or it is not enough yet"
+            )
         };
         format!(
             "the disk of {path} is full: {why}; deletions and commits go on. Delete topics or records, or add space: \
@@ -239,7 +242,8 @@ mod tests {
         disk.change(|room| room.measured(space, Instant::now()));
 
         let refusal = disk.refusal().unwrap();
-        for part in ["/data", "768 KiB", "1 MiB (--disk-reserve)", "Delete topics or records", "1.1 MiB free"] {
+        for part in ["/data", "768 KiB", "1 MiB (--disk-reserve)", "Delete topics or records", "1.1 MiB free"]
+        {
             assert!(refusal.contains(part), "{part:?} is not in {refusal:?}");
         }
         assert_eq!(disk.reading().full, Some(refusal));

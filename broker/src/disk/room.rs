@@ -29,7 +29,9 @@ pub struct DiskReserve(u64);
 
 /// Text that is no number of bytes.
 #[derive(Clone, Debug, Error, Eq, PartialEq)]
-#[error("{0:?} is no size; write bytes, or a whole number of KiB, MiB or GiB, for example 512MiB, or 0 for no reserve")]
+#[error(
+    "{0:?} is no size; write bytes, or a whole number of KiB, MiB or GiB, for example 512MiB, or 0 for no reserve"
+)]
 pub struct DiskReserveError(String);
 
 impl FromStr for DiskReserve {
@@ -75,7 +77,8 @@ impl Room {
 
     /// What is left to the broker itself.
     pub(super) fn reserve_bytes(&self) -> u64 {
-        let default = || self.space.map_or(0, |space| DEFAULT_BYTES_MAX.min(space.total_bytes / DEFAULT_PART));
+        let default =
+            || self.space.map_or(0, |space| DEFAULT_BYTES_MAX.min(space.total_bytes / DEFAULT_PART));
         self.reserve.map_or_else(default, |reserve| reserve.0)
     }
 

@@ -141,9 +141,13 @@ fn refuse_topics(data: Vec<TopicProduceData>, refusal: &Refusal) -> Vec<PendingT
     let mut parts = 0..;
     let mut refuse_partition = |data: PartitionProduceData| {
         let (code, message) = refusal.told_of_part(parts.next().unwrap_or(usize::MAX));
-        let mut response = PartitionProduceResponse { index: data.index, ..PartitionProduceResponse::default() };
+        let mut response =
+            PartitionProduceResponse { index: data.index, ..PartitionProduceResponse::default() };
         let code = ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError);
-        reject(&mut response, Rejection { code, message: message.map(|message| message.to_string()), record: None });
+        reject(
+            &mut response,
+            Rejection { code, message: message.map(|message| message.to_string()), record: None },
+        );
         PendingPartition { response, ack: None }
     };
     let topics = data.into_iter().map(|data| PendingTopic {
@@ -195,20 +199,13 @@ async fn check_on_the_pool(
     }
 }
 
-fn check_topics(
-    context: &Context<'_>,
-    data: Vec<TopicProduceData>,
-) -> (Vec<PendingTopic>, Vec<Append>) {
+fn check_topics(context: &Context<'_>, data: Vec<TopicProduceData>) -> (Vec<PendingTopic>, Vec<Append>) {
     let mut appends = Vec::new();
     let topics = data.into_iter().map(|data| check_topic(context, data, &mut appends));
     (topics.collect(), appends)
 }
 
-fn check_topic(
-    context: &Context<'_>,
-    data: TopicProduceData,
-    appends: &mut Vec<Append>,
-) -> PendingTopic {
+fn check_topic(context: &Context<'_>, data: TopicProduceData, appends: &mut Vec<Append>) -> PendingTopic {
     let topic = topic_of(context, &data).and_then(|topic| match topic.name.is_internal() {
         true => Err(ErrorCode::InvalidTopicException),
         false => Ok(topic),
@@ -443,7 +440,8 @@ fn reject(response: &mut PartitionProduceResponse, rejection: Rejection) {
 }
 
 fn timed_out() -> Rejection {
-    let message = "the disk did not confirm the batch within the request's timeout_ms; it may be stored or not";
+    let message =
+        "the disk did not confirm the batch within the request's timeout_ms; it may be stored or not";
     Rejection { code: ErrorCode::RequestTimedOut, message: Some(message.to_owned()), record: None }
 }
 
