@@ -106,7 +106,11 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         tracing_subscriber::EnvFilter::try_from_env("HIGHWATER_LOG").unwrap_or_else(|_| "info".into());
     let colour =
         std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    // A line that cannot be written, because the log is on the disk that is full, is lost. By default that would be said on
+    // stderr, which panics when that fails too.
+    log.log_internal_errors(false).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(highwater_broker::worker_threads())
         .enable_all()
