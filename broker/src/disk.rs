@@ -147,13 +147,16 @@ impl Disk {
         let why = if room.is_below_reserve() {
             format!("{free} are free, and below {reserve} (--disk-reserve) records are refused")
         } else {
-            format!(
-                "a write found no space although {free} are free (a quota, or no inodes?), or it is not enough yet"
-            )
+            format!("a write found no space, with {free} free by its own account")
+        };
+        let then = if room.reserve_bytes() == 0 {
+            "without --disk-reserve every write is tried".to_owned()
+        } else {
+            format!("with {resume} free it takes records again by itself")
         };
         format!(
-            "the disk of {path} is full: {why}; deletions and commits go on. Delete topics or records, or add space: \
-             with {resume} free it takes records again by itself"
+            "the disk of {path} is full: {why}. Reads go on, and deletions and commits as long as they find space. Delete \
+             topics or records, or add space: {then}"
         )
     }
 

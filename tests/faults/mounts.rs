@@ -56,9 +56,14 @@ pub(crate) struct Mount {
 impl Mount {
     /// Makes a file system in an image file beside `point`, and mounts it there.
     pub(crate) fn image(file_system: FileSystem, point: &Path) -> anyhow::Result<Self> {
-        let image = point.with_extension("img");
         // xfs refuses to be smaller than 300 MiB; the file is sparse.
-        std::fs::File::create(&image)?.set_len(400 << 20)?;
+        Self::image_of(file_system, 400 << 20, point)
+    }
+
+    /// The same, of so many bytes.
+    pub(crate) fn image_of(file_system: FileSystem, bytes: u64, point: &Path) -> anyhow::Result<Self> {
+        let image = point.with_extension("img");
+        std::fs::File::create(&image)?.set_len(bytes)?;
         let maker = match file_system {
             FileSystem::Ext4 => "mkfs.ext4",
             FileSystem::Xfs => "mkfs.xfs",
