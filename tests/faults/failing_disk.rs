@@ -1,8 +1,9 @@
-//! A sector that cannot be read fails the fetches that need it, each by itself, and nothing else.
+//! A sector that cannot be read, or a file that somebody cut, fails the fetches that need it, and nothing else.
 
 use anyhow::ensure;
 
 use crate::harness::broker::{Broker, Options};
+use crate::harness::metrics::get;
 use crate::harness::skip::or_skip;
 use crate::harness::toolbox;
 
@@ -58,5 +59,29 @@ fn a_read_error_fails_that_fetch_alone_and_is_over_when_the_disk_is_well() -> an
     broker.kill()?;
     let broker = Broker::start(Options::new(&data))?;
     assert_eq!(read_all(broker.address(), TOPIC, 1)?.len() as i64, RECORDS + 1);
+    Ok(())
+}
+
+#[test]
+fn a_segment_that_is_cut_under_a_running_broker_is_an_error_and_not_its_end() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let data = directory.path().join("data");
+    let broker = Broker::start(Options::new(&data))?;
+    let mut connection = Connection::open(broker.address())?;
+    connection.create_topic(TOPIC, 1, &[])?;
+    for counter in 0..PER_SEGMENT {
+        let answer = connection.produce(TOPIC, 0, plain_batch(counter as u32, VALUE_BYTES))?;
+        ensure!(answer.error_code == 0, "{}", name_of(answer.error_code));
+    }
+    // Mapped from here on.
+    assert_eq!(read_all(broker.address(), TOPIC, 1)?.len() as i64, PER_SEGMENT);
+    let segment = data.join(format!("{TOPIC}-0/{:020}.log", 0));
+    std::fs::OpenOptions::new().write(true).open(segment)?.set_len(0)?;
+
+    for offset in 0..PER_SEGMENT {
+        let data = connection.fetch(TOPIC, 0, offset)?;
+        ensure!(data.error_code != 0, "offset {offset} is served out of nothing");
+    }
+    ensure!(get(broker.address(), "/livez")?.ends_with("ok\n"), "/livez");
     Ok(())
 }

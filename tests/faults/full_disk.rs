@@ -1,7 +1,7 @@
 //! A full disk is an error to those who write, nothing to those who read, and over when there is space again. What the broker
 //! writes for itself goes on, out of a reserve; when that is gone too, it waits.
 //!
-//! `HIGHWATER_FULL_DISKS=n` does it n times on ext4 and xfs as well.
+//! `HIGHWATER_FULL_DISKS=n` does it n times on ext4 and xfs as well; 20 is the full count.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
