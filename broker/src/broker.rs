@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::buffers::BufferPool;
 use crate::config::Config;
+use crate::disk::Disk;
 use crate::fetch::FetchSessions;
 use crate::graves::Graves;
 use crate::groups::Groups;
@@ -35,6 +36,7 @@ pub(crate) struct Broker {
     pub(crate) config: Config,
     pub(crate) files: Arc<dyn FileLayer>,
     pub(crate) data: Arc<DataDir>,
+    pub(crate) disk: Disk,
     pub(crate) opener: Arc<LogOpener>,
     pub(crate) metadata: Arc<Metadata>,
     pub(crate) cluster_id: String,
@@ -127,6 +129,7 @@ impl Broker {
     pub(crate) fn render_metrics(&self) -> String {
         metrics::set_groups(&self.groups.counts());
         metrics::set_memory(&self.memory.reading(), resident_peak_bytes());
+        metrics::set_disk(&self.disk.reading());
         let (ranges, offsets) = quarantine::count(self);
         metrics::set_quarantine(ranges, offsets);
         metrics::set_read_only(self.metadata.read_only().is_some());

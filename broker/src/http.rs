@@ -60,7 +60,11 @@ fn respond(method: &Method, path: &str, broker: &Broker) -> Response<Full<Bytes>
         "/readyz" => {
             let progress = broker.progress();
             let status = if progress.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            answer(status, "application/json", progress.to_json(broker.metadata.read_only()))
+            answer(
+                status,
+                "application/json",
+                progress.to_json(broker.metadata.read_only(), &broker.disk.reading()),
+            )
         }
         "/metrics" => answer(StatusCode::OK, EXPOSITION, broker.render_metrics()),
         _ => answer(StatusCode::NOT_FOUND, TEXT, not_found(path)),

@@ -18,6 +18,7 @@ mod config_keys;
 mod connection;
 mod connection_limits;
 mod context;
+mod disk;
 mod dispatch;
 mod fetch;
 mod graves;
@@ -54,6 +55,7 @@ mod topics;
 mod waiters;
 
 pub use config::{Config, ConnectionLimits, Durability, DurabilityError, Endpoint, EndpointError, Listen};
+pub use disk::{DiskReserve, DiskReserveError};
 pub use in_process::{Exchange, InProcess};
 pub use listener::ListenError;
 pub use memory::{MemorySize, MemorySizeError};

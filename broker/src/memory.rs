@@ -27,8 +27,8 @@ use tokio::time::Instant;
 pub(crate) use charge::Charge;
 use charge::{Lane, Ledger, units_of};
 pub(crate) use machine::{default_budget, resident_peak_bytes};
-pub(crate) use size::Bytes;
 use size::OWN_BYTES;
+pub(crate) use size::{Bytes, bytes_of};
 pub use size::{MemorySize, MemorySizeError};
 
 /// The buffer of small frames.

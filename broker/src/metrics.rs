@@ -14,6 +14,7 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::disk::DiskReading;
 use crate::memory::MemoryUse;
 
 /// Upper bounds of latency buckets, in seconds.
@@ -61,6 +62,10 @@ struct Handles {
     quarantined_ranges: Gauge,
     quarantined_offsets: Gauge,
     read_only: Gauge,
+    disk_free: Gauge,
+    disk_full: Gauge,
+    disk_slow: Gauge,
+    disk_stalled: Gauge,
     groups: [(GroupState, Gauge); 4],
     group_members: Gauge,
     group_offsets: Gauge,
@@ -122,6 +127,10 @@ impl Handles {
             quarantined_ranges: gauge!("highwater_quarantined_ranges"),
             quarantined_offsets: gauge!("highwater_quarantined_offsets"),
             read_only: gauge!("highwater_read_only"),
+            disk_free: gauge!("highwater_disk_free_bytes"),
+            disk_full: gauge!("highwater_disk_state", "state" => "full"),
+            disk_slow: gauge!("highwater_disk_state", "state" => "slow"),
+            disk_stalled: gauge!("highwater_disk_stalled_seconds"),
             groups: [
                 GroupState::Empty,
                 GroupState::PreparingRebalance,
@@ -213,6 +222,15 @@ fn describe_all() {
     describe_gauge!(
         "highwater_read_only",
         "1 if damaged or missing metadata keeps the broker from changing anything."
+    );
+    describe_gauge!("highwater_disk_free_bytes", "Free space on the disk of the data directory.");
+    describe_gauge!(
+        "highwater_disk_state",
+        "1 while the disk is full, so that records are refused, or slow: a write or sync takes seconds."
+    );
+    describe_gauge!(
+        "highwater_disk_stalled_seconds",
+        "How long the oldest write or sync has been under way, if for seconds."
     );
     describe_groups();
     describe_memory();
@@ -432,6 +450,17 @@ pub(crate) fn set_quarantine(ranges: usize, offsets: u64) {
 /// Whether nothing can be changed.
 pub(crate) fn set_read_only(read_only: bool) {
     HANDLES.read_only.set(if read_only { 1.0 } else { 0.0 });
+}
+
+/// What there is to tell of the disk.
+pub(crate) fn set_disk(reading: &DiskReading) {
+    let flag = |wrong: &Option<String>| if wrong.is_some() { 1.0 } else { 0.0 };
+    if let Some(free) = reading.free_bytes {
+        HANDLES.disk_free.set(free as f64);
+    }
+    HANDLES.disk_full.set(flag(&reading.full));
+    HANDLES.disk_slow.set(flag(&reading.slow));
+    HANDLES.disk_stalled.set(reading.stalled.as_secs_f64());
 }
 
 /// What the groups of one partition are now, and what they were when this was told last.

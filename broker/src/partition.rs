@@ -16,7 +16,7 @@ mod tests;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use highwater_record::{Batch, Keys, LeaderEpoch, Offset, TimestampMs, TopicId, TopicPartition};
@@ -108,6 +108,8 @@ pub(crate) struct Accepted {
 #[derive(Debug)]
 pub(crate) enum Refused {
     NotLeader,
+    /// Its time was over before the log was free. It may be stored or not.
+    TimedOut,
     Log(AppendError),
 }
 
@@ -270,6 +272,21 @@ impl Partition {
         self.append_locked(slot, batch, now, scheduler)
     }
 
+    /// The same, unless the log is not free before `deadline`: then nothing is appended, so that what a client was told
+    /// has timed out does not come in after what it sent since.
+    pub(crate) fn append_until(
+        self: &Arc<Self>,
+        batch: &Batch,
+        now: TimestampMs,
+        scheduler: &SyncScheduler,
+        deadline: Instant,
+    ) -> Result<Accepted, Refused> {
+        let slot = self.log.try_lock_until(deadline).filter(|_| Instant::now() < deadline);
+        let mut slot = slot.ok_or(Refused::TimedOut)?;
+        self.wake(&mut slot);
+        self.append_locked(slot, batch, now, scheduler)
+    }
+
     fn append_locked(
         self: &Arc<Self>,
         mut slot: MutexGuard<'_, Slot>,
@@ -347,7 +364,7 @@ impl Partition {
         if self.broken.swap(false, Ordering::AcqRel) {
             self.mend(next_epoch());
         } else if let Some(job) = self.with_log(Log::begin_sync).flatten() {
-            let began = std::time::Instant::now();
+            let began = Instant::now();
             let result = job.run();
             crate::metrics::observe_sync(began.elapsed());
             // A new epoch is a metadata transaction: only a failure of a partition in service needs one.
@@ -458,6 +475,13 @@ impl Partition {
         let moved = self.with_log(|log| log.delete_before(start).map(|job| (job, log.view().log_start())));
         self.fetches.disturb();
         moved
+    }
+
+    /// Gives back the space that its log has reserved. Waits for the disk.
+    pub(crate) fn give_back_space(&self) {
+        if let Some(Err(error)) = self.with_log(Log::give_back_space) {
+            tracing::warn!(partition = %self.id, %error, "cannot give back reserved space");
+        }
     }
 
     /// Takes the partition out of service; waits for a running append. The log is handed back for closing.

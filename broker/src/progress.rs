@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use highwater_record::TopicPartition;
 use parking_lot::Mutex;
 
+use crate::disk::DiskReading;
+
 /// How far the recovery of the partitions has come.
 #[derive(Default)]
 pub(crate) struct RecoveryProgress {
@@ -96,15 +98,20 @@ impl Progress {
         )
     }
 
-    /// The body of `/readyz`; `read_only` is why nothing can be changed, if nothing can.
-    pub(crate) fn to_json(self, read_only: Option<&str>) -> String {
+    /// The body of `/readyz`; `read_only` is why nothing can be changed, if nothing can. What is wrong with the disk is
+    /// said as well, and is no reason to be sent no requests: reads go on.
+    pub(crate) fn to_json(self, read_only: Option<&str>, disk: &DiskReading) -> String {
         let Self { total, recovered, failed, scanned_bytes, unsynced_bytes, done } = self;
         let status = self.sentence();
-        let read_only = read_only
-            .map_or_else(String::new, |reason| format!(",\"read_only\":{}", serde_json::Value::from(reason)));
+        let why = |name: &str, reason: Option<&str>| {
+            reason.map_or_else(String::new, |why| format!(",\"{name}\":{}", serde_json::Value::from(why)))
+        };
+        let read_only = why("read_only", read_only);
+        let full = why("disk_full", disk.full.as_deref());
+        let slow = why("disk_slow", disk.slow.as_deref());
         format!(
             "{{\"ready\":{done},\"status\":\"{status}\",\"partitions\":{total},\"recovered\":{recovered},\
-             \"failed\":{failed},\"scanned_bytes\":{scanned_bytes},\"unsynced_bytes\":{unsynced_bytes}{read_only}}}\n"
+             \"failed\":{failed},\"scanned_bytes\":{scanned_bytes},\"unsynced_bytes\":{unsynced_bytes}{read_only}{full}{slow}}}\n"
         )
     }
 }
@@ -129,11 +136,13 @@ mod tests {
         assert!(!reading.is_ready());
         assert_eq!(reading.sentence(), "recovering: 312 of 10000 partitions, 1.5 of 4.0 GiB scanned");
         assert_eq!(
-            reading.to_json(None),
+            reading.to_json(None, &DiskReading::default()),
             "{\"ready\":false,\"status\":\"recovering: 312 of 10000 partitions, 1.5 of 4.0 GiB scanned\",\
              \"partitions\":10000,\"recovered\":311,\"failed\":1,\"scanned_bytes\":1610612736,\
              \"unsynced_bytes\":4294967296}\n"
         );
+        let full = DiskReading { full: Some("no \"space\"".to_owned()), ..DiskReading::default() };
+        assert!(reading.to_json(None, &full).ends_with(",\"disk_full\":\"no \\\"space\\\"\"}\n"));
     }
 
     #[test]

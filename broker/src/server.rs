@@ -21,6 +21,7 @@ use crate::broker::{AppendPace, Broker};
 use crate::buffers::BufferPool;
 use crate::config::{Config, ConnectionLimits};
 use crate::connection_limits::Doorkeeper;
+use crate::disk::{self, Disk};
 use crate::fetch::FetchSessions;
 use crate::graves::Graves;
 use crate::groups::{self, Groups};
@@ -94,6 +95,7 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let began = Instant::now();
     metrics::install();
+    highwater_storage::explain_sigbus();
     raise_descriptor_limit();
     // Bound first: a start that finds its port taken has touched nothing.
     let listeners = listener::bind(&config)?;
@@ -111,6 +113,7 @@ pub async fn run(
     for listener in listeners {
         serving.spawn(listener::serve(listener, Arc::clone(&door), Arc::clone(&broker)));
     }
+    let watcher = tokio::spawn(disk::run(Arc::clone(&broker)));
     let recovering = Arc::clone(&broker);
     tokio::task::spawn_blocking(move || recovery::recover(&recovering)).await?;
     recovery::finish_deletions(&broker).await;
@@ -129,6 +132,7 @@ pub async fn run(
     timers.await?;
     cleaner.await?;
     retention.await?;
+    watcher.await?;
     let drained =
         tokio::time::timeout(DRAIN_DEADLINE, async { while serving.join_next().await.is_some() {} }).await;
     if drained.is_err() {
@@ -208,9 +212,14 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
     let recovery = Arc::new(RecoveryProgress::default());
     let opener = LogOpener::new(Arc::clone(&data), Arc::clone(&metadata), Arc::clone(&recovery), epoch);
     let memory = Arc::new(Memory::new(config.memory, config.request_bytes_max));
+    let disk = Disk::new(data.path().to_owned(), config.disk_reserve);
+    disk.measure(&*files, Instant::now());
+    let scheduler =
+        SyncScheduler::start(next_epoch, Arc::clone(disk.under_way())).map_err(RunError::Threads)?;
     let broker = Arc::new(Broker {
         files,
         data,
+        disk,
         opener,
         metadata,
         cluster_id,
@@ -223,7 +232,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         fetch_sessions: FetchSessions::new(),
         quotas,
         quota_changes: parking_lot::Mutex::new(()),
-        scheduler: SyncScheduler::start(next_epoch).map_err(RunError::Threads)?,
+        scheduler,
         append_slots: Semaphore::new(worker_threads() - 1),
         append_pace: AppendPace::default(),
         decode_slots: Semaphore::new(DECODES_MAX),

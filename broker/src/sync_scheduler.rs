@@ -14,6 +14,7 @@ use highwater_record::LeaderEpoch;
 use parking_lot::{Condvar, Mutex};
 
 use crate::append_meter::AppendMeter;
+use crate::disk::UnderWay;
 use crate::partition::{AfterSync, Partition};
 
 /// How many syncs run at once. Eight keep a disk's queue busy; more gain nothing (measured on virtio).
@@ -32,6 +33,7 @@ pub(crate) struct SyncScheduler {
 struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
+    under_way: Arc<UnderWay>,
 }
 
 #[derive(Default)]
@@ -64,9 +66,10 @@ impl Ord for Timed {
 }
 
 impl SyncScheduler {
-    /// Starts the sync threads.
-    pub(crate) fn start(next_epoch: NextEpoch) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { queue: Mutex::new(Queue::default()), wake: Condvar::new() });
+    /// Starts the sync threads. What they do is noted in `under_way`.
+    pub(crate) fn start(next_epoch: NextEpoch, under_way: Arc<UnderWay>) -> std::io::Result<Self> {
+        let queue = Mutex::new(Queue::default());
+        let shared = Arc::new(Shared { queue, wake: Condvar::new(), under_way });
         let mut threads = Vec::with_capacity(THREADS);
         for number in 0..THREADS {
             let (shared, next_epoch) = (Arc::clone(&shared), Arc::clone(&next_epoch));
@@ -124,7 +127,9 @@ impl SyncScheduler {
 impl Shared {
     fn serve(&self, next_epoch: &NextEpoch) {
         while let Some(partition) = self.next() {
+            let under_way = self.under_way.begin(Instant::now());
             let after = partition.sync(|| next_epoch());
+            drop(under_way);
             let mut queue = self.queue.lock();
             match after {
                 AfterSync::Done => continue,

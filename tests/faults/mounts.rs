@@ -63,13 +63,13 @@ pub(crate) struct Mount {
 impl Mount {
     /// Makes a file system in an image file of 400 MiB beside `point`, and mounts it there.
     pub(crate) fn image(file_system: FileSystem, point: &Path) -> anyhow::Result<Self> {
+        // xfs refuses to be smaller than 300 MiB; the file is sparse.
         Self::image_of(400 << 20, file_system, point)
     }
 
     /// Makes a file system of `bytes` bytes in an image file beside `point`, and mounts it there.
     pub(crate) fn image_of(bytes: u64, file_system: FileSystem, point: &Path) -> anyhow::Result<Self> {
         let image = point.with_extension("img");
-        // xfs refuses to be smaller than 300 MiB; the file is sparse.
         std::fs::File::create(&image)?.set_len(bytes)?;
         let maker = match file_system {
             FileSystem::Ext4 => "mkfs.ext4",

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use highwater_broker::{Config, ConnectionLimits, Durability, Endpoint, Listen, MemorySize, Ready};
+use highwater_broker::{
+    Config, ConnectionLimits, DiskReserve, Durability, Endpoint, Listen, MemorySize, Ready,
+};
 
 /// Flags of `highwater serve`.
 #[derive(clap::Args, Debug)]
@@ -36,6 +38,11 @@ pub(crate) struct ServeArgs {
     /// limit if that is less; at least 64MiB.
     #[arg(long, value_name = "SIZE", env = "HIGHWATER_MEMORY")]
     memory: Option<MemorySize>,
+    /// Space on the data directory's disk that clients' records leave free: bytes, or a number of KiB, MiB or GiB; 0 for
+    /// none. Below it produce requests are refused until there is space again, while reads, deletions and commits go on.
+    /// Default: 1GiB, or 5 % of the file system if that is less.
+    #[arg(long, value_name = "SIZE", env = "HIGHWATER_DISK_RESERVE")]
+    disk_reserve: Option<DiskReserve>,
     /// Listen beyond loopback without encryption or authentication: everyone who can connect may read and write.
     #[arg(long)]
     insecure_allow_remote: bool,
@@ -81,6 +88,7 @@ impl ServeArgs {
         if let Some(memory) = self.memory {
             config.memory = memory;
         }
+        config.disk_reserve = self.disk_reserve;
         config.insecure_allow_remote = self.insecure_allow_remote;
         config.auto_create_topics = !self.no_auto_create;
         config.partitions_default = self.partitions;
@@ -104,7 +112,11 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         tracing_subscriber::EnvFilter::try_from_env("HIGHWATER_LOG").unwrap_or_else(|_| "info".into());
     let colour =
         std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).init();
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    // A line that cannot be written, because the log is on the disk that is full, is lost. By default that would be said on
+    // stderr, which panics when that fails too.
+    log.log_internal_errors(false).init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(highwater_broker::worker_threads())
         .enable_all()

@@ -1,9 +1,13 @@
 //! Entries of a queue become batches of `__consumer_offsets`. The topic is made at the first append.
+//!
+//! On a full disk a round waits and is tried again: what the machine knows stays true, and heartbeats go on.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use highwater_group::Record;
 use highwater_record::{Batch, BatchBuilder, BatchError, BuildError, Codec, NewRecord, TimestampMs};
+use highwater_storage::AppendError;
 use thiserror::Error;
 
 use super::shard::Entry;
@@ -17,6 +21,8 @@ use crate::{clock, metrics};
 /// Room that a record needs in a batch besides its key and its value, at most: the varints of its lengths, of its
 /// offset and of its timestamp.
 const RECORD_OVERHEAD_BYTES: usize = 40;
+/// How long a round waits that found no space, before it is tried again.
+const NO_SPACE_PAUSE: Duration = Duration::from_millis(500);
 /// Batches of more records than this are closed, however small they are.
 const BATCH_RECORDS_MAX: u32 = 10_000;
 
@@ -34,7 +40,7 @@ pub(super) enum NotDurable {
     #[error("the partition is not in service")]
     NotInService,
     #[error("the log refused: {0}")]
-    Log(highwater_storage::AppendError),
+    Log(AppendError),
     #[error("the append was lost: {0:?}")]
     Lost(Lost),
     #[error("the append panicked")]
@@ -45,23 +51,36 @@ pub(super) enum NotDurable {
 pub(super) async fn durably(
     broker: &Arc<Broker>,
     index: usize,
-    round: Vec<Entry>,
+    mut round: Vec<Entry>,
 ) -> Result<Vec<Entry>, NotDurable> {
     // Answers alone: they wait for what was appended before them, which is durable by now.
     if round.iter().all(|entry| entry.records.is_empty()) {
         return Ok(round);
     }
-    let broker = Arc::clone(broker);
-    let appended = tokio::task::spawn_blocking(move || {
-        let ack = append(&broker, index, &round)?;
-        Ok((round, ack))
-    });
-    let (round, ack) = appended.await.unwrap_or(Err(NotDurable::Panicked))?;
-    match ack {
-        Some(ack) => ack.await.unwrap_or(Err(Lost::Closed)).map_err(NotDurable::Lost)?,
-        None => return Ok(round),
+    let mut stopping = broker.stopping();
+    loop {
+        let shared = Arc::clone(broker);
+        let appended = tokio::task::spawn_blocking(move || {
+            let ack = append(&shared, index, &round);
+            (round, ack)
+        });
+        let (back, ack) = appended.await.map_err(|_| NotDurable::Panicked)?;
+        round = back;
+        match ack {
+            Ok(Some(ack)) => ack.await.unwrap_or(Err(Lost::Closed)).map_err(NotDurable::Lost)?,
+            Ok(None) => {}
+            Err(NotDurable::Log(AppendError::NoSpace(error))) => {
+                // All of it again: replayed twice, records say the same as once.
+                tracing::debug!(partition = index, %error, "the state of groups waits for space");
+                tokio::select! {
+                    () = tokio::time::sleep(NO_SPACE_PAUSE) => continue,
+                    () = stopping.stopped() => return Err(NotDurable::NotInService),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        return Ok(round);
     }
-    Ok(round)
 }
 
 /// Appends what there is. The acknowledgement is that of the last batch: it comes after those of the others, and a
@@ -70,14 +89,20 @@ fn append(broker: &Arc<Broker>, index: usize, round: &[Entry]) -> Result<Option<
     if broker.metadata.read_only().is_some() {
         return Err(NotDurable::NotInService);
     }
+    let _under_way = broker.disk.under_way().begin(Instant::now());
     let partition = partition(broker, index)?;
     let records = || round.iter().flat_map(|entry| entry.records.iter().map(|record| (entry.at, record)));
     let mut ack = None;
     for batch in batches(records(), partition.message_bytes_max() as usize)? {
         let accepted = partition.append(&batch, clock::now(), &broker.scheduler);
         ack = Some(accepted.map_err(|refused| match refused {
-            Refused::NotLeader => NotDurable::NotInService,
-            Refused::Log(error) => NotDurable::Log(error),
+            Refused::NotLeader | Refused::TimedOut => NotDurable::NotInService,
+            Refused::Log(error) => {
+                if matches!(error, AppendError::NoSpace(_)) {
+                    broker.disk.no_space(Instant::now());
+                }
+                NotDurable::Log(error)
+            }
         })?);
     }
     metrics::count_group_records(records().count());

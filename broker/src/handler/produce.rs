@@ -3,7 +3,8 @@
 //! Versions: 3-13 (0-2 are listed for librdkafka and refused). The append happens before the next request of the
 //! connection is looked at, the wait for durability does not: that is what lets one connection fill a group commit.
 //! `acks=1` and `acks=all` both mean the topic's durability; `acks=0` promises nothing and gets no answer.
-//! A client above its quota is told to wait after its records are appended (KIP-219). Not here: transactions (refused),
+//! What is not durable within the request's `timeout_ms` is answered REQUEST_TIMED_OUT, stored or not; on a full disk all is
+//! refused before it is tried. A client above its quota is told to wait after its records are appended (KIP-219). Not here: transactions (refused),
 //! internal topics (not writable).
 
 use std::sync::Arc;
@@ -30,15 +31,23 @@ use crate::context::{Context, throttle_time_ms};
 use crate::metrics;
 use crate::partition::{Accepted, Partition, Refused};
 use crate::quotas::Direction;
+use crate::refusal::{Refusal, refuse};
 use crate::topics::Topic;
 use crate::waiters::{Ack, Lost};
 
 /// The first version that names topics by id (KIP-516).
 const TOPIC_ID_VERSION_MIN: i16 = 13;
+/// Up to here KAFKA_STORAGE_ERROR is not known and NOT_LEADER_OR_FOLLOWER stands for it (`PRODUCE_REQUEST_V4`).
+const NO_STORAGE_ERROR_VERSION_MAX: i16 = 3;
+/// How long a client waits that does not say it (`request.timeout.ms`).
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// A produce request whose batches are appended and whose acknowledgements are awaited.
 pub(crate) struct PendingProduce {
+    version: i16,
     appended: Instant,
+    /// When the client waits no longer.
+    deadline: Instant,
     topics: Vec<PendingTopic>,
     /// How long the client has to wait before its next request.
     throttle: Option<Duration>,
@@ -82,35 +91,71 @@ impl Append {
         self.partition.try_append(&self.batch, now, &broker.scheduler)
     }
 
-    fn run(&self, broker: &Broker, now: TimestampMs) -> Result<Accepted, Refused> {
-        self.partition.append(&self.batch, now, &broker.scheduler)
+    fn run(&self, broker: &Broker, now: TimestampMs, deadline: Instant) -> Result<Accepted, Refused> {
+        self.partition.append_until(&self.batch, now, &broker.scheduler, deadline)
     }
 }
 
 /// Appends every batch of the request, in order. What is returned waits for durability.
 pub(crate) async fn handle(context: &Context<'_>, request: ProduceRequest) -> PendingProduce {
-    let refuse_all = if !matches!(request.acks, -1..=1) {
-        Some(ErrorCode::InvalidRequiredAcks)
-    } else if request.transactional_id.is_some() {
-        Some(ErrorCode::TransactionalIdAuthorizationFailed)
-    } else if context.broker.metadata.read_only().is_some() {
-        Some(ErrorCode::KafkaStorageError)
-    } else {
-        None
-    };
+    let began = Instant::now();
+    let wait = u64::try_from(request.timeout_ms).ok().filter(|ms| *ms > 0).map(Duration::from_millis);
+    let deadline = began + wait.unwrap_or(TIMEOUT_DEFAULT);
     let throttle = context.charge(Direction::Produced, context.request_bytes as u64);
-    let mut pending = PendingProduce { appended: Instant::now(), topics: Vec::new(), throttle };
+    let version = context.version;
+    let mut pending = PendingProduce { version, appended: began, deadline, topics: Vec::new(), throttle };
+    if let Some(refusal) = refusal_of_all(context.broker, &request) {
+        pending.topics = refuse_topics(request.topic_data, &refusal);
+        return pending;
+    }
     let needs_decompression = |data: &TopicProduceData| needs_decompression_of(context, data);
     let (topics, appends) = if request.topic_data.iter().any(needs_decompression) {
-        Box::pin(check_on_the_pool(context, request.topic_data, refuse_all)).await
+        Box::pin(check_on_the_pool(context, request.topic_data)).await
     } else {
-        check_topics(context, request.topic_data, refuse_all)
+        check_topics(context, request.topic_data)
     };
     pending.topics = topics;
-    let results = append_in_order(context.broker, appends).await;
+    context.broker.disk.count(context.request_bytes);
+    let results = append_in_order(context.broker, appends, deadline).await;
     pending.appended = Instant::now();
-    pending.record(results);
+    pending.record(context.broker, results);
     pending
+}
+
+/// Why nothing of the request is tried.
+fn refusal_of_all(broker: &Broker, request: &ProduceRequest) -> Option<Refusal> {
+    if !matches!(request.acks, -1..=1) {
+        let sentence = format!("acks is {}; it must be -1, 0 or 1", request.acks);
+        return Some(refuse(ErrorCode::InvalidRequiredAcks, sentence));
+    }
+    if request.transactional_id.is_some() {
+        let sentence = "transactions are not built yet; send without a transactional id";
+        return Some(refuse(ErrorCode::TransactionalIdAuthorizationFailed, sentence));
+    }
+    let reason = broker.metadata.read_only().map(str::to_owned).or_else(|| broker.disk.refusal())?;
+    Some(refuse(ErrorCode::KafkaStorageError, reason))
+}
+
+/// Refuses every partition of a request.
+fn refuse_topics(data: Vec<TopicProduceData>, refusal: &Refusal) -> Vec<PendingTopic> {
+    let mut parts = 0..;
+    let mut refuse_partition = |data: PartitionProduceData| {
+        let (code, message) = refusal.told_of_part(parts.next().unwrap_or(usize::MAX));
+        let mut response =
+            PartitionProduceResponse { index: data.index, ..PartitionProduceResponse::default() };
+        let code = ErrorCode::from_code(code).unwrap_or(ErrorCode::UnknownServerError);
+        reject(
+            &mut response,
+            Rejection { code, message: message.map(|message| message.to_string()), record: None },
+        );
+        PendingPartition { response, ack: None }
+    };
+    let topics = data.into_iter().map(|data| PendingTopic {
+        name: data.name.detach(),
+        topic_id: data.topic_id,
+        partitions: data.partition_data.into_iter().map(&mut refuse_partition).collect(),
+    });
+    topics.collect()
 }
 
 /// Whether checking a batch of this topic may take long.
@@ -136,7 +181,6 @@ fn topic_of(context: &Context<'_>, data: &TopicProduceData) -> Result<Arc<Topic>
 async fn check_on_the_pool(
     context: &Context<'_>,
     data: Vec<TopicProduceData>,
-    refuse_all: Option<ErrorCode>,
 ) -> (Vec<PendingTopic>, Vec<Append>) {
     let _turn = context.broker.decode_turn().await;
     let broker = Arc::clone(context.broker);
@@ -144,7 +188,7 @@ async fn check_on_the_pool(
     let (client_id, request_bytes) = (context.client_id.clone(), context.request_bytes);
     let checked = tokio::task::spawn_blocking(move || {
         let context = Context { broker: &broker, local, peer, version, client_id, request_bytes };
-        check_topics(&context, data, refuse_all)
+        check_topics(&context, data)
     });
     match checked.await.map_err(JoinError::try_into_panic) {
         Ok(checked) => checked,
@@ -155,34 +199,21 @@ async fn check_on_the_pool(
     }
 }
 
-fn check_topics(
-    context: &Context<'_>,
-    data: Vec<TopicProduceData>,
-    refuse_all: Option<ErrorCode>,
-) -> (Vec<PendingTopic>, Vec<Append>) {
+fn check_topics(context: &Context<'_>, data: Vec<TopicProduceData>) -> (Vec<PendingTopic>, Vec<Append>) {
     let mut appends = Vec::new();
-    let topics = data.into_iter().map(|data| check_topic(context, data, refuse_all, &mut appends));
+    let topics = data.into_iter().map(|data| check_topic(context, data, &mut appends));
     (topics.collect(), appends)
 }
 
-fn check_topic(
-    context: &Context<'_>,
-    data: TopicProduceData,
-    refuse_all: Option<ErrorCode>,
-    appends: &mut Vec<Append>,
-) -> PendingTopic {
-    let topic = match refuse_all {
-        Some(code) => Err(code),
-        None => topic_of(context, &data),
-    };
-    let topic = topic.and_then(|topic| match topic.name.is_internal() {
+fn check_topic(context: &Context<'_>, data: TopicProduceData, appends: &mut Vec<Append>) -> PendingTopic {
+    let topic = topic_of(context, &data).and_then(|topic| match topic.name.is_internal() {
         true => Err(ErrorCode::InvalidTopicException),
         false => Ok(topic),
     });
     let mut partitions = Vec::with_capacity(data.partition_data.len());
     for data in data.partition_data {
         let index = data.index;
-        let checked = topic.as_ref().map_err(|code| refused(context, *code)).and_then(|topic| {
+        let checked = topic.as_ref().map_err(|code| (*code).into()).and_then(|topic| {
             let partition = partition(topic, index)?;
             Ok(Append { partition: Arc::clone(partition), batch: check_batch(context, partition, data)? })
         });
@@ -196,12 +227,6 @@ fn check_topic(
     }
     // The name is a slice of the request's frame, which must not live as long as the answer is pending.
     PendingTopic { name: data.name.detach(), topic_id: data.topic_id, partitions }
-}
-
-/// Why nothing can be appended to a topic.
-fn refused(context: &Context<'_>, code: ErrorCode) -> Rejection {
-    let message = context.broker.metadata.read_only().filter(|_| code == ErrorCode::KafkaStorageError);
-    Rejection { code, message: message.map(str::to_owned), record: None }
 }
 
 fn check_batch(
@@ -252,14 +277,19 @@ fn code_of(error: &ProduceError) -> ErrorCode {
 }
 
 /// Appends on this thread while slots and locks are free, and on the pool from the first one that is not; either way
-/// in order, and completed before the connection's next request.
-async fn append_in_order(broker: &Arc<Broker>, appends: Vec<Append>) -> Vec<Result<Accepted, Refused>> {
+/// in order, and completed before the connection's next request. What has not begun by the deadline never does.
+async fn append_in_order(
+    broker: &Arc<Broker>,
+    appends: Vec<Append>,
+    deadline: Instant,
+) -> Vec<Result<Accepted, Refused>> {
     let now = clock::now();
     let mut results = Vec::with_capacity(appends.len());
     if !broker.append_pace.is_slow()
         && let Ok(_slot) = broker.append_slots.try_acquire()
     {
         let began = Instant::now();
+        let _under_way = broker.disk.under_way().begin(began);
         for append in &appends {
             let Some(result) = append.try_run(broker, now) else { break };
             results.push(result);
@@ -275,13 +305,17 @@ async fn append_in_order(broker: &Arc<Broker>, appends: Vec<Append>) -> Vec<Resu
     let broker = Arc::clone(broker);
     let pooled = tokio::task::spawn_blocking(move || {
         let began = Instant::now();
-        let results = appends[done..].iter().map(|append| append.run(&broker, now)).collect::<Vec<_>>();
+        let _under_way = broker.disk.under_way().begin(began);
+        let rest = appends[done..].iter();
+        let results = rest.map(|append| append.run(&broker, now, deadline)).collect::<Vec<_>>();
         broker.append_pace.observe(began.elapsed());
         results
     });
-    match pooled.await {
-        Ok(rest) => results.extend(rest),
-        Err(error) => {
+    match tokio::time::timeout_at(deadline.into(), pooled).await {
+        Ok(Ok(rest)) => results.extend(rest),
+        // One write may be under way still; the rest gives up by itself.
+        Err(_) => results.extend((done..count).map(|_| Err(Refused::TimedOut))),
+        Ok(Err(error)) => {
             tracing::error!(%error, "an append panicked");
             results.extend((done..count).map(|_| Err(Refused::NotLeader)));
         }
@@ -291,7 +325,7 @@ async fn append_in_order(broker: &Arc<Broker>, appends: Vec<Append>) -> Vec<Resu
 
 impl PendingProduce {
     /// Enters what the log said into the places that were left open for it, in order.
-    fn record(&mut self, results: Vec<Result<Accepted, Refused>>) {
+    fn record(&mut self, broker: &Broker, results: Vec<Result<Accepted, Refused>>) {
         let mut results = results.into_iter();
         for partition in self.partitions() {
             if partition.response.error_code != ErrorCode::None.code() {
@@ -299,7 +333,7 @@ impl PendingProduce {
             }
             match results.next() {
                 Some(Ok(accepted)) => partition.accept(accepted),
-                Some(Err(refused)) => reject(&mut partition.response, rejection_of(&refused)),
+                Some(Err(refused)) => reject(&mut partition.response, rejection_of(broker, &refused)),
                 None => reject(&mut partition.response, ErrorCode::UnknownServerError.into()),
             }
         }
@@ -337,11 +371,19 @@ impl PendingProduce {
         })
     }
 
-    /// Waits for every acknowledgement.
+    /// Waits for every acknowledgement, as long as the client does.
     pub(crate) async fn finish(mut self) -> ProduceResponse {
+        let (version, deadline) = (self.version, self.deadline);
         for partition in self.partitions() {
             if let Some(ack) = partition.ack.take() {
-                partition.acknowledge(ack.await.unwrap_or(Err(Lost::Closed)));
+                match tokio::time::timeout_at(deadline.into(), ack).await {
+                    Ok(ack) => partition.acknowledge(ack.unwrap_or(Err(Lost::Closed))),
+                    Err(_) => reject(&mut partition.response, timed_out()),
+                }
+            }
+            let code = &mut partition.response.error_code;
+            if version <= NO_STORAGE_ERROR_VERSION_MAX && *code == ErrorCode::KafkaStorageError.code() {
+                *code = ErrorCode::NotLeaderOrFollower.code();
             }
         }
         metrics::observe_ack_wait(self.appended.elapsed());
@@ -396,10 +438,22 @@ fn reject(response: &mut PartitionProduceResponse, rejection: Rejection) {
     response.log_start_offset = -1;
 }
 
+fn timed_out() -> Rejection {
+    let message =
+        "the disk did not confirm the batch within the request's timeout_ms; it may be stored or not";
+    Rejection { code: ErrorCode::RequestTimedOut, message: Some(message.to_owned()), record: None }
+}
+
 /// What the client is told about an append that the log refused.
-fn rejection_of(refused: &Refused) -> Rejection {
+fn rejection_of(broker: &Broker, refused: &Refused) -> Rejection {
     let error = match refused {
         Refused::NotLeader => return ErrorCode::NotLeaderOrFollower.into(),
+        Refused::TimedOut => return timed_out(),
+        Refused::Log(AppendError::NoSpace(_)) => {
+            // Said in the log when it becomes so, not for each request.
+            let message = Some(broker.disk.no_space(Instant::now()));
+            return Rejection { code: ErrorCode::KafkaStorageError, message, record: None };
+        }
         Refused::Log(error) => error,
     };
     let code = match error {

@@ -62,18 +62,21 @@ impl FromStr for MemorySize {
     type Err = MemorySizeError;
 
     fn from_str(text: &str) -> Result<Self, MemorySizeError> {
-        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-        let unit = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
-            "" => 1,
-            "kib" => KIB,
-            "mib" => MIB,
-            "gib" => GIB,
-            _ => return Err(MemorySizeError::Text(text.to_owned())),
-        };
-        let count: Option<u64> = digits.parse().ok();
-        let bytes = count.and_then(|count| count.checked_mul(unit));
-        Self::new(bytes.ok_or_else(|| MemorySizeError::Text(text.to_owned()))?)
+        Self::new(bytes_of(text).ok_or_else(|| MemorySizeError::Text(text.to_owned()))?)
     }
+}
+
+/// The bytes that a text says: a number of them, or a whole number of KiB, MiB or GiB.
+pub(crate) fn bytes_of(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
+        "" => 1,
+        "kib" => KIB,
+        "mib" => MIB,
+        "gib" => GIB,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 impl fmt::Display for MemorySize {

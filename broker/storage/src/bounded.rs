@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::files::{Access, DirEntry, FileHandle, FileLayer};
+use crate::files::{Access, DirEntry, FileHandle, FileLayer, Space};
 use crate::pool::FilePool;
 
 /// How many descriptors are given up when the process has none left.
@@ -72,6 +72,10 @@ impl FileLayer for BoundedFiles {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         // A sync is never made twice: only the opening before it can run out of descriptors, and that says so.
         self.with_room(|| self.files.sync_dir(dir))
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Option<Space>> {
+        self.files.space(dir)
     }
 
     fn pool(&self) -> Option<&Arc<FilePool>> {

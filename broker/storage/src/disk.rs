@@ -15,7 +15,7 @@ use highwater_record::TimestampMs;
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::files::{Access, DirEntry, FileHandle, FileLayer};
+use crate::files::{Access, DirEntry, FileHandle, FileLayer, Space};
 use crate::map::{PublishedEnd, SegmentMap, cached_pages, start_writeback};
 
 /// The file system of the machine.
@@ -94,6 +94,12 @@ impl FileLayer for DiskFiles {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         // A sync is never repeated, not even an interrupted one: the second could report the success of nothing.
         Ok(rustix::fs::fsync(&File::open(dir)?)?)
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Option<Space>> {
+        let found = rustix::fs::statvfs(dir)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(Some(Space { free_bytes: bytes(found.f_bavail), total_bytes: bytes(found.f_blocks) }))
     }
 }
 

@@ -41,6 +41,15 @@ pub struct DirEntry {
     pub modified: Option<TimestampMs>,
 }
 
+/// How much room a file system has, in bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Space {
+    /// What is free for this process.
+    pub free_bytes: u64,
+    /// All there is.
+    pub total_bytes: u64,
+}
+
 /// Opens, lists, renames and removes files.
 pub trait FileLayer: Debug + Send + Sync {
     /// Opens a file; new files are private to their owner (0600).
@@ -60,6 +69,10 @@ pub trait FileLayer: Debug + Send + Sync {
     fn unlink(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// The room on the file system that a directory is on; `None` if this layer has no bound.
+    fn space(&self, _dir: &Path) -> io::Result<Option<Space>> {
+        Ok(None)
+    }
     /// What bounds how many files of this layer are open at once; `None` if nothing does.
     fn pool(&self) -> Option<&Arc<FilePool>> {
         None

@@ -54,14 +54,14 @@ pub use compact::{
 };
 pub use data_dir::{DataDir, DataDirError, Listing};
 pub use disk::DiskFiles;
-pub use files::{Access, DirEntry, FileHandle, FileLayer};
+pub use files::{Access, DirEntry, FileHandle, FileLayer, Space};
 pub use index::{OffsetEntry, TimeEntry};
 pub use log::{
     AppendError, Appended, CompactionOutcome, CutError, Log, LogCheckpoint, LogConfig, LogOutline,
     ManifestJob, OpenError, Opening, Recovery, RemovalJob, Retention, SidecarJob, SyncJob, SyncOutcome,
     TailSegment,
 };
-pub use map::{PublishedEnd, SegmentMap};
+pub use map::{PublishedEnd, SegmentMap, explain_sigbus};
 pub use meta_log::{MetaDamage, MetaLog, MetaOpenError};
 pub use meta_store::{Change, Expectation, MetaStore, MetaValue, TransactError, Transaction, Version};
 pub use point::LogPoint;

@@ -15,6 +15,8 @@
 //! 5. `sync_file_range` takes a descriptor and three numbers; the kernel checks each.
 //! 6. `cachestat` reads one struct and writes another. Both are on the caller's stack for the whole call, and have
 //!    the layout that the kernel fixes (`struct cachestat_range`, `struct cachestat` in `linux/mman.h`).
+//! 7. `mincore` writes one byte for each page of a map; the vector has as many, and the map outlives the call.
+//! 8. The handler of SIGBUS calls `write` and `_exit` alone, which are async-signal-safe, on bytes that are static.
 
 #![expect(unsafe_code, reason = "slices over maps, and system calls that no safe crate offers")]
 
@@ -22,7 +24,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -111,8 +113,43 @@ struct Cachestat {
     recently_evicted_pages: u64,
 }
 
+/// The kernel has no `cachestat`: it is older than 6.5, or a filter forbids the call.
+static NO_CACHESTAT: AtomicBool = AtomicBool::new(false);
+
 /// How many pages of a range of a file are in memory. An error where the kernel cannot tell.
 pub(crate) fn cached_pages(fd: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<u64> {
+    if !NO_CACHESTAT.load(Ordering::Relaxed) {
+        match cachestat(fd, position, len) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                NO_CACHESTAT.store(true, Ordering::Relaxed);
+            }
+            told => return told,
+        }
+    }
+    mincore(fd, position, len)
+}
+
+/// The same by mapping the range for a moment, which touches no page of it.
+fn mincore(fd: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<u64> {
+    let page_bytes = rustix::param::page_size() as u64;
+    let start = position / page_bytes * page_bytes;
+    let Ok(len) = usize::try_from(position + len - start) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    if len == 0 {
+        return Ok(0);
+    }
+    let map = MmapOptions::new().offset(start).len(len).map_raw_read_only(fd.as_raw_fd())?;
+    let mut pages = vec![0_u8; len.div_ceil(rustix::param::page_size())];
+    // SAFETY: the vector has a byte for each page of the map, and both outlive the call (7).
+    let status = unsafe { libc::mincore(map.as_mut_ptr().cast(), len, pages.as_mut_ptr()) };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(pages.iter().filter(|page| **page & 1 != 0).count() as u64)
+}
+
+fn cachestat(fd: BorrowedFd<'_>, position: u64, len: u64) -> io::Result<u64> {
     let range = CachestatRange { offset: position, len };
     let mut stat = Cachestat::default();
     // SAFETY: both structs outlive the call and have the kernel's layout (6).
@@ -122,10 +159,42 @@ pub(crate) fn cached_pages(fd: BorrowedFd<'_>, position: u64, len: u64) -> io::R
     if status == 0 { Ok(stat.cached_pages) } else { Err(io::Error::last_os_error()) }
 }
 
+/// What a process ends with that cannot read a page of a map (`EX_SOFTWARE`).
+const EXIT_SIGBUS: libc::c_int = 70;
+
+const SIGBUS_LINE: &[u8] = b"highwater: SIGBUS: a page of a mapped segment file cannot be read; the process ends \
+with 70. The disk fails (the kernel log names it: dmesg), or somebody else has cut the file. Acknowledged records are as \
+safe as the disk: start the broker again; it checks what it reads and names what is damaged.\n";
+
+/// Ends the process with a sentence and [`EXIT_SIGBUS`] when a page of a map cannot be read. Lookups ask first whether
+/// a page is in memory, so this is for the page that goes in between. Process-wide; a program calls it once.
+pub fn explain_sigbus() {
+    extern "C" fn explain(_signal: libc::c_int) {
+        // SAFETY: both calls are async-signal-safe, and the line is static (8).
+        unsafe {
+            libc::write(libc::STDERR_FILENO, SIGBUS_LINE.as_ptr().cast(), SIGBUS_LINE.len());
+            libc::_exit(EXIT_SIGBUS);
+        }
+    }
+    // SAFETY: all zeros are a valid `sigaction` without flags and with an empty mask; the handler keeps to (8). On an
+    // alternate stack where the thread has one, since its own may be what cannot be reached.
+    let status = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = explain as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        action.sa_flags = libc::SA_ONSTACK;
+        libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut())
+    };
+    if status != 0 {
+        let error = io::Error::last_os_error();
+        tracing::warn!(%error, "a failing disk may end this process without a word");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
     use std::os::fd::AsFd;
+    use std::process::Command;
 
     use super::*;
 
@@ -162,11 +231,39 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[1; 3 * 4096]).unwrap();
 
-        match cached_pages(file.as_fd(), 0, 3 * 4096) {
-            Ok(pages) => assert_eq!(pages, 3),
-            // Before Linux 6.5 the call does not exist, and the caller takes everything for cold.
-            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOSYS)),
+        assert_eq!(cached_pages(file.as_fd(), 0, 3 * 4096).unwrap(), 3);
+        assert_eq!(mincore(file.as_fd(), 0, 3 * 4096).unwrap(), 3);
+        // From the middle of a page to the middle of the next one.
+        assert_eq!(mincore(file.as_fd(), 4000, 200).unwrap(), 2);
+        assert_eq!(mincore(file.as_fd(), 0, 0).unwrap(), 0);
+        // A page that the file does not have is not in memory.
+        assert_eq!(mincore(file.as_fd(), 0, 4 * 4096).unwrap(), 3);
+    }
+
+    /// Says to this test binary that it is the process that is to die.
+    const DOOMED: &str = "HIGHWATER_TEST_SIGBUS";
+
+    #[test]
+    fn a_page_that_cannot_be_read_ends_the_process_with_a_sentence() {
+        if std::env::var_os(DOOMED).is_some() {
+            explain_sigbus();
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(4096).unwrap();
+            let map = SegmentMap::new(file.as_fd(), 4096, Arc::new(PublishedEnd::new(4096))).unwrap();
+            file.set_len(0).unwrap();
+            std::hint::black_box(map.slice(0..4096).unwrap()[0]);
+            return;
         }
+        let this = "map::tests::a_page_that_cannot_be_read_ends_the_process_with_a_sentence";
+        let mut doomed = Command::new(std::env::current_exe().unwrap());
+        let ended = doomed.args(["--exact", this, "--nocapture"]).env(DOOMED, "1").output().unwrap();
+
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(EXIT_SIGBUS), "{stderr}");
+        assert!(
+            stderr.contains("highwater: SIGBUS: a page of a mapped segment file cannot be read"),
+            "{stderr}"
+        );
     }
 
     #[test]

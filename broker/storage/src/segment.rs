@@ -448,13 +448,18 @@ impl Segment {
 
 impl ReadAt for Segment {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let file = self.log_file()?;
         let map = self.map();
         let map = map.as_deref().and_then(Option::as_ref);
-        if let Some(bytes) = map.and_then(|map| map.slice(position..position + buffer.len() as u64)) {
+        // Only what is in memory is touched through the map: elsewhere an error of the disk would be a SIGBUS, and here
+        // it is one of this read alone.
+        if let Some(bytes) = map.and_then(|map| map.slice(position..position + buffer.len() as u64))
+            && file.is_resident(position, buffer.len() as u64)
+        {
             buffer.copy_from_slice(bytes);
             return Ok(buffer.len());
         }
-        self.log_file()?.pread(buffer, position)
+        file.pread(buffer, position)
     }
 
     fn skip(&self, position: u64) -> Option<(u64, Offset)> {

@@ -139,6 +139,17 @@ impl Log {
         }
     }
 
+    /// Gives back the space that is reserved for appends, because it is short.
+    ///
+    /// # Errors
+    /// If the file cannot be opened or cut; the space stays reserved.
+    pub fn give_back_space(&mut self) -> io::Result<()> {
+        match &mut self.writer {
+            Some(writer) if !self.failed => writer.give_back(),
+            _ => Ok(()),
+        }
+    }
+
     fn check_producer(&self, header: &BatchHeader) -> Result<Option<Appended>, AppendError> {
         match self.producers.check(header) {
             Verdict::New => Ok(None),

@@ -1,13 +1,14 @@
 //! Opening a log: what its files hold, what of it is good, and what is dropped.
 //!
 //! Below the recovery point everything had been synced: headers are walked from the last index entry, and what is
-//! damaged or missing is quarantined as a range of offsets, changes nothing, and keeps nobody from the rest. A segment
-//! that lost anything takes no more appends. Without a recovery point the manifest says what had been sealed and synced.
-//! Above it each batch is read, its CRC compared and its offset matched; the first fault is the end of the log. An epoch
-//! that goes back is such a fault: it is a batch from an earlier life that a crash brought back. Segments after such an
-//! end are moved aside (`.log.dropped`), not deleted. In a sealed segment offsets may have gaps, where compaction took
-//! batches away, but it ends where the next one begins. Bytes at or above the next segment's base offset are what a cut
-//! left behind, and are cut off. Indexes, epochs and producers are completed or rebuilt from batch headers. Doing it twice, or being
+//! damaged or missing is quarantined as a range of offsets, changes nothing, and keeps nobody from the rest; a segment
+//! that the disk cannot read at all is taken for what it was. A segment that lost anything takes no more appends.
+//! Without a recovery point the manifest says what had been sealed and synced. Above it each batch is read, its CRC
+//! compared and its offset matched; the first fault is the end of the log. An epoch that goes back is such a fault: it is
+//! a batch from an earlier life that a crash brought back. Segments after such an end are moved aside (`.log.dropped`),
+//! not deleted. In a sealed segment offsets may have gaps, where compaction took batches away, but it ends where the
+//! next one begins. Bytes at or above the next segment's base offset are what a cut left behind, and are cut off.
+//! Indexes, epochs and producers are completed or rebuilt from batch headers. Doing it twice, or being
 //! interrupted, changes nothing about the result: all that is written is either disposable or a cut of bytes that
 //! would be cut again.
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use highwater_record::{BatchHeader, HEADER_BYTES, Offset, TimestampMs};
+use rustix::io::Errno;
 
 use crate::batches::{ReadAt, WalkError, checked_header, walk};
 use crate::compact;
@@ -159,7 +161,16 @@ impl Recoverer {
     fn segments(&mut self, listed: &[Listed]) -> Result<(), OpenError> {
         for (at, segment) in listed.iter().enumerate() {
             let next = listed.get(at + 1).map(|next| next.base);
-            let torn = self.segment(*segment, next)?;
+            let torn = match (self.segment(*segment, next), next) {
+                (Err(OpenError::Io { source, .. }), Some(next))
+                    if next <= self.recovery_point
+                        && source.raw_os_error() == Some(Errno::IO.raw_os_error()) =>
+                {
+                    self.keep_unread(*segment, next, &source);
+                    false
+                }
+                (torn, _) => torn?,
+            };
             if torn {
                 return self.drop_segments(&listed[at + 1..]);
             }
@@ -232,6 +243,32 @@ impl Recoverer {
         self.owed_indexes.extend((next.is_some() && (rebuilt || !indexed)).then(|| Arc::clone(&segment)));
         self.segments.push(segment);
         Ok(torn)
+    }
+
+    /// Takes a segment for what it was when it was sealed and synced, since the disk does not let anybody look: reads
+    /// of it fail or, on another day, find what there is. Nobody is kept from the rest of the log.
+    fn keep_unread(&mut self, listed: Listed, next: Offset, error: &io::Error) {
+        let end = LogPoint { offset: next, bytes: listed.log_bytes };
+        let extent = Extent {
+            end,
+            // Unknown, so that lookups by time fail here instead of passing it over.
+            max_time: MaxTime { timestamp: TimestampMs(i64::MAX), offset: listed.base },
+            appended: listed.modified.unwrap_or(NO_TIMESTAMP),
+            offset_entries: entry_count::<OffsetEntry>(listed.offset_bytes),
+            time_entries: entry_count::<TimeEntry>(listed.time_bytes),
+        };
+        let segment = Segment::new(&self.place, listed.base, &extent, 0);
+        segment.set_durable(end);
+        segment.vouched.set_foreign(end);
+        tracing::error!(
+            path = %segment.path().display(), %error,
+            "the disk cannot read this segment; its offsets cannot be read, the rest of the log is served"
+        );
+        if self.unsynced_bytes == 0 {
+            self.durable = next;
+        }
+        (self.last_header, self.last_indexer) = (None, None);
+        self.segments.push(Arc::new(segment));
     }
 
     /// Keeps the index entries that can be trusted, and finds the batch to begin with.

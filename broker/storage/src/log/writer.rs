@@ -240,6 +240,16 @@ impl Writer {
         Ok(())
     }
 
+    /// Gives back the space that is reserved beyond the end; the next append reserves anew.
+    pub(super) fn give_back(&mut self) -> io::Result<()> {
+        let end = self.segment.end().bytes;
+        if self.reserved > end {
+            self.segment.log_file()?.set_len(end)?;
+            (self.reserved, self.reserve_step, self.overlong) = (end, RESERVE_BYTES_MIN, false);
+        }
+        Ok(())
+    }
+
     /// Completes the indexes and gives reserved space back. The segment takes no more batches through this writer.
     pub(super) fn seal(mut self) -> io::Result<()> {
         self.indexer.add_time(&self.segment);

@@ -178,3 +178,28 @@ fn another_configuration_holds_from_the_next_append_on() {
     assert_eq!(recovery.bytes_dropped, 0);
     assert_eq!(spans(&read_all(&log, offset(0))), before);
 }
+
+#[test]
+fn space_that_is_reserved_for_appends_is_given_back_when_it_is_short() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::disk(dir.path());
+    let (mut log, _) = home.open();
+    append(&mut log, &records(3));
+    let path = home.path("00000000000000000000.log");
+    let file = || std::fs::metadata(&path).unwrap();
+    let (len, reserved) = (file().len(), file().blocks());
+
+    log.give_back_space().unwrap();
+
+    assert_eq!(file().len(), len);
+    // Not every file system reserves; those that do must get the space back.
+    assert!(
+        file().blocks() < reserved || reserved * 512 < 64 << 10,
+        "{} of {reserved} blocks",
+        file().blocks()
+    );
+    append(&mut log, &records(2));
+    sync(&mut log);
+    assert_eq!(read_all(&log, offset(0)).len(), 2);
+}

@@ -375,3 +375,31 @@ fn a_log_that_is_truncated_forgets_what_it_lost_above() {
     assert!(closed.files.read(&closed.home.path("manifest")).is_none(), "it vouched for what is gone");
     assert_eq!(spans(&read_all(&log, offset(45))), [(45, 45)]);
 }
+
+#[test]
+fn a_segment_that_the_disk_cannot_read_fails_its_own_reads_until_it_can() {
+    let closed = Closed::new();
+    let (unread, next) = (closed.bases[1], closed.bases[2]);
+    closed.files.plan(SimFault {
+        call: SimCall::Read,
+        path_end: format!("{unread:020}.log"),
+        after: 0,
+        times: u32::MAX,
+        errno: 5,
+        bytes_written: 0,
+    });
+
+    let (log, _) = closed.home.open();
+
+    let view = log.view();
+    let read = |from| view.read(offset(from), 1 << 20, view.end().offset, FirstBatch::Whole);
+    assert_eq!(read(0).unwrap().next_offset, offset(unread));
+    for from in unread..next {
+        assert!(matches!(read(from), Err(ReadError::Io(_))), "{from}");
+    }
+    assert_eq!(read(next).unwrap().next_offset, offset(closed.end()));
+    assert!(matches!(view.max_timestamp(view.end().offset, DECODE_LIMITS), Err(ReadError::Io(_))));
+    assert!(view.quarantined().is_empty(), "nobody knows that anything is lost");
+    closed.files.forget_plans();
+    assert_eq!(spans(&read_all(&log, offset(0))), spans(&closed.batches));
+}
