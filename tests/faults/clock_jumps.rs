@@ -22,6 +22,7 @@ fn library() -> Result<PathBuf, Unavailable> {
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn a_clock_that_jumps_an_hour_ends_no_session() -> anyhow::Result<()> {
     let Some(library) = or_skip(library())? else { return Ok(()) };
     run_trials("T22 clock jumps", Trials { pr: 1, nightly: 20, release: 60 }, |directory, seed| {

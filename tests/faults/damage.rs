@@ -86,6 +86,7 @@ fn stop_and_start(
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn a_flipped_bit_in_a_disposable_file_loses_nothing() -> anyhow::Result<()> {
     let trials = Trials { pr: 1, nightly: 100, release: 500 };
     run_trials("T14 bit flips in disposable files", trials, |directory, seed| {
@@ -102,6 +103,7 @@ fn a_flipped_bit_in_a_disposable_file_loses_nothing() -> anyhow::Result<()> {
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn a_disposable_file_cut_short_loses_nothing() -> anyhow::Result<()> {
     let trials = Trials { pr: 1, nightly: 25, release: 100 };
     run_trials("T15 disposable files cut short", trials, |directory, seed| {
@@ -114,6 +116,7 @@ fn a_disposable_file_cut_short_loses_nothing() -> anyhow::Result<()> {
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn an_old_copy_of_a_disposable_file_loses_nothing() -> anyhow::Result<()> {
     let trials = Trials { pr: 1, nightly: 25, release: 100 };
     run_trials("T15 old copies of disposable files", trials, |directory, seed| {
@@ -141,6 +144,7 @@ fn an_old_copy_of_a_disposable_file_loses_nothing() -> anyhow::Result<()> {
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn a_disposable_file_that_is_gone_is_made_again() -> anyhow::Result<()> {
     run_trials("T16 files removed", Trials { pr: 1, nightly: 5, release: 20 }, |directory, seed| {
         let mut random = Random::new(seed);

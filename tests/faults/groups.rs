@@ -35,6 +35,7 @@ fn crew(members: u32) -> Crew {
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn a_group_skips_nothing_and_never_goes_back_while_members_and_brokers_are_killed() -> anyhow::Result<()> {
     let (members, rounds) = (MEMBERS.amount()? as u32, ROUNDS.amount()?);
     let name = format!("T25 a group of {members} under kills");
@@ -53,6 +54,7 @@ fn a_group_skips_nothing_and_never_goes_back_while_members_and_brokers_are_kille
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn a_member_that_commits_what_it_did_not_process_is_caught() -> anyhow::Result<()> {
     let is_caught = |outcome: &Outcome| {
         let findings = &outcome.findings;

@@ -51,6 +51,7 @@ fn kill_9_loses_nothing_acknowledged_under_fsync() -> anyhow::Result<()> {
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn kill_9_loses_nothing_acknowledged_under_os() -> anyhow::Result<()> {
     kill_at_random("os")
 }
@@ -75,6 +76,7 @@ fn kill_at_random(durability: &str) -> anyhow::Result<()> {
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn a_kill_at_any_step_loses_nothing_acknowledged() -> anyhow::Result<()> {
     if or_skip(strace::can_attach())?.is_none() {
         return Ok(());
@@ -105,6 +107,7 @@ fn a_kill_at_any_step_loses_nothing_acknowledged() -> anyhow::Result<()> {
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn a_kill_while_it_recovers_changes_nothing() -> anyhow::Result<()> {
     if or_skip(strace::available())?.is_none() {
         return Ok(());

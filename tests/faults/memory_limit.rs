@@ -32,6 +32,7 @@ const ROOMY_BYTES: u64 = 512 << 20;
 const ACKS: Trials = Trials { pr: 1_000, nightly: 100_000, release: 1_000_000 };
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn twice_the_load_that_a_memory_limit_allows_kills_nobody_and_loses_nothing() -> anyhow::Result<()> {
     let Some(limit) = or_skip(MemoryLimit::new("twice", LIMIT_BYTES))? else { return Ok(()) };
     let directory = tempfile::tempdir()?;
@@ -84,6 +85,7 @@ fn twice_the_load_that_a_memory_limit_allows_kills_nobody_and_loses_nothing() ->
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn a_busy_broker_stays_within_its_memory_limit() -> anyhow::Result<()> {
     let Some(limit) = or_skip(MemoryLimit::new("limit", ROOMY_BYTES))? else { return Ok(()) };
     let acks = ACKS.amount()?;

@@ -17,6 +17,7 @@ use super::trials::run_trials;
 const PAUSE_SECONDS_MAX: Trials = Trials { pr: 5, nightly: 60, release: 60 };
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn a_broker_that_was_stopped_goes_on() -> anyhow::Result<()> {
     let seconds = PAUSE_SECONDS_MAX.amount()?;
     run_trials("T18 a stopped broker", Trials { pr: 1, nightly: 20, release: 100 }, |directory, seed| {
@@ -33,6 +34,7 @@ fn a_broker_that_was_stopped_goes_on() -> anyhow::Result<()> {
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn clients_that_were_stopped_go_on() -> anyhow::Result<()> {
     let seconds = PAUSE_SECONDS_MAX.amount()?;
     run_trials("T18 stopped clients", Trials { pr: 1, nightly: 20, release: 100 }, |directory, seed| {
@@ -49,6 +51,7 @@ fn clients_that_were_stopped_go_on() -> anyhow::Result<()> {
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn a_member_that_was_stopped_finds_its_place_taken() -> anyhow::Result<()> {
     run_trials("T18 a stopped member", Trials { pr: 1, nightly: 20, release: 100 }, |directory, seed| {
         let mut broker = Broker::start(Options::new(&directory.join("data")))?;

@@ -131,6 +131,7 @@ fn readyz(address: SocketAddr) -> String {
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn a_long_recovery_says_how_far_it_has_come() -> anyhow::Result<()> {
     if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
         return Ok(());

@@ -32,6 +32,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 const GROWTH_BYTES_MAX: u64 = 32 << 20;
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn hostile_frames_through_sockets_leave_the_broker_as_it_was() -> anyhow::Result<()> {
     let frames = count("HIGHWATER_SOCKET_FRAMES", 20_000)?;
     let seed = seed()?;

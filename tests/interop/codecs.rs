@@ -17,26 +17,31 @@ use crate::harness::skip::or_skip;
 use crate::harness::wire::create_topic;
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn lines_survive_every_client_uncompressed() -> anyhow::Result<()> {
     lines_survive(Codec::None)
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn lines_survive_every_client_in_gzip() -> anyhow::Result<()> {
     lines_survive(Codec::Gzip)
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn lines_survive_every_client_in_snappy() -> anyhow::Result<()> {
     lines_survive(Codec::Snappy)
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn lines_survive_every_client_in_lz4() -> anyhow::Result<()> {
     lines_survive(Codec::Lz4)
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn lines_survive_every_client_in_zstd() -> anyhow::Result<()> {
     lines_survive(Codec::Zstd)
 }

@@ -2,7 +2,7 @@
 //! what came of it.
 //!
 //! A cell is done, or names why the library cannot do it with any broker; anything else fails the row's test. One
-//! test for each library, so that one alone can be run: `cargo test -p highwater-tests interop::matrix::java`.
+//! test for each library, so that one alone can be run: `cargo test -p highwater-tests interop::matrix::java -- --include-ignored`.
 
 mod admin;
 mod cooperative;
@@ -29,41 +29,49 @@ use table::{Column, Row};
 use target::Target;
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn java() -> anyhow::Result<()> {
     fill_row(Driver::Java)
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn franz_go() -> anyhow::Result<()> {
     fill_row(Driver::FranzGo)
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn sarama() -> anyhow::Result<()> {
     fill_row(Driver::Sarama)
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn confluent_kafka() -> anyhow::Result<()> {
     fill_row(Driver::Confluent)
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn kafka_python() -> anyhow::Result<()> {
     fill_row(Driver::KafkaPython)
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn aiokafka() -> anyhow::Result<()> {
     fill_row(Driver::AioKafka)
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn kafkajs() -> anyhow::Result<()> {
     fill_row(Driver::KafkaJs)
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn platformatic_kafka() -> anyhow::Result<()> {
     fill_row(Driver::Platformatic)
 }

@@ -30,11 +30,13 @@ const LINES: usize = 2_000;
 const PATIENCE: &str = "180";
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn rsyslog_ships_every_line_past_a_kill() -> anyhow::Result<()> {
     ship(Shipper::Rsyslog)
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn syslog_ng_ships_every_line_past_a_kill() -> anyhow::Result<()> {
     ship(Shipper::SyslogNg)
 }

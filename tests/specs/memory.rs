@@ -99,6 +99,7 @@ fn watch(served: &Served, done: &AtomicBool) -> anyhow::Result<Held> {
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn a_hundred_requests_of_16_mib_all_succeed_within_64_mib() -> anyhow::Result<()> {
     const CONNECTIONS: i64 = 100;
     const BUDGET_MIB: u64 = 64;
@@ -245,6 +246,7 @@ impl Dawdler {
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn who_dawdles_with_memory_that_others_wait_for_is_closed_and_small_requests_never_wait() -> anyhow::Result<()>
 {
     let served = Served::start(32, 2)?;

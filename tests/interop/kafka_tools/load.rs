@@ -10,6 +10,7 @@ use crate::harness::kafka_tools::Tool::{
 use crate::harness::kafka_tools::run_alone;
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn the_verifiable_tools_count_the_same_records() -> anyhow::Result<()> {
     let Some(mut session) = Session::start()? else { return Ok(()) };
     let topic = session.create("verified", 3)?;
@@ -31,6 +32,7 @@ fn the_verifiable_tools_count_the_same_records() -> anyhow::Result<()> {
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn the_performance_tools_get_through() -> anyhow::Result<()> {
     let Some(mut session) = Session::start()? else { return Ok(()) };
     let (topic, bootstrap) = (session.create("measured", 1)?, session.target.bootstrap());

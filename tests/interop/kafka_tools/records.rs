@@ -10,6 +10,7 @@ use crate::harness::kafka_tools::Tool::{
 };
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn the_console_tools_carry_keys_headers_and_tombstones_in_every_codec() -> anyhow::Result<()> {
     let Some(mut session) = Session::start()? else { return Ok(()) };
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
@@ -35,6 +36,7 @@ fn the_console_tools_carry_keys_headers_and_tombstones_in_every_codec() -> anyho
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn the_console_consumer_reads_a_partition_from_an_offset_and_a_group_goes_on_where_it_was()
 -> anyhow::Result<()> {
     let Some(mut session) = Session::start()? else { return Ok(()) };
@@ -91,6 +93,7 @@ fn kafka_get_offsets_finds_the_ends_and_the_latest_time() -> anyhow::Result<()> 
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn kafka_delete_records_cuts_off_what_nobody_reads_again() -> anyhow::Result<()> {
     let Some(mut session) = Session::start()? else { return Ok(()) };
     let topic = session.create("cut", 1)?;
@@ -118,6 +121,7 @@ fn kafka_delete_records_cuts_off_what_nobody_reads_again() -> anyhow::Result<()>
 }
 
 #[test]
+#[ignore = "slow; cargo xtask ci runs it"]
 fn kafka_log_dirs_tells_the_bytes_of_each_partition() -> anyhow::Result<()> {
     let Some(mut session) = Session::start()? else { return Ok(()) };
     let topic = session.create("sized", 1)?;

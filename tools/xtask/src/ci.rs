@@ -18,8 +18,8 @@ const BEFORE_TIDY: &[&[&str]] = &[
     &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
 ];
 
-/// The test command.
-const TESTS: &[&[&str]] = &[&["test", "--workspace", "--locked"]];
+/// The test command. Tests that take more than a few seconds are marked as ignored, and run here.
+const TESTS: &[&[&str]] = &[&["test", "--workspace", "--locked", "--", "--include-ignored"]];
 
 /// Runs every step in the workspace at `root`.
 pub(crate) fn run(root: &Path) -> Result<()> {
