@@ -91,20 +91,12 @@ struct Handles {
 impl Handles {
     fn register() -> Self {
         describe_all();
-        let request = |key: ApiKey| {
-            let api = key.to_string();
-            (
-                key,
-                counter!("highwater_requests_total", "api" => api.clone()),
-                histogram!("highwater_request_seconds", "api" => api),
-            )
-        };
         Self {
             connections: gauge!("highwater_connections"),
             refused_protocols: counter!("highwater_connections_refused_total", "reason" => "protocol"),
             refused_by_limits: counter!("highwater_connections_refused_total", "reason" => "limit"),
             hangups: counter!("highwater_connections_dropped_total"),
-            requests: ApiKey::ALL.iter().map(|key| request(*key)).collect(),
+            requests: ApiKey::ALL.iter().map(|key| Self::of_requests(*key)).collect(),
             produced_bytes: counter!("highwater_produced_bytes_total"),
             produced_records: counter!("highwater_produced_records_total"),
             produced_duplicates: counter!("highwater_produced_duplicate_batches_total"),
@@ -159,6 +151,15 @@ impl Handles {
             compaction_dirty: gauge!("highwater_compaction_dirty_ratio_max"),
             compaction_last: gauge!("highwater_compaction_last_seconds"),
         }
+    }
+
+    fn of_requests(key: ApiKey) -> (ApiKey, Counter, Histogram) {
+        let api = key.to_string();
+        (
+            key,
+            counter!("highwater_requests_total", "api" => api.clone()),
+            histogram!("highwater_request_seconds", "api" => api),
+        )
     }
 
     fn request(&self, key: ApiKey) -> Option<&(ApiKey, Counter, Histogram)> {
