@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use highwater_protocol::ErrorCode;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::clock;
+use crate::disk::UnderWay;
 use crate::quotas::{Entity, Limits};
 
 const CLUSTER_ID: &str = "cluster/id";
@@ -124,14 +126,15 @@ impl MetadataError {
 /// Typed metadata.
 pub(crate) struct Metadata {
     store: Box<dyn MetaStore>,
+    under_way: Arc<UnderWay>,
     /// Why nothing may be changed, if nothing may.
     read_only: OnceLock<String>,
 }
 
 impl Metadata {
-    /// Wraps a store.
-    pub(crate) fn new(store: Box<dyn MetaStore>) -> Self {
-        Self { store, read_only: OnceLock::new() }
+    /// Wraps a store. Its writes are noted in `under_way`.
+    pub(crate) fn new(store: Box<dyn MetaStore>, under_way: Arc<UnderWay>) -> Self {
+        Self { store, under_way, read_only: OnceLock::new() }
     }
 
     /// Refuses every change from here on, with this reason.
@@ -349,6 +352,7 @@ impl Metadata {
         if let Some(reason) = self.read_only.get() {
             return Err(MetadataError::ReadOnly { reason: reason.clone() });
         }
+        let _under_way = self.under_way.begin(Instant::now());
         self.store.transact(transaction, clock::now())?;
         Ok(())
     }

@@ -189,7 +189,8 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
     let data = Arc::new(DataDir::open(config.data.clone(), Arc::clone(&files))?);
     let store = MetaLog::open(Arc::clone(&files), data.path(), clock::now())?;
     let damage = store.damage().cloned();
-    let metadata = Arc::new(Metadata::new(Box::new(store)));
+    let disk = Disk::new(data.path().to_owned(), config.disk_reserve);
+    let metadata = Arc::new(Metadata::new(Box::new(store), Arc::clone(disk.under_way())));
     let previous_epoch = metadata.incarnation()?;
     let epoch = match read_only::reason(&data, &metadata, damage.as_ref())? {
         Some(reason) => {
@@ -212,7 +213,6 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
     let recovery = Arc::new(RecoveryProgress::default());
     let opener = LogOpener::new(Arc::clone(&data), Arc::clone(&metadata), Arc::clone(&recovery), epoch);
     let memory = Arc::new(Memory::new(config.memory, config.request_bytes_max));
-    let disk = Disk::new(data.path().to_owned(), config.disk_reserve);
     disk.measure(&*files, Instant::now());
     let scheduler =
         SyncScheduler::start(next_epoch, Arc::clone(disk.under_way())).map_err(RunError::Threads)?;
