@@ -11,7 +11,7 @@ use highwater_record::{LeaderEpoch, TopicPartition};
 use highwater_storage::{Checkpoint, CheckpointFile, LoadedCheckpoint, PartitionCheckpoint};
 
 use crate::broker::Broker;
-use crate::{metrics, quarantine, topic_admin};
+use crate::{quarantine, topic_admin};
 
 /// The longest time between two checkpoints.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -36,7 +36,6 @@ pub(crate) async fn run(broker: Arc<Broker>) {
             () = broker.scheduler.appended().due() => {}
             () = stopping.stopped() => return,
         }
-        metrics::upkeep();
         let (broker, before) = (Arc::clone(&broker), std::mem::take(&mut written));
         let pass = tokio::task::spawn_blocking(move || {
             topic_admin::sweep_graves(&broker);

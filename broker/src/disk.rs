@@ -147,7 +147,9 @@ impl Disk {
         let why = if room.is_below_reserve() {
             format!("{free} are free, and below {reserve} (--disk-reserve) records are refused")
         } else {
-            format!("a write found no space, with {free} free by its own account")
+            format!(
+                "a write found no space, with {free} free by its own account, {reserve} of it for the broker (--disk-reserve)"
+            )
         };
         let then = if room.reserve_bytes() == 0 {
             "without --disk-reserve every write is tried".to_owned()
@@ -224,6 +226,8 @@ pub(crate) async fn run(broker: Arc<Broker>) {
             broker.append_pace.observe(SLOW_AFTER);
         }
         metrics::set_disk(&broker.disk.reading());
+        // As often as this, or samples of a second's requests pile up by the megabyte.
+        metrics::upkeep();
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = broker.disk.sooner.notified() => {}
