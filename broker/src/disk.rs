@@ -147,14 +147,12 @@ impl Disk {
         let why = if room.is_below_reserve() {
             format!("{free} are free, and below {reserve} (--disk-reserve) records are refused")
         } else {
-            format!(
-                "a write found no space, with {free} free by its own account, {reserve} of it for the broker (--disk-reserve)"
-            )
+            format!("a write found no space, with {free} free by its own account")
         };
         let then = if room.reserve_bytes() == 0 {
             "without --disk-reserve every write is tried".to_owned()
         } else {
-            format!("with {resume} free it takes records again by itself")
+            format!("with {resume} free, a little more than --disk-reserve, it takes records again by itself")
         };
         format!(
             "the disk of {path} is full: {why}. Reads go on, and deletions and commits as long as they find space. Delete \
