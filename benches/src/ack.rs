@@ -1,12 +1,17 @@
 //! What an acknowledgement costs when it means durable, and how well writers share a sync.
 //!
+//! Beside it stands what the disk takes for the same bytes without a broker, in the same rounds: one writer's
+//! acknowledgement may cost two of those at the median.
+//!
 //! Three shapes of the same small requests to one partition, under `fsync` and under `os` in turns. The rule that must
 //! hold: a shape that gives the group commit something to group reaches twenty times one writer with one request in
 //! flight, or 40 % of the same shape under `os`.
 
-use std::time::Duration;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::ServerArgs;
 use crate::batch::Batch;
@@ -22,6 +27,9 @@ const TOPIC: &str = "bench";
 const TIMES_ONE_WRITER: f64 = 20.0;
 const SHARE_OF_OS: f64 = 0.4;
 const WARM_UP: Duration = Duration::from_millis(500);
+/// Syncs of the disk alone that are timed in each round.
+const DISK_SYNCS: usize = 500;
+const SYNCS_OF_ONE_WRITER_MAX: f64 = 2.0;
 
 #[derive(clap::Args)]
 pub(crate) struct AckArgs {
@@ -67,7 +75,9 @@ pub(crate) fn run(args: &AckArgs) -> Result<String> {
     let batch = Batch::build(args.batch.0 as usize, args.value.0 as usize)?;
     let machine = report::machine();
     let mut measured: [[Acks; SHAPES.len()]; DURABILITIES.len()] = Default::default();
+    let mut disk = Vec::new();
     for round in 0..args.rounds {
+        disk.extend(time_disk(&args.server.data_root(), &batch.bytes)?);
         for (durability, acks) in DURABILITIES.into_iter().zip(&mut measured) {
             let program = Program::Broker { binary: &binary, durability };
             let server = Server::start(program, &args.server.data_root())?;
@@ -87,12 +97,38 @@ pub(crate) fn run(args: &AckArgs) -> Result<String> {
             }
         }
     }
-    let [fsync, os] = measured;
-    let rows = rows(fsync.map(Acks::summary), os.map(Acks::summary));
+    disk.sort();
+    let [fsync, os] = measured.map(|acks| acks.map(Acks::summary));
+    let disk = disk_note(percentile(&disk, 50), fsync[0].and_then(|summary| summary.p50));
+    let rows = rows(fsync, os);
     let header =
         ["in flight", "fsync acks/s", "p50", "p99", "os acks/s", "p50", "p99", "to 1 x 1", "to os", "holds"];
     let note = format!("{machine}; {} rounds of {} s, batches of {}", args.rounds, args.seconds, args.batch);
-    Ok(format!("{}\n\n{note}; rates are median [min..max]", report::table(header, rows)))
+    Ok(format!("{}\n\n{disk}\n\n{note}; rates are median [min..max]", report::table(header, rows)))
+}
+
+/// What appending `bytes` to a file and making them durable takes, again and again.
+fn time_disk(root: &Path, bytes: &[u8]) -> Result<Vec<Duration>> {
+    std::fs::create_dir_all(root).with_context(|| format!("create {}", root.display()))?;
+    let mut file = tempfile::tempfile_in(root).context("create a file on the disk to be measured")?;
+    let mut once = || {
+        let began = Instant::now();
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        Ok(began.elapsed())
+    };
+    (0..DISK_SYNCS).map(|_| once()).collect()
+}
+
+fn disk_note(sync: Option<Duration>, one_writer: Option<Duration>) -> String {
+    let (Some(sync), Some(one_writer)) = (sync, one_writer) else { return String::new() };
+    let times = one_writer.as_secs_f64() / sync.as_secs_f64();
+    let holds = if times <= SYNCS_OF_ONE_WRITER_MAX { "yes" } else { "no" };
+    format!(
+        "the disk alone syncs such a batch in {} (p50); one writer's acknowledgement takes {times:.2} of that, at most \
+         {SYNCS_OF_ONE_WRITER_MAX} are wanted: {holds}",
+        report::microseconds(Some(sync))
+    )
 }
 
 impl Shape {
@@ -168,6 +204,14 @@ mod tests {
         assert_eq!(verdict(pipelining, 4.0, 0.41), "yes");
         assert_eq!(verdict(pipelining, 4.0, 0.39), "no");
         assert_eq!(verdict(many, 20.0, 0.1), "yes");
+    }
+
+    #[test]
+    fn one_writer_may_cost_two_syncs_of_the_disk() {
+        let note = |sync, ack| disk_note(Some(Duration::from_micros(sync)), Some(Duration::from_micros(ack)));
+
+        assert!(note(200, 400).ends_with("takes 2.00 of that, at most 2 are wanted: yes"));
+        assert!(note(200, 410).ends_with("2.05 of that, at most 2 are wanted: no"));
     }
 
     #[test]

@@ -97,11 +97,11 @@ pub(crate) fn run(args: &CompareArgs) -> Result<String> {
                     "{} round {}: {}: {mib:.0} MiB/s, {cpu:.3} s/GiB",
                     load.name(),
                     round + 1,
-                    name(program)
+                    program.name()
                 ));
                 match program {
                     Program::Roofline => turns.roofline.push(turn),
-                    Program::Broker { .. } => turns.broker.push(turn),
+                    _ => turns.broker.push(turn),
                 }
             }
         }
@@ -125,13 +125,6 @@ pub(crate) fn run(args: &CompareArgs) -> Result<String> {
         args.in_flight,
         args.value,
     ))
-}
-
-fn name(program: Program<'_>) -> &'static str {
-    match program {
-        Program::Roofline => "roofline",
-        Program::Broker { .. } => "highwater",
-    }
 }
 
 fn take_turn(args: &CompareArgs, load: Load, program: Program<'_>) -> Result<Turn> {

@@ -9,10 +9,12 @@ mod compare;
 mod connection;
 mod crowded;
 mod frame;
+mod kafka;
 mod load;
 mod longpoll;
 mod process;
 mod report;
+mod rival;
 mod roofline;
 mod single;
 mod size;
@@ -58,6 +60,8 @@ enum Command {
     Ack(ack::AckArgs),
     /// What a parked fetch costs, and how soon a record wakes it.
     Longpoll(longpoll::LongpollArgs),
+    /// Apache Kafka and broker in turns: throughput, CPU, latency, memory, start.
+    Rival(rival::RivalArgs),
     /// Time from start to the ready line, and idle memory.
     Start(start::StartArgs),
 }
@@ -102,6 +106,7 @@ fn run(command: Command) -> Result<()> {
         Command::Compare(args) => compare::run(&args)?,
         Command::Ack(args) => ack::run(&args)?,
         Command::Longpoll(args) => longpoll::run(&args)?,
+        Command::Rival(args) => rival::run(&args)?,
         Command::Start(args) => start::run(&args)?,
     };
     writeln!(io::stdout(), "{text}").context("write to stdout")

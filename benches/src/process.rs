@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -16,8 +16,13 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::kafka;
+
 /// A server that is not ready by then has failed.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How Java ends when it was asked to and has tidied up.
+const JAVA_TERMINATED: i32 = 143;
 
 /// What to start.
 #[derive(Clone, Copy, Debug)]
@@ -26,13 +31,15 @@ pub(crate) enum Program<'a> {
     Roofline,
     /// A Highwater broker with its durability setting.
     Broker { binary: &'a Path, durability: &'a str },
+    /// Apache Kafka from its jars, as durable as that setting of ours.
+    Kafka { jars: &'a Path, durability: &'a str },
 }
 
 /// A running server. Dropping it kills the process and, unless they outlive it, removes its data.
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
-    /// From before the process was started to its ready line.
+    /// From before the process was started to its ready line, or to its first connection if it prints none.
     pub(crate) ready_after: Duration,
     /// Held for its removal after the process is gone.
     _data: Option<TempDir>,
@@ -54,17 +61,16 @@ impl Server {
     /// Starts `program` on what is in `home`, which outlives it, and a free port.
     pub(crate) fn start_on(program: Program<'_>, home: &Path) -> Result<Self> {
         let log = home.join("stderr.log");
-        let mut command = program.command()?;
-        command.arg("--data").arg(home.join("data")).args(["--listen", "127.0.0.1:0"]);
+        let (mut command, listens_on) = program.command(home)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(File::create(&log).context("create a file for the server's log")?);
         let started = Instant::now();
         let mut child = command.spawn().with_context(|| format!("start {:?}", command.get_program()))?;
-        let ready = child
-            .stdout
-            .take()
-            .context("the server's stdout")
-            .and_then(|out| wait_for_ready(&out_lines(out)));
+        let lines = child.stdout.take().context("the server's stdout").map(out_lines);
+        let ready = match listens_on {
+            None => lines.and_then(|lines| wait_for_ready(&lines)),
+            Some(address) => wait_for_listener(&mut child, address),
+        };
         let ready_after = started.elapsed();
         match ready {
             Ok(address) => Ok(Self { child, address, ready_after, _data: None }),
@@ -92,7 +98,10 @@ impl Server {
         let began = Instant::now();
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), Signal::TERM)?;
         let status = self.child.wait().context("wait for the server to stop")?;
-        ensure!(status.success(), "the server stopped with {status}");
+        ensure!(
+            status.success() || status.code() == Some(JAVA_TERMINATED),
+            "the server stopped with {status}"
+        );
         Ok(began.elapsed())
     }
 
@@ -116,18 +125,34 @@ fn end(child: &mut Child) {
 }
 
 impl Program<'_> {
-    fn command(self) -> Result<Command> {
-        match self {
+    /// How it is started on what is in `home`, and where it will listen if it does not say so itself.
+    fn command(self, home: &Path) -> Result<(Command, Option<SocketAddr>)> {
+        let mut command = match self {
             Self::Roofline => {
                 let mut command = Command::new(std::env::current_exe().context("find this binary")?);
                 command.arg("roofline");
-                Ok(command)
+                command
             }
             Self::Broker { binary, durability } => {
                 let mut command = Command::new(binary);
                 command.args(["serve", "--durability", durability]);
-                Ok(command)
+                command
             }
+            Self::Kafka { jars, durability } => {
+                let (command, address) = kafka::command(jars, durability, home)?;
+                return Ok((command, Some(address)));
+            }
+        };
+        command.arg("--data").arg(home.join("data")).args(["--listen", "127.0.0.1:0"]);
+        Ok((command, None))
+    }
+
+    /// What tables call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Roofline => "roofline",
+            Self::Broker { .. } => "highwater",
+            Self::Kafka { .. } => "kafka",
         }
     }
 }
@@ -160,6 +185,25 @@ fn out_lines(out: ChildStdout) -> Receiver<String> {
         }
     });
     lines
+}
+
+/// Asks every few milliseconds, which is nothing beside the seconds that such a server takes.
+fn wait_for_listener(child: &mut Child, address: SocketAddr) -> Result<SocketAddr> {
+    let began = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        if let Some(status) = child.try_wait().context("ask whether the server still runs")? {
+            bail!("the server ended before it was ready: {status}");
+        }
+        ensure!(began.elapsed() < READY_WITHIN, "the server was not ready within {READY_WITHIN:?}");
+        let_time_pass(Duration::from_millis(2));
+    }
+    Ok(address)
+}
+
+/// For what has no condition to wait on but time itself: a server left alone, one that tells nobody when it is ready.
+#[expect(clippy::disallowed_methods, reason = "there is nothing to wait for but time")]
+pub(crate) fn let_time_pass(time: Duration) {
+    thread::sleep(time);
 }
 
 fn wait_for_ready(lines: &Receiver<String>) -> Result<SocketAddr> {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::ServerArgs;
 use crate::crowded;
-use crate::process::{Program, Server, resident_kib};
+use crate::process::{Program, Server, let_time_pass, resident_kib};
 use crate::report;
 use crate::size::ByteSize;
 use crate::stats::Spread;
@@ -59,10 +59,4 @@ pub(crate) fn run(args: &StartArgs) -> Result<String> {
     .collect();
     let table = report::table(["what", "median [min..max]", "target", "holds"], rows?);
     Ok(format!("{table}\n\n{machine}; {} starts", args.rounds))
-}
-
-/// An idle server is the thing measured: there is no condition to wait for but time.
-#[expect(clippy::disallowed_methods, reason = "what is measured is a server that is left alone for a while")]
-fn let_time_pass(time: Duration) {
-    std::thread::sleep(time);
 }
