@@ -12,6 +12,7 @@ use std::sync::Arc;
 use highwater_record::{Offset, TimestampMs};
 use parking_lot::RwLock;
 
+use crate::block_cache::{Block, BlockKey};
 use crate::files::{FileLayer, read_exact_at};
 use crate::lazy_file::LazyFile;
 
@@ -121,9 +122,15 @@ struct State<E> {
     recent: Vec<E>,
     /// How many of `recent`, at its end, are not in the file.
     pending: usize,
+    /// Under what a block of the file is kept in memory: a new key whenever the file is cut.
+    key: BlockKey,
 }
 
 impl<E> State<E> {
+    fn new(stored: u32) -> Self {
+        Self { stored, recent: Vec::new(), pending: 0, key: BlockKey::new() }
+    }
+
     const fn len(&self) -> u32 {
         self.stored + self.pending as u32
     }
@@ -137,8 +144,7 @@ impl<E> State<E> {
 impl<E: Entry> Index<E> {
     /// An index whose file has `stored` entries, or does not exist if that is zero.
     pub(crate) fn new(files: Arc<dyn FileLayer>, path: PathBuf, stored: u32) -> Self {
-        let state = State { stored, recent: Vec::new(), pending: 0 };
-        Self { file: LazyFile::new(files, path), state: RwLock::new(state) }
+        Self { file: LazyFile::new(files, path), state: RwLock::new(State::new(stored)) }
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -191,36 +197,85 @@ impl<E: Entry> Index<E> {
         self.last_where(|_| true)
     }
 
+    /// The same as [`Index::last_where`] from what is in memory alone; nothing if that does not tell.
+    pub(crate) fn last_at_hand(&self, matches: impl Fn(&E) -> bool) -> Option<Option<E>> {
+        let (older, key) = match self.last_recent(&matches) {
+            Ok(found) => return Some(Some(found)),
+            Err(rest) => rest,
+        };
+        if older == 0 { Some(None) } else { self.ask_kept(older, key, matches) }
+    }
+
     /// The last entry for which `matches` holds; it must hold for a prefix of the entries.
     pub(crate) fn last_where(&self, matches: impl Fn(&E) -> bool) -> io::Result<Option<E>> {
-        let older = {
-            let state = self.state.read();
-            let count = state.recent.partition_point(&matches);
-            if count > 0 {
-                return Ok(Some(state.recent[count - 1]));
-            }
-            state.older()
+        let (older, key) = match self.last_recent(&matches) {
+            Ok(found) => return Ok(Some(found)),
+            Err(rest) => rest,
         };
         if older == 0 {
             return Ok(None);
         }
+        if let Some(known) = self.ask_kept(older, key, &matches) {
+            return Ok(known);
+        }
+        let block = self.find_block(older, &matches)?;
+        let found = Self::last_in(&block, older, &matches).flatten();
+        if let Some(pool) = self.file.pool() {
+            pool.blocks.keep(key, block);
+        }
+        Ok(found)
+    }
+
+    /// The last of the newest entries for which `matches` holds, or how many others there are in the file and under what
+    /// a block of those is kept.
+    fn last_recent(&self, matches: impl Fn(&E) -> bool) -> Result<E, (u32, BlockKey)> {
+        let state = self.state.read();
+        let count = state.recent.partition_point(matches);
+        count.checked_sub(1).map(|last| state.recent[last]).ok_or((state.older(), state.key))
+    }
+
+    fn ask_kept(&self, older: u32, key: BlockKey, matches: impl Fn(&E) -> bool) -> Option<Option<E>> {
+        self.file.pool()?.blocks.ask(key, |block| Self::last_in(block, older, matches))
+    }
+
+    /// The last entry of `older` ones in the file for which `matches` holds, as far as a block tells: nothing if it
+    /// lies outside.
+    fn last_in(block: &Block, older: u32, matches: impl Fn(&E) -> bool) -> Option<Option<E>> {
+        let entries = block.bytes.chunks_exact(E::BYTES);
+        let (mut low, mut high) = (0, entries.len());
+        let entry = |number: usize| E::decode(&block.bytes[number * E::BYTES..]);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if matches(&entry(middle)) { low = middle + 1 } else { high = middle }
+        }
+        let (from_front, to_end) = (block.first == 0, block.first + entries.len() as u32 >= older);
+        match low {
+            0 => from_front.then_some(None),
+            all if all == entries.len() && !to_end => None,
+            count => Some(Some(entry(count - 1))),
+        }
+    }
+
+    /// Searches the file for the block that has the last of `older` entries for which `matches` holds, if one does.
+    fn find_block(&self, older: u32, matches: impl Fn(&E) -> bool) -> io::Result<Block> {
         let file = self.file.get()?;
         let (mut low, mut high) = (0, older);
-        let mut bytes = vec![0; BLOCK_ENTRIES as usize * E::BYTES];
-        while high - low > BLOCK_ENTRIES {
+        let mut bytes = vec![0; E::BYTES];
+        // Until the entry after the last that matches is in the block as well, so that the block answers by itself.
+        while high - low >= BLOCK_ENTRIES {
             let middle = low + (high - low) / 2;
-            read_exact_at(&*file, &mut bytes[..E::BYTES], u64::from(middle) * E::BYTES as u64)?;
+            read_exact_at(&*file, &mut bytes, u64::from(middle) * E::BYTES as u64)?;
             if matches(&E::decode(&bytes)) {
                 low = middle;
             } else {
                 high = middle;
             }
         }
-        let block = &mut bytes[..(high - low) as usize * E::BYTES];
-        read_exact_at(&*file, block, u64::from(low) * E::BYTES as u64)?;
-        let entries: Vec<E> = block.chunks_exact(E::BYTES).map(E::decode).collect();
-        let count = entries.partition_point(&matches);
-        Ok(count.checked_sub(1).map(|last| entries[last]))
+        // As many as fit, not only up to `high`: those after it are what is looked for next.
+        let count = (older - low).min(BLOCK_ENTRIES);
+        let mut bytes = vec![0; count as usize * E::BYTES];
+        read_exact_at(&*file, &mut bytes, u64::from(low) * E::BYTES as u64)?;
+        Ok(Block { first: low, bytes: bytes.into() })
     }
 
     /// Reads the whole file and says how many entries from the front are in order.
@@ -252,7 +307,7 @@ impl<E: Entry> Index<E> {
         self.flush()?;
         let mut state = self.state.write();
         self.file.get_or_create()?.set_len(u64::from(count) * E::BYTES as u64)?;
-        *state = State { stored: count, recent: Vec::new(), pending: 0 };
+        *state = State::new(count);
         Ok(())
     }
 

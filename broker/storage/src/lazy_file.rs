@@ -65,6 +65,11 @@ impl LazyFile {
         &self.0.path
     }
 
+    /// What the files of its data directory share.
+    pub(crate) fn pool(&self) -> Option<&Arc<FilePool>> {
+        self.0.pool()
+    }
+
     /// The handle of the existing file.
     pub(crate) fn get(&self) -> io::Result<Arc<dyn FileHandle>> {
         self.get_with(Access::Write)

@@ -16,6 +16,7 @@
 //! Left to later work: the transaction index.
 
 mod batches;
+mod block_cache;
 mod bounded;
 mod checkpoint;
 mod compact;

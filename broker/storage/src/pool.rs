@@ -1,4 +1,4 @@
-//! Bounded numbers of open descriptors and maps.
+//! Bounded numbers of open descriptors and maps, and the index blocks that all share.
 //!
 //! Whoever opens one more than the bound first closes one that was not used lately: second chance, which is LRU to
 //! within a lap. A use sets a mark and takes no lock of the pool; only opening does. It knows neither files nor maps
@@ -14,6 +14,8 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use crate::block_cache::BlockCache;
+
 /// Most maps. Linux allows a process 65,530 of all kinds (`vm.max_map_count`).
 const MAPS_MAX: usize = 8192;
 /// How many of those with unsynced bytes one opening makes durable at most.
@@ -24,12 +26,17 @@ const SYNCS_MAX: usize = 4;
 pub struct FilePool {
     pub(crate) descriptors: Clock,
     pub(crate) maps: Clock,
+    pub(crate) blocks: BlockCache,
 }
 
 impl FilePool {
     /// A pool of at most so many descriptors.
     pub fn new(descriptors_max: usize) -> Arc<Self> {
-        Arc::new(Self { descriptors: Clock::new(descriptors_max), maps: Clock::new(MAPS_MAX) })
+        Arc::new(Self {
+            descriptors: Clock::new(descriptors_max),
+            maps: Clock::new(MAPS_MAX),
+            blocks: BlockCache::new(),
+        })
     }
 
     /// How many descriptors are open.

@@ -1,4 +1,4 @@
-//! A file layer that counts what is opened and what is open.
+//! A file layer that counts what is opened, what is open and what is read.
 
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
@@ -15,6 +15,7 @@ pub(super) struct Counts {
     pub(super) listed: AtomicUsize,
     open: AtomicUsize,
     pub(super) open_max: AtomicUsize,
+    pub(super) reads: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -81,6 +82,7 @@ impl FileHandle for CountedHandle {
     }
 
     fn pread(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.counts.reads.fetch_add(1, Ordering::Relaxed);
         self.file.pread(buffer, position)
     }
 
