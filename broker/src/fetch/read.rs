@@ -85,7 +85,7 @@ impl Found {
 /// Reads every partition: here if all is in memory, on the blocking pool if the disk may have to be waited for.
 pub(crate) async fn read(wanted: Vec<Wanted>, form: AnswerForm, memory: &Memory) -> Reading {
     metrics::count_partitions_read(wanted.len());
-    if wanted.iter().all(is_hot) {
+    if wanted.iter().all(|wanted| is_hot(wanted, form)) {
         let reading = read_now(&wanted, form);
         if reading.found.iter().flat_map(|found| &found.ranges).all(FileRange::is_resident) {
             return reading;
@@ -124,12 +124,12 @@ fn nothing(wanted: &Wanted, form: AnswerForm) -> Found {
     Found { slot, topic, data, ranges: Vec::new(), readable_bytes: 0, cut: false }
 }
 
-fn is_hot(wanted: &Wanted) -> bool {
+fn is_hot(wanted: &Wanted, form: AnswerForm) -> bool {
     let (Ok(partition), Some(from)) = (&wanted.partition, Offset::new(wanted.ask.fetch_offset)) else {
         return true;
     };
     match partition.view_if_open() {
-        Some(view) => view.is_hot(from),
+        Some(view) => view.is_hot(from, wanted.ask.bytes_max.min(form.bytes_max)),
         // Only what must be read is worth opening a log.
         None => partition.standing().map_or(true, |standing| !standing.has(from)),
     }
@@ -138,7 +138,8 @@ fn is_hot(wanted: &Wanted) -> bool {
 /// Brings every range into memory. What cannot be read is answered as an error of its partition alone.
 fn warm(reading: &mut Reading, form: AnswerForm) {
     for found in &mut reading.found {
-        if let Err(error) = found.ranges.iter().try_for_each(FileRange::warm) {
+        let mut cold = found.ranges.iter().filter(|range| !range.is_resident());
+        if let Err(error) = cold.try_for_each(FileRange::warm) {
             tracing::error!(partition = found.data.partition_index, %error, "cannot read from the disk");
             let lost: u64 = found.ranges.drain(..).map(|range| u64::from(range.len())).sum();
             fail(&mut found.data, form.storage_error());

@@ -17,6 +17,8 @@
 //!    the layout that the kernel fixes (`struct cachestat_range`, `struct cachestat` in `linux/mman.h`).
 //! 7. `mincore` writes one byte for each page of a map; the vector has as many, and the map outlives the call.
 //! 8. The handler of SIGBUS calls `write` and `_exit` alone, which are async-signal-safe, on bytes that are static.
+//! 9. `madvise(MADV_DONTNEED)` on a shared map of a file drops page table entries alone; who reads the range again finds
+//!    the bytes of the file, which (1) says do not change.
 
 #![expect(unsafe_code, reason = "slices over maps, and system calls that no safe crate offers")]
 
@@ -59,6 +61,8 @@ impl PublishedEnd {
 pub struct SegmentMap {
     raw: MmapRaw,
     published: Arc<PublishedEnd>,
+    /// Pages below this position were given back.
+    forgotten: AtomicU64,
 }
 
 impl SegmentMap {
@@ -67,7 +71,7 @@ impl SegmentMap {
         let len = usize::try_from(len)
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a map larger than memory can be"))?;
         let raw = MmapOptions::new().len(len).map_raw_read_only(fd.as_raw_fd())?;
-        Ok(Self { raw, published })
+        Ok(Self { raw, published, forgotten: AtomicU64::new(0) })
     }
 
     /// The bytes of a range; `None` unless all of it is published and mapped.
@@ -81,6 +85,30 @@ impl SegmentMap {
         // complete and never change (1), the file has them (2), no one else writes them (4), and the slice borrows
         // the map (3).
         Some(unsafe { std::slice::from_raw_parts(self.raw.as_ptr().add(start), end - start) })
+    }
+}
+
+/// How many bytes of a map are given back at a time.
+const FORGET_BYTES: u64 = 4 << 20;
+
+impl SegmentMap {
+    /// Gives back what this process holds of the pages below a position, a few MiB at a time. They stay in the page
+    /// cache, and a slice of them is read from there again.
+    pub(crate) fn forget_below(&self, position: u64) {
+        let from = self.forgotten.load(Ordering::Relaxed);
+        let to = position / FORGET_BYTES * FORGET_BYTES;
+        let Ok(len) = usize::try_from(to.saturating_sub(from)) else { return };
+        if len == 0 || to > self.raw.len() as u64 || self.forgotten.swap(to, Ordering::Relaxed) >= to {
+            return;
+        }
+        // SAFETY: the range lies inside the map (checked above) and begins on a page, since `from` is a multiple of
+        // FORGET_BYTES as `to` is. The map is shared and of a file, so the pages come back with the same bytes (9).
+        let status = unsafe {
+            libc::madvise(self.raw.as_mut_ptr().add(from as usize).cast(), len, libc::MADV_DONTNEED)
+        };
+        if status != 0 {
+            tracing::debug!(error = %io::Error::last_os_error(), "pages of a map are kept");
+        }
     }
 }
 
@@ -264,6 +292,21 @@ mod tests {
             stderr.contains("highwater: SIGBUS: a page of a mapped segment file cannot be read"),
             "{stderr}"
         );
+    }
+
+    #[test]
+    fn what_was_given_back_reads_the_same() {
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..3 * FORGET_BYTES).map(|at| (at / 4096) as u8).collect();
+        file.write_all(&bytes).unwrap();
+        let end = bytes.len() as u64;
+        let map = SegmentMap::new(file.as_fd(), end, Arc::new(PublishedEnd::new(end))).unwrap();
+        let held = map.slice(0..end).unwrap();
+
+        for position in [0, FORGET_BYTES - 1, FORGET_BYTES + 1, 2 * FORGET_BYTES, FORGET_BYTES, u64::MAX] {
+            map.forget_below(position);
+            assert!(held == bytes, "after {position}");
+        }
     }
 
     #[test]

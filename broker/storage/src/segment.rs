@@ -28,6 +28,10 @@ use crate::verify::{self, Vouched};
 /// No record of a batch has a timestamp (Kafka: `RecordBatch.NO_TIMESTAMP`).
 pub(crate) const NO_TIMESTAMP: TimestampMs = TimestampMs(-1);
 
+/// How far behind the end lookups go through the map. What lies further back is read with `pread`: in a map it would
+/// count as memory of this process, and a log that was read once would be all in it.
+const HOT_TAIL_BYTES: u64 = 1 << 20;
+
 /// The name of a file of the segment with this base offset, such as `00000000000000000042.index`.
 pub(crate) fn file_name(base: Offset, suffix: &str) -> String {
     format!("{base:020}.{suffix}")
@@ -227,6 +231,21 @@ impl Segment {
     /// Whether this process writes or wrote the segment, so that its pages are likely in memory.
     pub(crate) const fn is_hot(&self) -> bool {
         self.map_bytes > 0
+    }
+
+    /// Whether a read of up to `bytes_max` bytes from `offset` on finds everything in memory, and its bytes checked.
+    pub(crate) fn is_at_hand(&self, offset: Offset, bytes_max: u32) -> bool {
+        let wanted = relative(self.base, offset).unwrap_or(u32::MAX);
+        let floor = self.offsets.last_at_hand(|entry| entry.relative_offset < wanted);
+        let Some(start) = floor.map(|entry| entry.map_or(0, |entry| u64::from(entry.position))) else {
+            return false;
+        };
+        let bytes = start..(start + u64::from(bytes_max)).min(self.end().bytes);
+        let is_resident = || {
+            let file = self.log_file();
+            file.is_ok_and(|file| file.is_resident(bytes.start, bytes.end.saturating_sub(bytes.start)))
+        };
+        self.vouched.covers(&bytes) && is_resident()
     }
 
     /// The map of a hot segment. A map that cannot be had is not asked for again.
@@ -449,7 +468,8 @@ impl Segment {
 impl ReadAt for Segment {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let file = self.log_file()?;
-        let map = self.map();
+        let near_end = position + HOT_TAIL_BYTES >= self.published.get();
+        let map = near_end.then(|| self.map()).flatten();
         let map = map.as_deref().and_then(Option::as_ref);
         // Only what is in memory is touched through the map: elsewhere an error of the disk would be a SIGBUS, and here
         // it is one of this read alone.
@@ -457,6 +477,7 @@ impl ReadAt for Segment {
             && file.is_resident(position, buffer.len() as u64)
         {
             buffer.copy_from_slice(bytes);
+            map.inspect(|map| map.forget_below(position.saturating_sub(HOT_TAIL_BYTES)));
             return Ok(buffer.len());
         }
         file.pread(buffer, position)

@@ -21,6 +21,11 @@ use crate::segment::{Segment, lenient};
 /// again.
 const STRETCHES_MAX: usize = 64;
 
+/// Who reads what nobody has checked has so many times as much checked behind it, so that the next reads need not wait.
+const AHEAD_READS: u64 = 4;
+/// But not more than this.
+const AHEAD_BYTES_MAX: u64 = 8 << 20;
+
 /// What is known to be good of one segment.
 #[derive(Debug)]
 pub(crate) struct Vouched {
@@ -86,6 +91,13 @@ impl Vouched {
         Some(LogPoint { offset: found.next, bytes: found.bytes.end })
     }
 
+    /// Whether all bytes of a range are good.
+    pub(crate) fn covers(&self, bytes: &Range<u64>) -> bool {
+        let foreign = self.foreign.load().bytes;
+        bytes.start >= foreign
+            || self.end_from(bytes.start).is_some_and(|good| good.bytes >= bytes.end.min(foreign))
+    }
+
     /// The end of the last good stretch that ends at or before a position.
     fn last_before(&self, position: u64) -> Option<LogPoint> {
         let stretches = self.stretches.lock();
@@ -109,7 +121,8 @@ pub(crate) fn first_read(segment: &Segment, start: u64, end: LogPoint) -> io::Re
     };
     let file = segment.log_file()?;
     let mut check = Check { segment, file: &*file, at: begin, before: None };
-    let checked = check.run(to);
+    let ahead = ((to - start) * AHEAD_READS).min(AHEAD_BYTES_MAX);
+    let checked = check.run((to + ahead).min(foreign));
     let at = check.at;
     segment.vouched.vouch(begin.bytes..at.bytes, at.offset);
     match checked {
@@ -119,6 +132,8 @@ pub(crate) fn first_read(segment: &Segment, start: u64, end: LogPoint) -> io::Re
             // The quarantine has changed: whoever reads begins anew.
             Ok(end)
         }
+        // It was further ahead than anybody has asked for yet.
+        Err(_) if at.bytes >= to => Ok(end),
         // What was read before the error is good.
         Err(_) if at.bytes > start => Ok(at),
         Err(error) => Err(error),

@@ -263,12 +263,16 @@ impl LogView {
         Ok(chunk)
     }
 
-    /// Whether a read from `from` on is unlikely to wait for the disk: it begins with what this process appended, or
-    /// has checked in the segment that it writes. Reads elsewhere belong on a thread that may wait.
-    pub fn is_hot(&self, from: Offset) -> bool {
+    /// Whether a read of up to `bytes_max` bytes from `from` on is unlikely to wait for the disk: it begins with what this
+    /// process appended, or with what was checked before and is in memory. Reads elsewhere belong on a thread that may
+    /// wait.
+    pub fn is_hot(&self, from: Offset, bytes_max: u32) -> bool {
         let segments = self.segments.load();
         let at = segments.partition_point(|segment| segment.base() <= from).saturating_sub(1);
-        segments.get(at).is_none_or(|segment| segment.is_hot() && segment.vouched.foreign().offset <= from)
+        segments.get(at).is_none_or(|segment| {
+            let own = segment.is_hot() && segment.vouched.foreign().offset <= from;
+            own || segment.is_at_hand(from, bytes_max)
+        })
     }
 
     fn check_range(&self, requested: Offset) -> Result<(), ReadError> {

@@ -271,7 +271,7 @@ fn what_was_checked_is_not_read_again_to_be_checked() {
     let closed = Closed::new();
     let (log, _) = closed.home.open();
     let (view, end) = (log.view(), log.view().end().offset);
-    assert!(!view.is_hot(offset(70)), "the active segment was not written by this process");
+    assert!(!view.is_hot(offset(70), 1000), "the active segment was not written by this process");
     read_checked(&log, &closed.batches, 1 << 20);
     let first = "00000000000000000000.log";
     let path = closed.home.path(first);
@@ -283,7 +283,7 @@ fn what_was_checked_is_not_read_again_to_be_checked() {
     view.read(offset(0), 1 << 20, end, FirstBatch::Whole).unwrap();
 
     assert_eq!(lost(&log), []);
-    assert!(view.is_hot(offset(70)), "all of the active segment was checked");
+    assert!(view.is_hot(offset(70), 1000), "all of the active segment was checked");
     drop(log);
     let (log, _) = closed.home.open();
     read_checked(&log, &closed.batches, 1 << 20);
@@ -303,7 +303,7 @@ fn what_this_process_appended_is_served_without_being_read() {
 
     let chunk = view.read(offset(0), 1 << 20, view.end().offset, FirstBatch::Whole).unwrap();
 
-    assert!(view.is_hot(offset(0)));
+    assert!(view.is_hot(offset(0), 1000));
     assert_eq!(chunk.next_offset, offset(20));
 }
 

@@ -16,6 +16,7 @@ mod model;
 mod outline;
 mod pool;
 mod recovery;
+mod residence;
 mod retention;
 mod support;
 mod time;
