@@ -1,8 +1,8 @@
-//! One Kafka connection: a reader that decodes and appends, a writer that answers in the same order.
+//! One Kafka connection: a reader that decodes and appends, a writer that answers what waits in the same order.
 //!
 //! Produce requests pipeline: the reader appends them one after another and queues their pending answers, so that
 //! one connection can fill a group commit. Every other request is a barrier: it is handled when all earlier
-//! requests of its connection are answered, as Kafka does it. A client above a quota is answered at once and not read
+//! requests of its connection are answered, as Kafka does it, and the reader puts its answer on the socket itself. A client above a quota is answered at once and not read
 //! from for as long as it was told to wait. Knows no message's meaning.
 
 use std::net::SocketAddr;
@@ -52,7 +52,7 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, broker: Arc<Broke
     let writer = tokio::spawn(write_answers(write, queue).instrument(span.clone()));
     let inbound = Inbound::new(read, broker.buffers(), broker.config().request_bytes_max);
     let pending = Arc::new(Semaphore::new(PENDING_MAX as usize));
-    let reader = Reader { broker, peer, local, inbound, pending, answers };
+    let reader = Reader { broker, peer, local, inbound, pending, answers, out: Outbound::default() };
     if let Err(hangup) = reader.run().instrument(span.clone()).await {
         crate::metrics::count_hangup();
         match hangup {
@@ -78,6 +78,8 @@ struct Reader {
     inbound: Inbound,
     pending: Arc<Semaphore>,
     answers: mpsc::Sender<Queued>,
+    /// For answers that need not wait in the queue.
+    out: Outbound,
 }
 
 impl Reader {
@@ -93,9 +95,8 @@ impl Reader {
             let permit = self.permit(&incoming.body).await;
             let Some(Handled { answer, mute, charge }) = self.handle(incoming).await? else { return Ok(()) };
             if let Some(answer) = answer
-                && self.answers.send(Queued { answer, pending: permit, charge }).await.is_err()
+                && !self.answer(Queued { answer, pending: permit, charge }).await
             {
-                // The writer is gone: the peer does not read any more.
                 return Ok(());
             }
             if let Some(mute) = mute {
@@ -113,6 +114,19 @@ impl Reader {
         let permits = if matches!(body, Ok(Request::Produce(_))) { 1 } else { PENDING_MAX };
         let acquired = Arc::clone(&self.pending).acquire_many_owned(permits).await;
         acquired.expect("the semaphore is never closed")
+    }
+
+    /// Answers, or leaves that to the writer. Says whether the peer still reads.
+    async fn answer(&mut self, queued: Queued) -> bool {
+        match queued.answer {
+            // A barrier: the writer has nothing to do, and to hand the answer over would buy a wake-up and nothing else.
+            Answer::Ready(pieces) if queued.pending.num_permits() == PENDING_MAX as usize => {
+                pieces.into_iter().for_each(|piece| self.out.push(piece));
+                let sent = self.out.flush(self.inbound.stream()).await;
+                sent.inspect_err(|error| tracing::debug!(%error, "the client left before its answer")).is_ok()
+            }
+            _ => self.answers.send(queued).await.is_ok(),
+        }
     }
 
     /// `None` if the client left meanwhile.
@@ -135,7 +149,7 @@ async fn write_answers(socket: OwnedWriteHalf, mut queue: mpsc::Receiver<Queued>
     while let Some(mut queued) = queue.recv().await {
         let mut served = Vec::new();
         loop {
-            if !queued.answer.is_ready() && !out.is_empty() && out.flush(&socket).await.is_err() {
+            if !queued.answer.is_ready() && !out.is_empty() && out.flush(socket.as_ref()).await.is_err() {
                 return;
             }
             match queued.answer.resolve().await {
@@ -151,7 +165,7 @@ async fn write_answers(socket: OwnedWriteHalf, mut queue: mpsc::Receiver<Queued>
                 Err(_) => break,
             }
         }
-        if let Err(error) = out.flush(&socket).await {
+        if let Err(error) = out.flush(socket.as_ref()).await {
             tracing::debug!(%error, "the client left before its answer");
             return;
         }

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use highwater_protocol::{FrameError, SIZE_PREFIX_BYTES, frame_length};
 use thiserror::Error;
 use tokio::io::Interest;
+use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::Instant;
 
@@ -137,6 +138,11 @@ impl Inbound {
     /// Reads frames of up to `frame_bytes_max` bytes from `socket`.
     pub(crate) fn new(socket: OwnedReadHalf, pool: Arc<BufferPool>, frame_bytes_max: u32) -> Self {
         Self { socket, buffer: BytesMut::new(), charge: None, pool, frame_bytes_max, delivered_bytes: 0 }
+    }
+
+    /// The socket, for what leaves by it.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        self.socket.as_ref()
     }
 
     /// The next frame without its length prefix; `None` if the peer closed between two frames, or began none for as

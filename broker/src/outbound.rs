@@ -12,7 +12,6 @@ use highwater_storage::FileRange;
 use rustix::net::SendFlags;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
 
 /// One stretch of an answer.
 pub(crate) enum Piece {
@@ -80,7 +79,7 @@ impl Outbound {
     }
 
     /// Writes everything that is queued.
-    pub(crate) async fn flush(&mut self, socket: &OwnedWriteHalf) -> io::Result<()> {
+    pub(crate) async fn flush(&mut self, socket: &TcpStream) -> io::Result<()> {
         self.seal();
         while let Some(piece) = self.pieces.pop_front() {
             match piece {
@@ -88,9 +87,9 @@ impl Outbound {
                     // A header leaves together with the file bytes behind it, not in a packet of its own.
                     let more = matches!(self.pieces.front(), Some(Piece::File(_)));
                     let flags = if more { SendFlags::MORE } else { SendFlags::empty() } | SendFlags::NOSIGNAL;
-                    send_bytes(socket.as_ref(), bytes, flags).await?;
+                    send_bytes(socket, bytes, flags).await?;
                 }
-                Piece::File(range) => send_file(socket.as_ref(), &range).await?,
+                Piece::File(range) => send_file(socket, &range).await?,
             }
         }
         // An idle connection keeps no buffer.
