@@ -240,7 +240,8 @@ impl Segment {
         let Some(start) = floor.map(|entry| entry.map_or(0, |entry| u64::from(entry.position))) else {
             return false;
         };
-        let bytes = start..(start + u64::from(bytes_max)).min(self.end().bytes);
+        // The index is sparse: up to a batch lies between its entry and what is asked for.
+        let bytes = start..(start + 2 * u64::from(bytes_max)).min(self.end().bytes);
         let is_resident = || {
             let file = self.log_file();
             file.is_ok_and(|file| file.is_resident(bytes.start, bytes.end.saturating_sub(bytes.start)))

@@ -93,7 +93,8 @@ fn who_follows_the_end_of_a_log_leaves_little_behind() {
 fn after_a_start_who_reads_in_order_mostly_finds_that_nothing_needs_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     let mut home = home(dir.path());
-    let log = filled(&home);
+    let mut log = filled(&home);
+    sync(&mut log);
     home.known = Some(log.checkpoint());
     log.close().unwrap();
     let (log, _) = home.open();
