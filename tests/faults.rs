@@ -33,6 +33,7 @@ mod io_errors;
 mod kills;
 mod lost_answers;
 mod lost_commits;
+mod machine_kills;
 mod member;
 mod memory_limit;
 pub(crate) mod mounts;

@@ -7,6 +7,8 @@ pub(crate) mod clients;
 pub(crate) mod drivers;
 pub(crate) mod dump_log;
 pub(crate) mod kafka_tools;
+pub(crate) mod machine;
+pub(crate) mod machine_kit;
 pub(crate) mod meddler;
 pub(crate) mod metrics;
 pub(crate) mod process;

@@ -129,7 +129,19 @@ pub(crate) fn under_load(
 impl Campaign {
     /// Creates the topic and sets everybody to work.
     pub(crate) fn start(broker: &Broker, crew: &Crew, seed: u64) -> anyhow::Result<Self> {
-        let address = crew.proxy.unwrap_or(broker.address());
+        let client_log = broker.data().with_file_name("clients.log");
+        Self::start_at(broker.address(), client_log, crew, seed)
+    }
+
+    /// As [`Campaign::start`], with a broker that runs elsewhere; what clients know goes to `client_log` in the end,
+    /// unless all is well.
+    pub(crate) fn start_at(
+        broker: SocketAddr,
+        client_log: PathBuf,
+        crew: &Crew,
+        seed: u64,
+    ) -> anyhow::Result<Self> {
+        let address = crew.proxy.unwrap_or(broker);
         Connection::open(address)?.create_topic(TOPIC, crew.partitions, SETTINGS)?;
         let gate = Arc::new(Gate::new());
         let group = Group { name: "watchers".into(), topic: TOPIC.into(), partitions: crew.partitions };
@@ -138,8 +150,8 @@ impl Campaign {
             gate,
             journal: Arc::default(),
             place,
-            client_log: broker.data().with_file_name("clients.log"),
-            broker: broker.address(),
+            client_log,
+            broker,
             sessions: Vec::new(),
             consumers: Vec::new(),
             others: Vec::new(),

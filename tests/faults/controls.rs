@@ -26,7 +26,7 @@ use super::setting::Trials;
 use super::trials::run_controls;
 
 /// Acknowledgements before a control's cut: long before the system writes anything back by itself.
-const ACKS: u64 = 500;
+pub(super) const ACKS: u64 = 500;
 /// Of so many requests of a kind of session one is meddled with.
 const EVERY: u64 = 10;
 const TRIALS: Trials = Trials { pr: 1, nightly: 10, release: 10 };

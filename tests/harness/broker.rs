@@ -174,7 +174,7 @@ impl Broker {
 }
 
 /// Killed when dropped.
-struct Process(Child);
+pub(super) struct Process(pub(super) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
