@@ -1,0 +1,103 @@
+//! Every order that memory and threads may take, tried by loom on the product's own code (`cargo xtask nightly loom`).
+//!
+//! A test here is a model or a control. A control takes away what the model relies on, and must fail.
+
+use std::sync::Arc;
+
+use highwater_record::Offset;
+use loom::cell::UnsafeCell;
+use loom::thread;
+
+use crate::map::PublishedEnd;
+use crate::point::{LogPoint, PointCell};
+use crate::sync::{Without, check, check_without};
+
+/// Two appends and two readers, who touch every byte below the end that they see. Loom fails the model if a byte is
+/// touched that is not known to be complete.
+fn readers_of_a_growing_file() {
+    let file = Arc::new((PublishedEnd::new(0), [UnsafeCell::new(()), UnsafeCell::new(())]));
+    let reader = || {
+        let file = Arc::clone(&file);
+        thread::spawn(move || {
+            let (published, bytes) = &*file;
+            let first = published.get();
+            bytes[..first as usize].iter().for_each(|byte| byte.with(|_| ()));
+            let second = published.get();
+            assert!(first <= second, "the end moved from {first} back to {second}");
+            bytes[..second as usize].iter().for_each(|byte| byte.with(|_| ()));
+        })
+    };
+    let readers = [reader(), reader()];
+    let (published, bytes) = &*file;
+    for (byte, end) in bytes.iter().zip(1..) {
+        byte.with_mut(|_| ());
+        published.publish(end);
+    }
+    for reader in readers {
+        reader.join().unwrap();
+    }
+}
+
+#[test]
+fn a_reader_sees_every_byte_below_the_published_end() {
+    check(readers_of_a_growing_file);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn control_an_end_that_releases_nothing_shows_unwritten_bytes() {
+    check_without(Without::Release, readers_of_a_growing_file);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn control_a_reader_that_acquires_nothing_sees_unwritten_bytes() {
+    check_without(Without::Acquire, readers_of_a_growing_file);
+}
+
+fn point(number: u64) -> LogPoint {
+    LogPoint { offset: Offset::ZERO.advance(number), bytes: number * 3 }
+}
+
+/// One thread moves a point so many times, another reads it.
+fn a_reader_of_a_moving_point(moves: u64, reads: usize) {
+    let cell = Arc::new(PointCell::new(point(0)));
+    let reader = thread::spawn({
+        let cell = Arc::clone(&cell);
+        move || {
+            let mut before = point(0);
+            for _ in 0..reads {
+                let seen = cell.load();
+                assert_eq!(seen.offset.get() as u64 * 3, seen.bytes, "half of a point: {seen:?}");
+                assert!(before.bytes <= seen.bytes, "back from {before:?} to {seen:?}");
+                before = seen;
+            }
+        }
+    });
+    (1..=moves).for_each(|number| cell.store(point(number)));
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_point_is_read_whole_and_never_goes_back() {
+    check(|| a_reader_of_a_moving_point(1, 2));
+    check(|| a_reader_of_a_moving_point(2, 1));
+}
+
+#[test]
+#[should_panic(expected = "half of a point")]
+fn control_a_point_without_fences_is_read_in_halves() {
+    check_without(Without::Fences, || a_reader_of_a_moving_point(1, 1));
+}
+
+#[test]
+#[should_panic(expected = "half of a point")]
+fn control_a_point_that_releases_nothing_is_read_in_halves() {
+    check_without(Without::Release, || a_reader_of_a_moving_point(1, 1));
+}
+
+#[test]
+#[should_panic(expected = "half of a point")]
+fn control_a_point_that_acquires_nothing_is_read_in_halves() {
+    check_without(Without::Acquire, || a_reader_of_a_moving_point(1, 1));
+}
