@@ -16,5 +16,6 @@ mod outline;
 mod pool;
 mod recovery;
 mod retention;
+mod stress;
 mod support;
 mod time;
