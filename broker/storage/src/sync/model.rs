@@ -7,7 +7,6 @@
 
 use std::cell::Cell;
 
-pub(crate) use loom::hint::spin_loop;
 pub(crate) use std::sync::atomic::Ordering;
 
 /// Which orders are replaced by relaxed ones.
@@ -36,7 +35,16 @@ pub(crate) fn check(model: impl Fn() + Send + Sync + 'static) {
     check_without(Without::Nothing, model);
 }
 
-/// The same with orders taken away.
+/// Tries every interleaving in which threads are stopped at most `preemptions` times where they could go on, for a model
+/// that has too many.
+pub(crate) fn check_within(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    WITHOUT.set(Without::Nothing);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(model);
+}
+
+/// The same as [`check`] with orders taken away.
 pub(crate) fn check_without(without: Without, model: impl Fn() + Send + Sync + 'static) {
     WITHOUT.set(without);
     loom::model::Builder::new().check(model);
@@ -50,6 +58,11 @@ fn weakened(order: Ordering) -> Ordering {
         (Without::Acquire, Ordering::Acquire) => Ordering::Relaxed,
         (_, order) => order,
     }
+}
+
+/// Lets another thread run: a model that only waits would never end.
+pub(crate) fn spin_loop() {
+    loom::hint::spin_loop();
 }
 
 /// A fence.
