@@ -317,30 +317,31 @@ mod models {
         }
     }
 
-    /// A fetch for two bytes, which come one by one: as `handler::fetch::run`, it reads, counts what it has read, and waits.
-    fn a_fetch_for_two_bytes(advance: fn(&Place)) {
+    /// A fetch for a byte: as `handler::fetch::run`, it reads, counts what it has read, and waits. One byte that comes at
+    /// once, since loom lets two changes that race with a store forget it, which memory does not.
+    fn a_fetch_for_a_byte(advance: fn(&Place)) {
         let place = Shared::new(Place::new());
         let writer = thread::spawn({
             let place = Shared::clone(&place);
-            move || (0..2).for_each(|_| advance(&place))
+            move || advance(&place)
         });
-        let turn = place.watch.arm(2);
+        let turn = place.watch.arm(1);
         let seen = *place.watermark.lock();
         place.watch.credit(seen);
         writer.join().unwrap();
 
-        assert!(seen == 2 || place.watch.is_due(turn), "it has read {seen} of 2 bytes and sleeps");
+        assert!(seen == 1 || place.watch.is_due(turn), "it has read nothing and sleeps");
     }
 
     #[test]
-    fn a_parked_fetch_is_woken_when_its_bytes_are_there() {
-        check(|| a_fetch_for_two_bytes(Place::advance));
+    fn a_parked_fetch_is_due_when_its_bytes_are_there() {
+        check(|| a_fetch_for_a_byte(Place::advance));
     }
 
     #[test]
-    #[should_panic(expected = "of 2 bytes and sleeps")]
+    #[should_panic(expected = "read nothing and sleeps")]
     fn control_bytes_that_are_credited_before_they_are_visible_leave_a_fetch_asleep() {
-        check(|| a_fetch_for_two_bytes(Place::advance_too_late));
+        check(|| a_fetch_for_a_byte(Place::advance_too_late));
     }
 
     /// A session looks at marked partitions only, once, while the watermark moves.

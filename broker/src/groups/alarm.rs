@@ -62,7 +62,7 @@ impl Alarm {
     }
 
     /// The task is about to sleep until then.
-    pub(super) fn sleep_until(&self, until_ms: u64) {
+    pub(super) fn looks_at(&self, until_ms: u64) {
         self.looks_at_ms.store(until_ms, Ordering::Release);
     }
 
@@ -88,7 +88,7 @@ mod models {
     /// A machine names the time 5 while the task, which looked at 3, looks again and goes to sleep until 100.
     fn a_time_is_named_while_the_task_looks() {
         let shared = Arc::new((Alarm::new(), Due::never()));
-        shared.0.sleep_until(3);
+        shared.0.looks_at(3);
         let machine = thread::spawn({
             let shared = Arc::clone(&shared);
             move || shared.1.set(5, &shared.0)
@@ -96,7 +96,7 @@ mod models {
         let (alarm, due) = &*shared;
         alarm.look();
         let until_ms = due.get().unwrap_or(100).min(100);
-        alarm.sleep_until(until_ms);
+        alarm.looks_at(until_ms);
         machine.join().unwrap();
 
         assert!(until_ms == 5 || is_woken(alarm), "it sleeps over a time that was named");

@@ -26,7 +26,7 @@ pub(crate) async fn run(broker: Arc<Broker>) {
         // A machine may name a time that is too early, but one look each millisecond is enough for any.
         let earliest = groups.shards.iter().filter_map(shard::Shard::due_ms).min();
         let until_ms = earliest.unwrap_or(latest_ms).clamp(now_ms + 1, latest_ms);
-        groups.alarm.sleep_until(until_ms);
+        groups.alarm.looks_at(until_ms);
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(until_ms - now_ms)) => {}
             () = groups.alarm.sooner() => {}
