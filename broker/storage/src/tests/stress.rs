@@ -17,7 +17,7 @@ const READERS: usize = 8;
 /// Fewer than the log has segments, so that files and maps are closed and opened under the readers.
 const DESCRIPTORS: usize = 8;
 /// The log begins at most so many offsets before its end.
-const KEPT: i64 = 400;
+const KEPT: i64 = 100;
 /// Batches between two rounds of removal.
 const ROUND: u64 = 64;
 
