@@ -14,6 +14,7 @@
 //!
 //! A load replays what compaction has left of everything that was ever committed.
 
+mod alarm;
 mod append;
 mod load;
 mod shard;
@@ -22,19 +23,18 @@ mod tests;
 mod timers;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use highwater_group::{Answered, Call, Coordinator, Counts, Effects, GroupError, Now, Reply, Settings};
 use highwater_protocol::ErrorCode;
 use highwater_record::{TopicId, TopicName};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::clock;
 use crate::config::Config;
 use crate::log_limit::note;
+use alarm::Alarm;
 use shard::{Pending, Place, Shard};
 
 pub(crate) use load::load_all;
@@ -124,17 +124,14 @@ pub(crate) fn code_of(error: &GroupError) -> ErrorCode {
 pub(crate) struct Groups {
     shards: Vec<Shard>,
     started: Instant,
-    /// Wakes the timers when something is due earlier than they know.
-    sooner: Notify,
-    /// When the timers will look, in milliseconds since `started`.
-    looks_at_ms: AtomicU64,
+    alarm: Alarm,
 }
 
 impl Groups {
     /// Coordinators that are not loaded yet.
     pub(crate) fn new() -> Self {
         let shards = (0..SHARDS).map(|_| Shard::loading()).collect();
-        Self { shards, started: Instant::now(), sooner: Notify::new(), looks_at_ms: AtomicU64::new(u64::MAX) }
+        Self { shards, started: Instant::now(), alarm: Alarm::new() }
     }
 
     /// Whether one more group may be made.

@@ -47,6 +47,7 @@ mod retention;
 mod server;
 mod shutdown;
 mod survey;
+mod sync;
 mod sync_scheduler;
 mod topic_admin;
 mod topic_change;

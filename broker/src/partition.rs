@@ -10,11 +10,12 @@
 
 mod dormant;
 mod retained;
+mod sync_mark;
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,7 @@ use crate::topic_config::TopicConfig;
 use crate::waiters::{Ack, AckQueue, Lost};
 
 pub(crate) use dormant::Dormant;
+use sync_mark::SyncMark;
 
 /// How often a contended owner's lock is tried before the append goes to the pool.
 const LOCK_TRIES: u32 = 64;
@@ -72,7 +74,7 @@ pub(crate) struct Partition {
     /// What the log was like when the partition came into service, if it was not opened for that.
     dormant: OnceLock<Dormant>,
     high_watermark: Mutex<LogPoint>,
-    sync_state: AtomicU8,
+    sync_mark: SyncMark,
     /// A write failed and the log must be cut before it takes more.
     broken: AtomicBool,
     pub(crate) acks: AckQueue,
@@ -145,12 +147,6 @@ impl From<Durability> for AfterSync {
 /// How soon a sync that could not be tried is tried again.
 const POSTPONED: Duration = Duration::from_millis(50);
 
-/// The state machine that keeps a partition in the sync queue at most once.
-const IDLE: u8 = 0;
-const QUEUED: u8 = 1;
-const RUNNING: u8 = 2;
-const RUNNING_DIRTY: u8 = 3;
-
 impl Partition {
     /// A partition whose log is not open yet.
     pub(crate) fn recovering(id: TopicPartition, settings: Arc<Settings>) -> Self {
@@ -162,7 +158,7 @@ impl Partition {
             view: OnceLock::new(),
             dormant: OnceLock::new(),
             high_watermark: Mutex::new(LogPoint::default()),
-            sync_state: AtomicU8::new(IDLE),
+            sync_mark: SyncMark::idle(),
             broken: AtomicBool::new(false),
             acks: AckQueue::default(),
             fetches: Watchers::default(),
@@ -348,18 +344,13 @@ impl Partition {
 
     /// Notes that something wants to be synced. True if the partition must be put into the queue.
     pub(crate) fn mark_dirty(&self) -> bool {
-        let mark = |state| match state {
-            IDLE => Some(QUEUED),
-            RUNNING => Some(RUNNING_DIRTY),
-            _ => None,
-        };
-        self.sync_state.fetch_update(Ordering::AcqRel, Ordering::Acquire, mark) == Ok(IDLE)
+        self.sync_mark.mark()
     }
 
     /// Syncs what is appended, without the owner's lock while the disk works. Called by a sync thread that took
     /// the partition from the queue.
     pub(crate) fn sync(&self, next_epoch: impl FnOnce() -> Option<LeaderEpoch>) -> AfterSync {
-        self.sync_state.store(RUNNING, Ordering::Release);
+        self.sync_mark.begin();
         let mut synced = Synced::Tried;
         if self.broken.swap(false, Ordering::AcqRel) {
             self.mend(next_epoch());
@@ -371,14 +362,12 @@ impl Partition {
             let epoch = if result.is_err() && self.leader_epoch().is_ok() { next_epoch() } else { None };
             synced = self.finish_sync(job, result, epoch);
         }
-        let idle = synced == Synced::Tried
-            && self.sync_state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        if idle {
-            return AfterSync::Done;
-        }
-        self.sync_state.store(QUEUED, Ordering::Release);
         match synced {
-            Synced::Postponed => AfterSync::Within(POSTPONED),
+            Synced::Postponed => {
+                self.sync_mark.requeue();
+                AfterSync::Within(POSTPONED)
+            }
+            Synced::Tried if self.sync_mark.end() => AfterSync::Done,
             Synced::Tried => self.durability().into(),
         }
     }

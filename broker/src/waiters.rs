@@ -5,8 +5,9 @@
 use std::collections::VecDeque;
 
 use highwater_record::Offset;
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
+
+use crate::sync::Mutex;
 
 /// Why an appended record will never be acknowledged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -102,5 +103,56 @@ mod tests {
 
         assert_eq!(duplicate.try_recv(), Ok(Ok(())));
         assert!(newest.try_recv().is_err());
+    }
+}
+
+#[cfg(all(test, highwater_loom))]
+mod models {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+    use crate::sync::check;
+
+    /// When it is asked whether the watermark is there.
+    #[derive(Clone, Copy)]
+    enum Asked {
+        UnderTheLock,
+        Before,
+    }
+
+    /// As `Partition::append_locked` and `Partition::advance`: one thread waits for an offset, one moves the watermark.
+    fn an_acknowledgement_and_a_watermark(asked: Asked) {
+        let shared = Arc::new((AckQueue::default(), Mutex::new(Offset::ZERO)));
+        let end = Offset::ZERO.advance(1);
+        let mover = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                *shared.1.lock() = end;
+                shared.0.release(end);
+            }
+        });
+        let (queue, watermark) = &*shared;
+        let mut ack = match asked {
+            Asked::UnderTheLock => queue.wait(end, || *watermark.lock() >= end),
+            Asked::Before => {
+                let reached = *watermark.lock() >= end;
+                queue.wait(end, || reached)
+            }
+        };
+        mover.join().unwrap();
+
+        assert_eq!(ack.try_recv(), Ok(Ok(())), "nobody answers");
+    }
+
+    #[test]
+    fn a_watermark_that_moves_meanwhile_is_not_missed() {
+        check(|| an_acknowledgement_and_a_watermark(Asked::UnderTheLock));
+    }
+
+    #[test]
+    #[should_panic(expected = "nobody answers")]
+    fn control_a_watermark_that_is_read_before_the_lock_is_missed() {
+        check(|| an_acknowledgement_and_a_watermark(Asked::Before));
     }
 }

@@ -349,7 +349,7 @@ fn damaged() -> impl Strategy<Value = (Bytes, Bytes)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 2_000 }) })]
 
     #[test]
     fn a_damaged_log_is_an_error_or_a_group_that_works(records in proptest::collection::vec(damaged(), 1..6)) {

@@ -9,10 +9,10 @@
 //! reason to count again and never an answer by itself.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use crate::sync::{AtomicBool, AtomicI64, AtomicU64, Mutex, Ordering};
 
 /// What the partitions of one fetch or session report to.
 #[derive(Default)]
@@ -278,5 +278,101 @@ mod tests {
 
         assert!(!wakes(&watch, turn));
         assert_eq!(watch.take_marked(), [0; 0]);
+    }
+}
+
+#[cfg(all(test, highwater_loom))]
+mod models {
+    use loom::sync::Arc as Shared;
+    use loom::thread;
+
+    use super::*;
+    use crate::sync::check;
+
+    struct Place {
+        watch: Arc<Watch>,
+        watchers: Watchers,
+        registration: Arc<Registration>,
+        watermark: Mutex<u64>,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let (watch, watchers) = (Arc::new(Watch::default()), Watchers::default());
+            let registration = Registration::new(&watch, 7, u64::MAX);
+            watchers.enter(&registration);
+            Self { watch, watchers, registration, watermark: Mutex::new(0) }
+        }
+
+        /// As `Partition::advance`.
+        fn advance(&self) {
+            *self.watermark.lock() += 1;
+            self.watchers.credit(1);
+        }
+
+        /// The control: what is credited cannot be seen yet.
+        fn advance_too_late(&self) {
+            self.watchers.credit(1);
+            *self.watermark.lock() += 1;
+        }
+    }
+
+    /// A fetch for a byte: as `handler::fetch::run`, it reads, counts what it has read, and waits. One byte that comes at
+    /// once, since loom lets two changes that race with a store forget it, which memory does not.
+    fn a_fetch_for_a_byte(advance: fn(&Place)) {
+        let place = Shared::new(Place::new());
+        let writer = thread::spawn({
+            let place = Shared::clone(&place);
+            move || advance(&place)
+        });
+        let turn = place.watch.arm(1);
+        let seen = *place.watermark.lock();
+        place.watch.credit(seen);
+        writer.join().unwrap();
+
+        assert!(seen == 1 || place.watch.is_due(turn), "it has read nothing and sleeps");
+    }
+
+    #[test]
+    fn a_parked_fetch_is_due_when_its_bytes_are_there() {
+        check(|| a_fetch_for_a_byte(Place::advance));
+    }
+
+    #[test]
+    #[should_panic(expected = "read nothing and sleeps")]
+    fn control_bytes_that_are_credited_before_they_are_visible_leave_a_fetch_asleep() {
+        check(|| a_fetch_for_a_byte(Place::advance_too_late));
+    }
+
+    /// A session looks at marked partitions only, once, while the watermark moves.
+    fn a_session_looks_at_what_is_marked(advance: fn(&Place)) {
+        let place = Shared::new(Place::new());
+        let writer = thread::spawn({
+            let place = Shared::clone(&place);
+            move || advance(&place)
+        });
+        let mut seen = 0;
+        let mut look = || {
+            if !place.watch.take_marked().is_empty() {
+                place.registration.unmark();
+                seen = *place.watermark.lock();
+            }
+        };
+        look();
+        writer.join().unwrap();
+        look();
+
+        assert_eq!(seen, 1, "it moved and is not marked");
+    }
+
+    #[test]
+    fn what_moved_is_marked_until_it_is_looked_at() {
+        check(|| a_session_looks_at_what_is_marked(Place::advance));
+    }
+
+    #[test]
+    #[should_panic(expected = "moved and is not marked")]
+    fn control_a_mark_that_is_set_too_early_is_lost() {
+        check(|| a_session_looks_at_what_is_marked(Place::advance_too_late));
     }
 }

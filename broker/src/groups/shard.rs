@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::alarm::{Due, NEVER_MS};
 use super::{Unavailable, append, load};
 use crate::broker::Broker;
 use crate::log_limit::note;
@@ -24,14 +25,12 @@ use crate::metrics;
 /// Most bytes of records that wait for the task that appends; beyond it nothing that may write is begun. One event may
 /// exceed it.
 pub(super) const QUEUE_BYTES_MAX: usize = 8 << 20;
-/// Nothing is due.
-const NEVER_MS: u64 = u64::MAX;
 
 /// The coordinator of one partition.
 pub(super) struct Shard {
     inner: Mutex<Inner>,
     /// When the machine wants to look at its timers, on the monotonic clock.
-    due_ms: AtomicU64,
+    due: Due,
     /// How many groups the machine has.
     groups: AtomicUsize,
     /// How many bytes the members of its groups bring and are assigned.
@@ -107,7 +106,7 @@ impl Shard {
                 queue_bytes: 0,
                 driven: false,
             }),
-            due_ms: AtomicU64::new(NEVER_MS),
+            due: Due::never(),
             groups: AtomicUsize::new(0),
             member_bytes: AtomicUsize::new(0),
             next_call: AtomicU64::new(0),
@@ -128,7 +127,7 @@ impl Shard {
 
     /// When its timers want to be looked at; `None` if nothing is due.
     pub(super) fn due_ms(&self) -> Option<u64> {
-        Some(self.due_ms.load(Ordering::Acquire)).filter(|due| *due != NEVER_MS)
+        self.due.get()
     }
 
     /// The machine's numbers, if it is in service. Looks at every group.
@@ -189,7 +188,7 @@ impl Shard {
         let queued = std::mem::take(&mut inner.queue);
         inner.queue_bytes = 0;
         inner.driven = false;
-        self.due_ms.store(NEVER_MS, Ordering::Release);
+        self.due.clear();
         self.groups.store(0, Ordering::Relaxed);
         self.member_bytes.store(0, Ordering::Relaxed);
         drop(inner);
@@ -202,11 +201,7 @@ impl Shard {
     fn take_note(&self, broker: &Broker, machine: &Coordinator) {
         self.groups.store(machine.group_count(), Ordering::Relaxed);
         self.member_bytes.store(machine.member_bytes(), Ordering::Relaxed);
-        let due = machine.next_deadline().unwrap_or(NEVER_MS);
-        self.due_ms.store(due, Ordering::Release);
-        if due < broker.groups.looks_at_ms.load(Ordering::Acquire) {
-            broker.groups.sooner.notify_one();
-        }
+        self.due.set(machine.next_deadline().unwrap_or(NEVER_MS), &broker.groups.alarm);
     }
 }
 

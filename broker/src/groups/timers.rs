@@ -1,7 +1,6 @@
 //! The timers of all machines: one task that sleeps until the earliest of them is due.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::shard::{self, Place};
@@ -21,16 +20,16 @@ pub(crate) async fn run(broker: Arc<Broker>) {
     let groups = &broker.groups;
     loop {
         // From here on every time that a machine names wakes this task, until it knows how long it sleeps.
-        groups.looks_at_ms.store(u64::MAX, Ordering::Release);
+        groups.alarm.look();
         let now_ms = groups.now().monotonic_ms;
         let latest_ms = now_ms + u64::try_from(SLEEP_MAX.as_millis()).unwrap_or(u64::MAX);
         // A machine may name a time that is too early, but one look each millisecond is enough for any.
         let earliest = groups.shards.iter().filter_map(shard::Shard::due_ms).min();
         let until_ms = earliest.unwrap_or(latest_ms).clamp(now_ms + 1, latest_ms);
-        groups.looks_at_ms.store(until_ms, Ordering::Release);
+        groups.alarm.looks_at(until_ms);
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(until_ms - now_ms)) => {}
-            () = groups.sooner.notified() => {}
+            () = groups.alarm.sooner() => {}
             () = stopping.stopped() => return,
         }
         expire(&broker);

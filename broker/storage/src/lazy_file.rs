@@ -8,12 +8,10 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use parking_lot::Mutex;
 
 use crate::files::{Access, FileHandle, FileLayer};
 use crate::pool::{FilePool, LetGo, Marks, Reopenable};
+use crate::sync::Mutex;
 
 #[derive(Debug)]
 pub(crate) struct LazyFile(Arc<Inner>);
@@ -24,8 +22,6 @@ struct Inner {
     path: PathBuf,
     state: Mutex<State>,
     marks: Marks,
-    /// There may be bytes that no sync has covered.
-    unsynced: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -33,8 +29,17 @@ struct State {
     handle: Option<Arc<dyn FileHandle>>,
     /// What is open stays open, and what is not is never opened.
     pinned: bool,
+    /// There may be bytes that no sync has covered. Under the lock, which orders it with the handle: whoever finds the
+    /// handle unused must see the note of whoever used it last.
+    unsynced: bool,
     /// What a sync said that was made to close the file.
     failed: Option<Failure>,
+}
+
+impl State {
+    fn known_failure(&self) -> io::Result<()> {
+        self.failed.as_ref().map_or(Ok(()), |failed| Err(failed.to_error()))
+    }
 }
 
 /// An error that is told more than once.
@@ -52,13 +57,7 @@ impl Failure {
 
 impl LazyFile {
     pub(crate) fn new(files: Arc<dyn FileLayer>, path: PathBuf) -> Self {
-        Self(Arc::new(Inner {
-            files,
-            path,
-            state: Mutex::default(),
-            marks: Marks::default(),
-            unsynced: AtomicBool::new(false),
-        }))
+        Self(Arc::new(Inner { files, path, state: Mutex::default(), marks: Marks::default() }))
     }
 
     pub(crate) fn path(&self) -> &PathBuf {
@@ -134,22 +133,24 @@ impl LazyFile {
     /// Says that bytes were written that somebody is going to sync. The handle that wrote them must still be held: noted
     /// earlier, a sync in between would take the note back, and later, the file might be closed before.
     pub(crate) fn note_unsynced(&self) {
-        self.0.unsynced.store(true, Ordering::Release);
+        self.0.state.lock().unsynced = true;
     }
 
     /// Makes the file durable, unless a sync of it failed before: then it says what that one said.
     pub(crate) fn sync(&self) -> io::Result<()> {
         let file = self.get()?;
-        self.known_failure()?;
+        let mut state = self.0.state.lock();
+        state.known_failure()?;
         // Taken back first: what is written while the sync runs may not be covered. The file is not closed meanwhile,
         // since it is in use.
-        self.0.unsynced.store(false, Ordering::Release);
+        state.unsynced = false;
+        drop(state);
         file.fdatasync()
     }
 
     /// The error of a sync that failed, if one did.
     pub(crate) fn known_failure(&self) -> io::Result<()> {
-        self.0.state.lock().failed.as_ref().map_or(Ok(()), |failed| Err(failed.to_error()))
+        self.0.state.lock().known_failure()
     }
 
     /// Forgets the handle; whoever uses it keeps it.
@@ -197,7 +198,7 @@ impl Reopenable for Inner {
         if Self::in_use(&state) {
             return LetGo::InUse;
         }
-        if self.unsynced.load(Ordering::Acquire) {
+        if state.unsynced {
             return LetGo::Unsynced;
         }
         state.handle = None;
@@ -211,7 +212,7 @@ impl Reopenable for Inner {
             return LetGo::InUse;
         }
         let Some(file) = state.handle.take() else { return LetGo::Nothing };
-        if self.unsynced.swap(false, Ordering::AcqRel)
+        if std::mem::take(&mut state.unsynced)
             && let Err(error) = file.fdatasync()
         {
             tracing::error!(path = %self.path.display(), %error, "a sync failed when a file was to be closed");

@@ -33,6 +33,8 @@ mod map;
 mod map_slot;
 mod meta_log;
 mod meta_store;
+#[cfg(all(test, highwater_loom))]
+mod models;
 mod own_file;
 mod point;
 mod pool;
@@ -42,6 +44,7 @@ mod scan;
 mod segment;
 #[cfg(any(test, feature = "sim"))]
 mod sim;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod verify;

@@ -26,9 +26,11 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use memmap2::{MmapOptions, MmapRaw};
+
+use crate::sync::{AtomicU64, Ordering};
 
 /// How many bytes of a segment are complete and will never change.
 #[derive(Debug, Default)]
@@ -36,7 +38,7 @@ pub struct PublishedEnd(AtomicU64);
 
 impl PublishedEnd {
     /// A file of which the first `end` bytes are complete.
-    pub(crate) const fn new(end: u64) -> Self {
+    pub(crate) fn new(end: u64) -> Self {
         Self(AtomicU64::new(end))
     }
 

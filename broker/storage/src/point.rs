@@ -1,9 +1,8 @@
 //! A place in a log, and a cell that lets many threads read one while a single thread moves it.
 
-use std::hint::spin_loop;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
-
 use highwater_record::Offset;
+
+use crate::sync::{AtomicI64, AtomicU64, Ordering, fence, spin_loop};
 
 /// A place in a log: the offset that comes next there, and a count of bytes that goes with it.
 ///

@@ -9,10 +9,9 @@
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering};
 
 use crate::block_cache::BlockCache;
 
@@ -94,7 +93,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) const fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self { max, open: AtomicUsize::new(0), ring: Mutex::new(VecDeque::new()) }
     }
 
@@ -146,22 +145,30 @@ impl Clock {
                 ring.push_back(weak);
                 continue;
             }
+            // Before it is let go of: whoever opens it again from then on puts it back.
+            one.marks().listed.store(false, Ordering::Relaxed);
             match one.let_go() {
                 LetGo::Done => {
-                    one.marks().listed.store(false, Ordering::Relaxed);
                     self.release();
                     left -= 1;
                 }
-                LetGo::Nothing => one.marks().listed.store(false, Ordering::Relaxed),
-                LetGo::InUse => ring.push_back(weak),
+                LetGo::Nothing => {}
+                LetGo::InUse => list(&mut ring, one.marks(), weak),
                 LetGo::Unsynced => {
+                    list(&mut ring, one.marks(), weak);
                     if unsynced.len() < SYNCS_MAX {
                         unsynced.push(one);
                     }
-                    ring.push_back(weak);
                 }
             }
         }
         (left, unsynced)
+    }
+}
+
+/// Puts back what could not be let go of, unless it was opened again meanwhile and is about to be.
+fn list(ring: &mut VecDeque<Weak<dyn Reopenable>>, marks: &Marks, weak: Weak<dyn Reopenable>) {
+    if !marks.listed.swap(true, Ordering::Relaxed) {
+        ring.push_back(weak);
     }
 }

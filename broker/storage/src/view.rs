@@ -220,11 +220,12 @@ impl LogView {
         until: Offset,
         first: FirstBatch,
     ) -> Result<ReadChunk, ReadError> {
+        // Before the start is looked at, which moves before segments go: else what goes in between is skipped unsaid.
+        let segments = self.segments.load();
         self.check_range(from)?;
         if let Some(range) = self.quarantine.at(from).filter(|_| from < until) {
             return Err(ReadError::Quarantined(Box::new(range)));
         }
-        let segments = self.segments.load();
         let mut chunk = ReadChunk { ranges: Vec::new(), bytes: 0, next_offset: from };
         let at = segments.partition_point(|segment| segment.base() <= from).saturating_sub(1);
         for segment in &segments[at..] {

@@ -1,8 +1,10 @@
-//! Development automation: `cargo xtask ci` is what the build service runs, `cargo xtask tidy` is its quickest part.
+//! Development automation: `cargo xtask ci` is what the build service runs, `cargo xtask tidy` is its quickest part, and
+//! `cargo xtask nightly` is what a night is for.
 //!
 //! It drives cargo and reads the tree. It knows nothing of logs, sockets or Kafka.
 
 mod ci;
+mod nightly;
 mod skips;
 mod tidy;
 
@@ -21,12 +23,17 @@ struct Args {
     command: Command,
 }
 
-#[derive(Clone, Copy, Subcommand)]
+#[derive(Clone, Subcommand)]
 enum Command {
     /// Formatting, lints, the tidy test, then every other test.
     Ci,
     /// The house rules that the compiler does not know: layering, one unsafe file, budgets.
     Tidy,
+    /// What takes a night or another toolchain: models of memory orders, sanitizers, the fault suite at length.
+    Nightly {
+        /// What to run: everything if nothing is named.
+        parts: Vec<nightly::Part>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -45,6 +52,7 @@ fn run(command: Command) -> Result<()> {
     let root = workspace_root()?;
     match command {
         Command::Ci => ci::run(root),
+        Command::Nightly { parts } => nightly::run(root, &parts),
         Command::Tidy => {
             let files = tidy::check(root)?;
             writeln!(io::stdout(), "tidy: {files} files, nothing to say").context("write to stdout")

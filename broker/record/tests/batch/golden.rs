@@ -79,6 +79,7 @@ fn a_batch_stamped_by_a_broker_reads_with_its_time() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "zstd is C, which Miri does not run")]
 fn every_codec_of_java_is_read() {
     let mut records = small_records();
     records.push(large_record());

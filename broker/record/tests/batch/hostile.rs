@@ -42,6 +42,7 @@ fn bomb(codec: Codec, size: usize) -> Vec<u8> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "zstd is C, which Miri does not run")]
 fn a_bomb_is_refused_at_the_cap() {
     let limits = DecodeLimits { bytes_max: 4 << 20, ratio_max: usize::MAX };
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
@@ -73,6 +74,7 @@ fn a_stream_gives_exactly_the_cap_and_not_a_byte_more() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "zstd is C, which Miri does not run")]
 fn the_ratio_counts_beyond_the_first_mebibyte() {
     let limits = DecodeLimits { bytes_max: GIB, ratio_max: 100 };
     let within = bomb(Codec::Zstd, RATIO_FREE_BYTES);
@@ -109,6 +111,7 @@ fn raw_snappy_is_read_like_framed_snappy() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "zstd is C, which Miri does not run")]
 fn a_zstd_window_beyond_eight_mebibytes_is_refused() {
     let with_window = |log| {
         let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
@@ -122,6 +125,7 @@ fn a_zstd_window_beyond_eight_mebibytes_is_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "zstd is C, which Miri does not run")]
 fn what_is_no_stream_or_more_than_one_is_refused() {
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
         let mut compressed = Vec::new();

@@ -78,6 +78,7 @@ fn a_stamped_batch_gives_every_record_the_time_of_the_broker() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "zstd is C, which Miri does not run")]
 fn flags_and_producer_stand_in_the_header() {
     let producer = Producer {
         id: ProducerId::new(7).unwrap(),

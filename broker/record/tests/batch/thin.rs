@@ -85,6 +85,7 @@ fn the_brokers_time_stays_the_time_of_every_record() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "zstd is C, which Miri does not run")]
 fn a_batch_that_keeps_all_or_nothing_is_not_written_anew() {
     let whole = five(BatchBuilder::new(Codec::Zstd));
 
@@ -110,6 +111,7 @@ fn an_emptied_batch_is_a_header_that_says_the_same_of_offsets_and_producer() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "zstd is C, which Miri does not run")]
 fn records_that_cannot_be_decoded_within_limits_are_an_error() {
     let whole = five(BatchBuilder::new(Codec::Zstd));
 

@@ -145,6 +145,7 @@ fn offsets_count_from_zero() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "zstd is C, which Miri does not run")]
 fn zstd_needs_a_request_that_can_carry_it() {
     let old = ProduceRules { produce_version: 6, ..RULES };
 
@@ -184,6 +185,7 @@ fn an_unset_largest_timestamp_is_corrected_in_every_codec() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "zstd is C, which Miri does not run")]
 fn records_inside_a_compressed_batch_are_looked_at_only_on_demand() {
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
         let bytes = three_records(codec);

@@ -18,5 +18,6 @@ mod pool;
 mod recovery;
 mod residence;
 mod retention;
+mod stress;
 mod support;
 mod time;

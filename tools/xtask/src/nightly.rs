@@ -1,0 +1,183 @@
+//! What takes too long for every change, or needs a toolchain that not every machine has: the orders of memory accesses,
+//! undefined behaviour, and the fault suite at length.
+//!
+//! Each part is one cargo command with its own target directory, so that the ordinary build stays as it is. What the
+//! machine lacks is told with the command that installs it, and counts as a failure: a part that was not run has
+//! proved nothing. It knows which tests to run and not what they do.
+
+use std::env;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+/// A part of the run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Part {
+    /// Models: every interleaving and every order that memory may take (loom).
+    Loom,
+    /// Readers, a writer and removal at once on real files and maps (ThreadSanitizer; nightly toolchain).
+    Tsan,
+    /// The tests of the crates without I/O, interpreted, for undefined behaviour (Miri; nightly toolchain).
+    Miri,
+    /// The fault suite with the trials of a night, or as many as HIGHWATER_TRIALS says.
+    Faults,
+}
+
+/// One cargo command.
+#[derive(Debug, Eq, PartialEq)]
+struct Step {
+    toolchain: Toolchain,
+    variables: Vec<(&'static str, String)>,
+    arguments: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Toolchain {
+    /// The one that runs this.
+    Ours,
+    /// The newest nightly that rustup has, with a component.
+    Nightly { component: &'static str },
+}
+
+/// How many cases of a property Miri tries: it is some hundred times slower than the machine.
+const MIRI_CASES: &str = "8";
+
+/// Runs `parts`, or all of them if there is none, in the workspace at `root`. One that fails does not keep the others from
+/// being run.
+pub(crate) fn run(root: &Path, parts: &[Part]) -> Result<()> {
+    let parts = if parts.is_empty() { Part::value_variants() } else { parts };
+    let (mut failed, mut report) = (false, String::new());
+    for part in parts {
+        let name = part.to_possible_value().expect("no part is hidden");
+        let outcome = part.step().run(root);
+        failed |= outcome.is_err();
+        let outcome = outcome.map_or_else(|error| format!("{error:#}"), |()| "ok".to_owned());
+        report.push_str(&format!("{}: {outcome}\n", name.get_name()));
+    }
+    io::stdout().write_all(report.as_bytes()).context("write to stdout")?;
+    ensure!(!failed, "not every part is ok");
+    Ok(())
+}
+
+impl Part {
+    fn step(self) -> Step {
+        let trials =
+            || ("HIGHWATER_TRIALS", env::var("HIGHWATER_TRIALS").unwrap_or_else(|_| "nightly".into()));
+        let (toolchain, variables, arguments) = match self {
+            Self::Loom => (
+                Toolchain::Ours,
+                vec![("RUSTFLAGS", "--cfg highwater_loom".to_owned())],
+                "test --locked --target-dir target/loom -p highwater-storage -p highwater-broker --lib models::"
+                    .to_owned(),
+            ),
+            Self::Tsan => (
+                // The standard library is built too: without that its own accesses are not seen, and reported.
+                Toolchain::Nightly { component: "rust-src" },
+                vec![("RUSTFLAGS", "-Zsanitizer=thread".to_owned()), trials()],
+                format!(
+                    "test --locked -Zbuild-std --target {}-unknown-linux-gnu --target-dir target/tsan \
+                     -p highwater-storage --lib stress -- --nocapture",
+                    env::consts::ARCH
+                ),
+            ),
+            Self::Miri => (
+                Toolchain::Nightly { component: "miri" },
+                // Golden files are read from the tree.
+                vec![
+                    ("MIRIFLAGS", "-Zmiri-disable-isolation".to_owned()),
+                    ("PROPTEST_CASES", MIRI_CASES.to_owned()),
+                ],
+                "miri test --locked -p highwater-record -p highwater-wire -p highwater-protocol -p highwater-group \
+                 --no-fail-fast"
+                    .to_owned(),
+            ),
+            Self::Faults => (
+                Toolchain::Ours,
+                vec![trials()],
+                "test --locked -p highwater-tests faults -- --include-ignored --nocapture".to_owned(),
+            ),
+        };
+        Step { toolchain, variables, arguments: arguments.split_whitespace().map(str::to_owned).collect() }
+    }
+}
+
+impl Step {
+    fn run(&self, root: &Path) -> Result<()> {
+        let mut command = match self.toolchain {
+            // Cargo names itself to the programs that it runs.
+            Toolchain::Ours => Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
+            Toolchain::Nightly { component } => {
+                require(component)?;
+                let mut command = Command::new("rustup");
+                command.args(["run", "nightly", "cargo"]);
+                command
+            }
+        };
+        writeln!(io::stdout(), "== {}", self.shown()).context("write to stdout")?;
+        command.args(&self.arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
+        let status = command.current_dir(root).status().with_context(|| format!("start {}", self.shown()))?;
+        ensure!(status.success(), "{}: {status}", self.shown());
+        Ok(())
+    }
+
+    /// The command as somebody would type it.
+    fn shown(&self) -> String {
+        let mut words: Vec<String> =
+            self.variables.iter().map(|(name, value)| format!("{name}='{value}'")).collect();
+        words.push(match self.toolchain {
+            Toolchain::Ours => "cargo".to_owned(),
+            Toolchain::Nightly { .. } => "cargo +nightly".to_owned(),
+        });
+        words.extend(self.arguments.iter().cloned());
+        words.join(" ")
+    }
+}
+
+/// Asks rustup whether the nightly toolchain has a component.
+fn require(component: &str) -> Result<()> {
+    let listed =
+        Command::new("rustup").args(["component", "list", "--installed", "--toolchain", "nightly"]).output();
+    let listed = listed.ok().filter(|listed| listed.status.success());
+    match listed.map(|listed| has(&String::from_utf8_lossy(&listed.stdout), component)) {
+        Some(true) => Ok(()),
+        Some(false) => {
+            bail!("not run: rustup component add {component} --toolchain nightly installs what is missing")
+        }
+        None => bail!(
+            "not run: rustup toolchain install nightly --component {component} installs what is missing \
+             (rustup itself: https://rustup.rs)"
+        ),
+    }
+}
+
+/// Whether a component is in rustup's list, whose lines may end with a target.
+fn has(listed: &str, component: &str) -> bool {
+    listed
+        .lines()
+        .any(|line| line.strip_prefix(component).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_is_known_with_its_target_and_without() {
+        let listed = "cargo-x86_64-unknown-linux-gnu\nmiri-x86_64-unknown-linux-gnu\nrust-src\n";
+
+        assert!(has(listed, "miri") && has(listed, "rust-src"));
+        assert!(!has("cargo-x86_64-unknown-linux-gnu\n", "miri"));
+    }
+
+    #[test]
+    fn a_step_is_shown_as_it_is_typed() {
+        let shown = Part::Loom.step().shown();
+
+        assert!(shown.starts_with("RUSTFLAGS='--cfg highwater_loom' cargo test --locked"), "{shown}");
+        let shown = Part::Miri.step().shown();
+        assert!(shown.contains("cargo +nightly miri test"), "{shown}");
+    }
+}
