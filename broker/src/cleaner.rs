@@ -15,7 +15,6 @@ use highwater_storage::{CompactionError, CompactionOutcome, Log, Ratio};
 use tokio::runtime::Handle;
 
 use crate::broker::Broker;
-use crate::config::Durability;
 use crate::partition::Partition;
 use crate::{clock, metrics};
 
@@ -80,10 +79,6 @@ fn find_dirty(broker: &Broker) -> Vec<(Arc<Partition>, Ratio)> {
                 partition.wake_if_sealed();
             }
             let Some(dirt) = partition.with_log(|log| log.dirt()).flatten() else { continue };
-            if partition.durability() == Durability::Os {
-                // Nobody else syncs it, and only what is durable is compacted.
-                broker.scheduler.request(partition);
-            }
             match dirt.look(clock::now()) {
                 Ok(found) => {
                     largest = largest.max(found.ratio().get());

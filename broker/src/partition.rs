@@ -322,11 +322,14 @@ impl Partition {
             // Also while the log is held: a cut that comes in between would be undone.
             self.advance(end);
         }
+        let filled = log.has_sealed();
         drop(slot);
 
         match durability {
             Durability::Fsync => scheduler.request(self),
             Durability::Interval(every) => scheduler.request_within(self, every),
+            // So that the recovery point moves, and a kill costs a scan of what was appended since.
+            Durability::Os if filled => scheduler.request_filled(self),
             Durability::Os => {}
         }
         Ok(Accepted { appended, log_start, ack })
