@@ -7,6 +7,7 @@
 //! it goes before a log is cut below them. Byte table in `broker/docs/format.md`.
 
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,6 +55,20 @@ impl Manifest {
     /// Size of the segment with this base offset, if it is known.
     pub(super) fn bytes_of(&self, base: Offset) -> Option<u64> {
         self.0.iter().find(|sealed| sealed.base == base).map(|sealed| sealed.bytes)
+    }
+
+    /// Whether it agrees that a segment whose file has `log_bytes` had no batch at the offsets behind its last one, so that
+    /// these are a gap and not lost. What it does not know it does not deny.
+    pub(super) fn allows_gap(&self, base: Offset, log_bytes: u64, gap: Range<Offset>) -> bool {
+        match self.0.iter().find(|sealed| sealed.base == base) {
+            Some(sealed) => sealed.bytes <= log_bytes && sealed.end >= gap.end,
+            None => self.names(gap.start, gap.end).is_empty(),
+        }
+    }
+
+    /// Whether it knows the segment with this base offset.
+    pub(super) fn knows(&self, base: Offset) -> bool {
+        self.0.iter().any(|sealed| sealed.base == base)
     }
 
     /// The files that held offsets of a range.

@@ -10,6 +10,7 @@ mod damage;
 mod faults;
 mod given_up;
 mod golden;
+mod kafka_gaps;
 mod meta;
 mod model;
 mod outline;
