@@ -76,7 +76,7 @@ fn find_dirty(broker: &Broker) -> Vec<(Arc<Partition>, Ratio)> {
     for topic in broker.topics.all() {
         for partition in &topic.partitions {
             if partition.keys() == Keys::Required {
-                partition.wake_if_sealed();
+                partition.wake_if_dirty();
             }
             let Some(dirt) = partition.with_log(|log| log.dirt()).flatten() else { continue };
             match dirt.look(clock::now()) {

@@ -71,6 +71,8 @@ pub(crate) struct Partition {
     view: OnceLock<Arc<LogView>>,
     /// What the log was like when the partition came into service, if it was not opened for that.
     dormant: OnceLock<Dormant>,
+    /// The log, which is not open, is not worth compacting by the settings in force.
+    clean_at_rest: AtomicBool,
     high_watermark: Mutex<LogPoint>,
     sync_state: AtomicU8,
     /// A write failed and the log must be cut before it takes more.
@@ -161,6 +163,7 @@ impl Partition {
             epoch: AtomicI32::new(NO_EPOCH),
             view: OnceLock::new(),
             dormant: OnceLock::new(),
+            clean_at_rest: AtomicBool::new(false),
             high_watermark: Mutex::new(LogPoint::default()),
             sync_state: AtomicU8::new(IDLE),
             broken: AtomicBool::new(false),
@@ -201,6 +204,7 @@ impl Partition {
         let mut slot = self.log.lock();
         let durability = settings.durability;
         let before = self.settings.swap(Arc::clone(&settings));
+        self.clean_at_rest.store(false, Ordering::Relaxed);
         if let Slot::Open(log) = &mut *slot {
             log.set_config(settings.log.clone());
             if durability != Durability::Fsync && durability != before.durability {

@@ -409,3 +409,41 @@ async fn filled_segments_that_hang_at_the_disk_keep_no_acknowledgement_waiting()
     holder.await.unwrap();
     stop(broker).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cleaner_opens_dormant_logs_only_if_they_are_dirty() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = start(&directory).await;
+    let configs = [("cleanup.policy", "compact"), ("segment.bytes", "1048576")];
+    let configs = configs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let new = NewTopic { name: topic_name(), partitions: Some(1), configs };
+    topic_admin::create(&broker, new).await.unwrap();
+    let value = vec![0; 600_000];
+    for n in 0..3 {
+        let mut builder = BatchBuilder::new(Codec::None);
+        let record =
+            NewRecord { timestamp: TimestampMs(n), key: Some(b"key"), value: Some(&value), headers: &[] };
+        builder.append(&record).unwrap();
+        let batch = Batch::new(builder.build().unwrap()).unwrap();
+        let shared = Arc::clone(&broker);
+        let append = move || partition(&shared, 0).append(&batch, clock::now(), &shared.scheduler);
+        let accepted = tokio::task::spawn_blocking(append).await.unwrap().unwrap();
+        accepted.ack.await.unwrap().unwrap();
+    }
+    stop(broker).await;
+    let clean = |broker: &Arc<Broker>| {
+        let broker = Arc::clone(broker);
+        tokio::task::spawn_blocking(move || drop(crate::cleaner::pass(&broker, Default::default())))
+    };
+
+    let broker = start(&directory).await;
+    assert!(!is_open(&broker, 0));
+    clean(&broker).await.unwrap();
+    assert!(is_open(&broker, 0), "two of its segments are dirty");
+    stop(broker).await;
+
+    let broker = start(&directory).await;
+    clean(&broker).await.unwrap();
+    assert!(!is_open(&broker, 0), "it was compacted before");
+    stop(broker).await;
+}
