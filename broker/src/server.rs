@@ -116,8 +116,9 @@ pub async fn run(
     let broker = tokio::task::spawn_blocking(move || open(config)).await??;
 
     tracing::info!(
-        "memory budget: {} (--memory), requests of up to {}",
+        "memory budget: {} ({}), requests of up to {}",
         broker.memory.budget(),
+        broker.config().memory_origin,
         Bytes(broker.memory.frame_bytes_max().into())
     );
 
