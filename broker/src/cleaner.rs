@@ -15,7 +15,6 @@ use highwater_storage::{CompactionError, CompactionOutcome, Log, Ratio};
 use tokio::runtime::Handle;
 
 use crate::broker::Broker;
-use crate::config::Durability;
 use crate::partition::Partition;
 use crate::{clock, metrics};
 
@@ -77,13 +76,9 @@ fn find_dirty(broker: &Broker) -> Vec<(Arc<Partition>, Ratio)> {
     for topic in broker.topics.all() {
         for partition in &topic.partitions {
             if partition.keys() == Keys::Required {
-                partition.wake_if_sealed();
+                partition.wake_if_dirty();
             }
             let Some(dirt) = partition.with_log(|log| log.dirt()).flatten() else { continue };
-            if partition.durability() == Durability::Os {
-                // Nobody else syncs it, and only what is durable is compacted.
-                broker.scheduler.request(partition);
-            }
             match dirt.look(clock::now()) {
                 Ok(found) => {
                     largest = largest.max(found.ratio().get());

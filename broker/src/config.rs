@@ -9,7 +9,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::disk::DiskReserve;
-use crate::memory::{self, MemorySize};
+use crate::memory::{self, MemoryOrigin, MemorySize};
 
 /// When an acknowledgement may be sent (design D4).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -127,6 +127,8 @@ pub struct Config {
     /// What requests, answers and the broker itself may hold in memory. Default: a quarter of what the machine or the
     /// control group has, at least 64 MiB.
     pub memory: MemorySize,
+    /// Where that comes from, for the log.
+    pub memory_origin: MemoryOrigin,
     /// How much of the disk clients' records leave free. Default: 1 GiB or 5 % of the file system, whichever is less.
     pub disk_reserve: Option<DiskReserve>,
     /// Largest Kafka request, in bytes, if the memory budget has room for it. Default: 100 MiB
@@ -161,6 +163,7 @@ impl Config {
             partitions_default: 1,
             accept_replication_as_one: true,
             memory: memory::default_budget(),
+            memory_origin: MemoryOrigin::Default,
             disk_reserve: None,
             request_bytes_max: 100 * 1024 * 1024,
             fetch_bytes_max: 55 * 1024 * 1024,

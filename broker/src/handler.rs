@@ -56,6 +56,8 @@ use crate::topics::Topic;
 const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 /// Read, write, create, delete, alter, describe, describe and alter configs: what can be done with a topic.
 const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
+/// Read, delete, describe, describe and alter configs: what can be done with a group.
+const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 
 /// The topic that a request names; names that no topic can have are unknown, as in Kafka, where they are looked up
 /// like others. Only what creates or describes topics tells the two apart (`Topic.validate`).

@@ -59,6 +59,6 @@ pub use config::{Config, ConnectionLimits, Durability, DurabilityError, Endpoint
 pub use disk::{DiskReserve, DiskReserveError};
 pub use in_process::{Exchange, InProcess};
 pub use listener::ListenError;
-pub use memory::{MemorySize, MemorySizeError};
+pub use memory::{MemoryOrigin, MemorySize, MemorySizeError};
 pub use meta::MetadataError;
 pub use server::{Ready, RunError, run, worker_threads};

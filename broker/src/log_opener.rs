@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use highwater_record::{LeaderEpoch, Offset, TopicId, TopicPartition};
-use highwater_storage::{DataDir, FileLayer, Log, LogCheckpoint, LogConfig, OpenError, Opening, Recovery};
+use highwater_storage::{
+    DataDir, FileLayer, Log, LogCheckpoint, LogConfig, LogOutline, OpenError, Opening, Recovery,
+};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -66,6 +68,18 @@ impl LogOpener {
     /// The incarnation that opens.
     pub(crate) const fn epoch(&self) -> LeaderEpoch {
         self.epoch
+    }
+
+    /// Whether the log of a partition, which is at rest, may be dirty enough to be opened for compaction. If the disk does
+    /// not say, it may be: opening it says what is wrong.
+    pub(crate) fn may_be_dirty(
+        &self,
+        partition: &TopicPartition,
+        outline: &LogOutline,
+        config: &LogConfig,
+    ) -> bool {
+        let Some(compaction) = &config.compaction else { return false };
+        outline.may_be_dirty(&*self.files, &self.data.partition_path(partition), compaction).unwrap_or(true)
     }
 
     /// Opens, and if need be recovers, the log of one partition of the topic that `config` names. `known` is what the

@@ -1,21 +1,17 @@
-//! Keeps the manifests of sealed segments up to date, slowly and off the reactor.
+//! Keeps the manifests of sealed segments up to date, off the reactor.
 //!
-//! A manifest costs reading each sealed segment once more, soon after it was written and so mostly from memory. It is
-//! throttled, and given up when the broker stops: what is missing then is entered after a later roll.
+//! A pass ends when the broker stops: what is missing then is entered after a later roll.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_storage::Log;
-use tokio::runtime::Handle;
 
 use crate::broker::Broker;
 use crate::partition::Partition;
 
 /// How often partitions are asked whether they sealed a segment.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Bytes that are read in a second at most.
-const BYTES_PER_SECOND: u64 = 64 << 20;
 
 /// Runs until the broker stops.
 pub(crate) async fn run(broker: Arc<Broker>) {
@@ -27,9 +23,10 @@ pub(crate) async fn run(broker: Arc<Broker>) {
         }
         let shared = Arc::clone(&broker);
         let pass = tokio::task::spawn_blocking(move || {
-            for topic in shared.topics.all() {
-                topic.partitions.iter().for_each(|partition| update(&shared, partition));
-            }
+            let stopping = shared.stopping();
+            let topics = shared.topics.all();
+            let partitions = topics.iter().flat_map(|topic| &topic.partitions);
+            partitions.take_while(|_| !stopping.is_stopped()).for_each(|partition| update(partition));
         });
         if let Err(error) = pass.await {
             tracing::error!(%error, "writing manifests panicked");
@@ -37,14 +34,9 @@ pub(crate) async fn run(broker: Arc<Broker>) {
     }
 }
 
-fn update(broker: &Broker, partition: &Partition) {
+fn update(partition: &Partition) {
     let Some(job) = partition.with_log(Log::manifest_job).flatten() else { return };
-    let result = job.run(|bytes| {
-        let pause = Duration::from_micros(bytes as u64 * 1_000_000 / BYTES_PER_SECOND);
-        let mut stopping = broker.stopping();
-        Handle::current().block_on(tokio::time::timeout(pause, stopping.stopped())).is_err()
-    });
-    match result {
+    match job.run() {
         Ok(()) => {}
         // Deleted meanwhile.
         Err(_) if partition.leader_epoch().is_err() => {}

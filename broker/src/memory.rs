@@ -29,7 +29,7 @@ use charge::{Lane, Ledger, units_of};
 pub(crate) use machine::{default_budget, resident_peak_bytes};
 use size::OWN_BYTES;
 pub(crate) use size::{Bytes, bytes_of};
-pub use size::{MemorySize, MemorySizeError};
+pub use size::{MemoryOrigin, MemorySize, MemorySizeError};
 
 /// The buffer of small frames.
 pub(crate) const SMALL_BUFFER_BYTES: usize = 16 * 1024;

@@ -3,10 +3,13 @@
 //! The `metrics` facade is process-wide by its nature: the recorder is installed once, however many brokers a test
 //! starts in one process. Handles are looked up once, so that the hot path pays one atomic addition.
 
+mod compaction;
+mod groups;
+mod memory;
+
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use highwater_group::{Counts, GroupState, Reason};
 use highwater_protocol::ApiKey;
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
@@ -15,7 +18,10 @@ use metrics::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::disk::DiskReading;
-use crate::memory::MemoryUse;
+
+pub(crate) use compaction::{count_compaction_failure, observe_compaction, set_dirty_ratio_max};
+pub(crate) use groups::{count_group_records, count_groups, observe_groups_load, set_groups};
+pub(crate) use memory::set_memory;
 
 /// Upper bounds of latency buckets, in seconds.
 const LATENCY_BUCKETS: &[f64] = &[
@@ -66,26 +72,7 @@ struct Handles {
     disk_full: Gauge,
     disk_slow: Gauge,
     disk_stalled: Gauge,
-    groups: [(GroupState, Gauge); 4],
-    group_members: Gauge,
-    group_offsets: Gauge,
-    group_rebalances: [Counter; Reason::ALL.len()],
-    group_sessions_expired: Counter,
-    group_offsets_expired: Counter,
-    group_records: Counter,
-    groups_load: Gauge,
-    memory_budget: Gauge,
-    memory_used: Gauge,
-    memory_peak: Gauge,
-    memory_waiting: Gauge,
-    memory_resident_peak: Gauge,
     deleted_bytes: Counter,
-    compactions: Counter,
-    compaction_failures: Counter,
-    compaction_bytes: Counter,
-    compaction_reclaimed: Counter,
-    compaction_dirty: Gauge,
-    compaction_last: Gauge,
 }
 
 impl Handles {
@@ -123,33 +110,7 @@ impl Handles {
             disk_full: gauge!("highwater_disk_state", "state" => "full"),
             disk_slow: gauge!("highwater_disk_state", "state" => "slow"),
             disk_stalled: gauge!("highwater_disk_stalled_seconds"),
-            groups: [
-                GroupState::Empty,
-                GroupState::PreparingRebalance,
-                GroupState::CompletingRebalance,
-                GroupState::Stable,
-            ]
-            .map(|state| (state, gauge!("highwater_groups", "state" => state.name()))),
-            group_members: gauge!("highwater_group_members"),
-            group_offsets: gauge!("highwater_group_offsets"),
-            group_rebalances: Reason::ALL
-                .map(|reason| counter!("highwater_group_rebalances_total", "reason" => reason.name())),
-            group_sessions_expired: counter!("highwater_group_sessions_expired_total"),
-            group_offsets_expired: counter!("highwater_group_offsets_expired_total"),
-            group_records: counter!("highwater_group_records_total"),
-            groups_load: gauge!("highwater_groups_load_seconds"),
-            memory_budget: gauge!("highwater_memory_budget_bytes"),
-            memory_used: gauge!("highwater_memory_used_bytes"),
-            memory_peak: gauge!("highwater_memory_peak_bytes"),
-            memory_waiting: gauge!("highwater_memory_waiting"),
-            memory_resident_peak: gauge!("highwater_memory_resident_peak_bytes"),
             deleted_bytes: counter!("highwater_deleted_bytes_total"),
-            compactions: counter!("highwater_compactions_total"),
-            compaction_failures: counter!("highwater_compaction_failures_total"),
-            compaction_bytes: counter!("highwater_compaction_bytes_total"),
-            compaction_reclaimed: counter!("highwater_compaction_reclaimed_bytes_total"),
-            compaction_dirty: gauge!("highwater_compaction_dirty_ratio_max"),
-            compaction_last: gauge!("highwater_compaction_last_seconds"),
         }
     }
 
@@ -216,6 +177,10 @@ fn describe_all() {
         "highwater_sync_failures_total",
         "Syncs that failed. Each one cut unacknowledged records."
     );
+    describe_logs();
+}
+
+fn describe_logs() {
     describe_gauge!("highwater_partitions", "Partitions of all topics.");
     describe_gauge!("highwater_topics", "Topics.");
     describe_gauge!("highwater_quarantined_ranges", "Ranges of offsets that damage to files has cost.");
@@ -223,6 +188,10 @@ fn describe_all() {
     describe_gauge!(
         "highwater_read_only",
         "1 if damaged or missing metadata keeps the broker from changing anything."
+    );
+    describe_counter!(
+        "highwater_deleted_bytes_total",
+        "Bytes of segments that were deleted, by retention or by DeleteRecords."
     );
     describe_gauge!("highwater_disk_free_bytes", "Free space on the disk of the data directory.");
     describe_gauge!(
@@ -233,71 +202,15 @@ fn describe_all() {
         "highwater_disk_stalled_seconds",
         "How long the oldest write or sync has been under way, if for seconds."
     );
-    describe_groups();
-    describe_memory();
-    describe_compaction();
-}
-
-fn describe_memory() {
-    describe_gauge!("highwater_memory_budget_bytes", "What the process may hold (--memory).");
-    describe_gauge!("highwater_memory_used_bytes", "What requests and answers hold of the budget now.");
-    describe_gauge!("highwater_memory_peak_bytes", "The most that requests and answers have held at once.");
-    describe_gauge!(
-        "highwater_memory_waiting",
-        "Connections that wait for memory and are not read meanwhile."
-    );
-    describe_gauge!(
-        "highwater_memory_resident_peak_bytes",
-        "The most that the process has held, mapped pages of segments included (VmHWM)."
-    );
-}
-
-fn describe_compaction() {
-    describe_counter!(
-        "highwater_deleted_bytes_total",
-        "Bytes of segments that were deleted, by retention or by DeleteRecords."
-    );
-    describe_counter!(
-        "highwater_compactions_total",
-        "Logs that were compacted, up to an end or to a full table."
-    );
-    describe_counter!(
-        "highwater_compaction_failures_total",
-        "Logs whose compaction ended early for damage or an error of the disk."
-    );
-    describe_counter!("highwater_compaction_bytes_total", "Bytes that compaction read and wrote.");
-    describe_counter!(
-        "highwater_compaction_reclaimed_bytes_total",
-        "Bytes of segments that compaction gave back."
-    );
-    describe_gauge!(
-        "highwater_compaction_dirty_ratio_max",
-        "The largest part of a compacted log that waits for compaction."
-    );
-    describe_gauge!("highwater_compaction_last_seconds", "How long the last compaction of a log took.");
-}
-
-fn describe_groups() {
-    describe_gauge!("highwater_groups", "Consumer groups, by state.");
-    describe_gauge!("highwater_group_members", "Members of all consumer groups.");
-    describe_gauge!("highwater_group_offsets", "Committed offsets, one per group and partition.");
-    describe_counter!("highwater_group_rebalances_total", "Rebalances begun, by reason.");
-    describe_counter!(
-        "highwater_group_sessions_expired_total",
-        "Members dropped because they were silent for their session timeout."
-    );
-    describe_counter!("highwater_group_offsets_expired_total", "Committed offsets that expired.");
-    describe_counter!(
-        "highwater_group_records_total",
-        "Records appended for groups: commits, tombstones and the groups themselves."
-    );
-    describe_gauge!("highwater_groups_load_seconds", "How long the groups took to load at the start.");
 }
 
 /// Installs the recorder and registers every metric, so that `/metrics` shows zeros instead of nothing.
 pub(crate) fn install() {
     LazyLock::force(&EXPORTER);
     LazyLock::force(&HANDLES);
+    groups::install();
+    memory::install();
+    compaction::install();
 }
 
 /// The metrics in Prometheus' text format.
@@ -462,66 +375,4 @@ pub(crate) fn set_disk(reading: &DiskReading) {
     HANDLES.disk_full.set(flag(&reading.full));
     HANDLES.disk_slow.set(flag(&reading.slow));
     HANDLES.disk_stalled.set(reading.stalled.as_secs_f64());
-}
-
-/// What the groups of one partition are now, and what they were when this was told last.
-pub(crate) fn count_groups(before: &Counts, after: &Counts) {
-    let rebalances = after.rebalances.iter().zip(before.rebalances);
-    for (counter, (after, before)) in HANDLES.group_rebalances.iter().zip(rebalances) {
-        counter.increment(after.saturating_sub(before));
-    }
-    HANDLES.group_sessions_expired.increment(after.sessions_expired.saturating_sub(before.sessions_expired));
-    HANDLES.group_offsets_expired.increment(after.offsets_expired.saturating_sub(before.offsets_expired));
-}
-
-/// What the groups of all partitions are now.
-pub(crate) fn set_groups(partitions: &[Counts]) {
-    let sum = |field: fn(&Counts) -> usize| partitions.iter().map(field).sum::<usize>() as f64;
-    for (state, gauge) in &HANDLES.groups {
-        gauge.set(match state {
-            GroupState::Empty => sum(|counts| counts.empty),
-            GroupState::PreparingRebalance => sum(|counts| counts.preparing_rebalance),
-            GroupState::CompletingRebalance => sum(|counts| counts.completing_rebalance),
-            GroupState::Stable => sum(|counts| counts.stable),
-        });
-    }
-    HANDLES.group_members.set(sum(|counts| counts.members));
-    HANDLES.group_offsets.set(sum(|counts| counts.offsets));
-}
-
-/// How the memory budget is used, and what the system says of the process.
-pub(crate) fn set_memory(reading: &MemoryUse, resident_peak_bytes: Option<u64>) {
-    HANDLES.memory_budget.set(reading.budget_bytes as f64);
-    HANDLES.memory_used.set(reading.used_bytes as f64);
-    HANDLES.memory_peak.set(reading.peak_bytes as f64);
-    HANDLES.memory_waiting.set(reading.waiting as f64);
-    HANDLES.memory_resident_peak.set(resident_peak_bytes.unwrap_or(0) as f64);
-}
-
-/// Records of groups were appended.
-pub(crate) fn count_group_records(records: usize) {
-    HANDLES.group_records.increment(records as u64);
-}
-
-/// The groups of all partitions were loaded in `elapsed`.
-pub(crate) fn observe_groups_load(elapsed: Duration) {
-    HANDLES.groups_load.set(elapsed.as_secs_f64());
-}
-
-/// The largest part of a log that waits for compaction.
-pub(crate) fn set_dirty_ratio_max(ratio: f64) {
-    HANDLES.compaction_dirty.set(ratio);
-}
-
-/// A log was compacted in `elapsed`.
-pub(crate) fn observe_compaction(elapsed: Duration, bytes: u64, reclaimed: u64) {
-    HANDLES.compactions.increment(1);
-    HANDLES.compaction_bytes.increment(bytes);
-    HANDLES.compaction_reclaimed.increment(reclaimed);
-    HANDLES.compaction_last.set(elapsed.as_secs_f64());
-}
-
-/// The compaction of a log ended early.
-pub(crate) fn count_compaction_failure() {
-    HANDLES.compaction_failures.increment(1);
 }

@@ -73,6 +73,8 @@ pub(crate) struct Partition {
     view: OnceLock<Arc<LogView>>,
     /// What the log was like when the partition came into service, if it was not opened for that.
     dormant: OnceLock<Dormant>,
+    /// The log, which is not open, is not worth compacting by the settings in force.
+    clean_at_rest: AtomicBool,
     high_watermark: Mutex<LogPoint>,
     sync_mark: SyncMark,
     /// A write failed and the log must be cut before it takes more.
@@ -157,6 +159,7 @@ impl Partition {
             epoch: AtomicI32::new(NO_EPOCH),
             view: OnceLock::new(),
             dormant: OnceLock::new(),
+            clean_at_rest: AtomicBool::new(false),
             high_watermark: Mutex::new(LogPoint::default()),
             sync_mark: SyncMark::idle(),
             broken: AtomicBool::new(false),
@@ -197,6 +200,7 @@ impl Partition {
         let mut slot = self.log.lock();
         let durability = settings.durability;
         let before = self.settings.swap(Arc::clone(&settings));
+        self.clean_at_rest.store(false, Ordering::Relaxed);
         if let Slot::Open(log) = &mut *slot {
             log.set_config(settings.log.clone());
             if durability != Durability::Fsync && durability != before.durability {
@@ -318,11 +322,14 @@ impl Partition {
             // Also while the log is held: a cut that comes in between would be undone.
             self.advance(end);
         }
+        let filled = log.has_sealed();
         drop(slot);
 
         match durability {
             Durability::Fsync => scheduler.request(self),
             Durability::Interval(every) => scheduler.request_within(self, every),
+            // So that the recovery point moves, and a kill costs a scan of what was appended since.
+            Durability::Os if filled => scheduler.request_filled(self),
             Durability::Os => {}
         }
         Ok(Accepted { appended, log_start, ack })

@@ -49,7 +49,7 @@ fn pass(broker: &Broker, now: TimestampMs, by_age: bool) {
         let Retention { age_ms, bytes } = topic.settings.retention;
         let retention = Retention { age_ms: age_ms.filter(|_| by_age), bytes };
         for partition in &topic.partitions {
-            if let Some(start) = partition.retained_from(retention, now) {
+            if let Some(start) = partition.retained_from(retention, now, &broker.scheduler) {
                 moves.push(Found { topic: topic.id, partition: Arc::clone(partition), start });
             }
         }

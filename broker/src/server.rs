@@ -15,7 +15,7 @@ use highwater_storage::{
 };
 use thiserror::Error;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::broker::{AppendPace, Broker};
 use crate::buffers::BufferPool;
@@ -38,6 +38,9 @@ use crate::{checkpointer, cleaner, clock, manifests, metrics, read_only, recover
 
 /// How long connections may take to finish what they have begun when the broker stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
+/// How long a stop may take in all: a disk that hangs must not keep the process. Less than the 30 s after which a container
+/// is usually killed.
+const STOP_DEADLINE: Duration = Duration::from_secs(25);
 
 /// What a broker that serves can tell about itself.
 #[derive(Clone, Debug)]
@@ -73,6 +76,15 @@ pub enum RunError {
         "cannot make the last appends durable: {0}; acknowledged records are safe, the next start recovers the rest"
     )]
     LastSync(std::io::Error),
+    /// The disk hangs.
+    #[error(
+        "the disk of {} did not let the broker stop within {} s and it ends as it is; acknowledged records are as safe as \
+         after a kill, the next start recovers the rest", data.display(), STOP_DEADLINE.as_secs()
+    )]
+    Hung {
+        /// The data directory.
+        data: PathBuf,
+    },
     /// A part of the broker panicked.
     #[error("a part of the broker panicked: {0}")]
     Panicked(#[from] tokio::task::JoinError),
@@ -87,7 +99,8 @@ pub fn worker_threads() -> usize {
 /// Runs a broker until `stop` completes, calling `ready` once all partitions serve.
 ///
 /// # Errors
-/// If it cannot start, or cannot stop cleanly. Acknowledged records are safe in either case.
+/// If it cannot start, or cannot stop cleanly. Acknowledged records are safe in either case. After [`RunError::Hung`] there
+/// are threads that wait for the disk, and the process should end without waiting for them.
 pub async fn run(
     config: Config,
     stop: impl Future<Output = ()>,
@@ -103,8 +116,9 @@ pub async fn run(
     let broker = tokio::task::spawn_blocking(move || open(config)).await??;
 
     tracing::info!(
-        "memory budget: {} (--memory), requests of up to {}",
+        "memory budget: {} ({}), requests of up to {}",
         broker.memory.budget(),
+        broker.config().memory_origin,
         Bytes(broker.memory.frame_bytes_max().into())
     );
 
@@ -113,26 +127,36 @@ pub async fn run(
     for listener in listeners {
         serving.spawn(listener::serve(listener, Arc::clone(&door), Arc::clone(&broker)));
     }
-    let watcher = tokio::spawn(disk::run(Arc::clone(&broker)));
+    let mut background = vec![tokio::spawn(disk::run(Arc::clone(&broker)))];
     let recovering = Arc::clone(&broker);
     tokio::task::spawn_blocking(move || recovery::recover(&recovering)).await?;
     recovery::finish_deletions(&broker).await;
-    let checkpoints = tokio::spawn(checkpointer::run(Arc::clone(&broker)));
-    let manifests = tokio::spawn(manifests::run(Arc::clone(&broker)));
-    let timers = tokio::spawn(groups::run_timers(Arc::clone(&broker)));
-    let cleaner = tokio::spawn(cleaner::run(Arc::clone(&broker)));
-    let retention = tokio::spawn(retention::run(Arc::clone(&broker)));
+    background.extend([
+        tokio::spawn(checkpointer::run(Arc::clone(&broker))),
+        tokio::spawn(manifests::run(Arc::clone(&broker))),
+        tokio::spawn(groups::run_timers(Arc::clone(&broker))),
+        tokio::spawn(cleaner::run(Arc::clone(&broker))),
+        tokio::spawn(retention::run(Arc::clone(&broker))),
+    ]);
     ready(&Ready { addresses, data: broker.data.path().to_owned(), took: began.elapsed() });
 
     stop.await;
     tracing::info!("stopping");
     broker.shutdown.stop();
-    checkpoints.await?;
-    manifests.await?;
-    timers.await?;
-    cleaner.await?;
-    retention.await?;
-    watcher.await?;
+    let data = broker.data.path().to_owned();
+    let stopped = tokio::time::timeout(STOP_DEADLINE, finish(broker, background, serving)).await;
+    stopped.unwrap_or(Err(RunError::Hung { data }))
+}
+
+/// Waits for what the broker does, as far as connections have time for that, and puts everything away.
+async fn finish(
+    broker: Arc<Broker>,
+    background: Vec<JoinHandle<()>>,
+    mut serving: JoinSet<()>,
+) -> Result<(), RunError> {
+    for task in background {
+        task.await?;
+    }
     let drained =
         tokio::time::timeout(DRAIN_DEADLINE, async { while serving.join_next().await.is_some() {} }).await;
     if drained.is_err() {

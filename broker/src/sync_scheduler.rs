@@ -2,7 +2,8 @@
 //!
 //! A partition is in the queue at most once. While its sync is in flight, appends collect behind it and are
 //! covered by the next one; the more writers wait, the more one sync acknowledges. Partitions under
-//! `interval=<ms>` are queued when their time has come. Knows no protocol.
+//! `interval=<ms>` are queued when their time has come, and those under `os` when they have filled a segment: nobody
+//! waits for these, so they never take all threads. Knows no protocol.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -19,6 +20,9 @@ use crate::partition::{AfterSync, Partition};
 
 /// How many syncs run at once. Eight keep a disk's queue busy; more gain nothing (measured on virtio).
 const THREADS: usize = 8;
+/// How many of them sync filled segments under `os` at most, each of which may have a GiB to write. While others wait it
+/// is one, so that filled segments are synced on a busy broker too.
+const THREADS_FOR_FILLED: usize = 2;
 
 /// Gives out a new leader epoch, durably, for a partition whose sync failed; `None` if that is impossible.
 pub(crate) type NextEpoch = Arc<dyn Fn() -> Option<LeaderEpoch> + Send + Sync>;
@@ -39,8 +43,19 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     ready: VecDeque<Arc<Partition>>,
+    /// Partitions that have filled a segment.
+    filled: VecDeque<Arc<Partition>>,
+    /// How many threads are busy with those.
+    filled_running: usize,
     timed: BinaryHeap<Reverse<Timed>>,
     stopping: bool,
+}
+
+/// Whether anybody waits for a sync.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Awaited,
+    Filled,
 }
 
 struct Timed {
@@ -95,6 +110,14 @@ impl SyncScheduler {
         }
     }
 
+    /// Syncs `partition`, which has filled a segment, when a thread can be spared.
+    pub(crate) fn request_filled(&self, partition: &Arc<Partition>) {
+        if partition.mark_dirty() {
+            self.shared.queue.lock().filled.push_back(Arc::clone(partition));
+            self.shared.wake.notify_one();
+        }
+    }
+
     /// Syncs `partition` when `within` has passed, unless it is queued already.
     pub(crate) fn request_within(&self, partition: &Arc<Partition>, within: Duration) {
         if partition.mark_dirty() {
@@ -126,13 +149,16 @@ impl SyncScheduler {
 
 impl Shared {
     fn serve(&self, next_epoch: &NextEpoch) {
-        while let Some(partition) = self.next() {
-            let under_way = self.under_way.begin(Instant::now());
+        while let Some((partition, kind)) = self.next() {
+            // A filled segment takes long because it is large, which does not make the disk slow.
+            let under_way = (kind == Kind::Awaited).then(|| self.under_way.begin(Instant::now()));
             let after = partition.sync(|| next_epoch());
             drop(under_way);
             let mut queue = self.queue.lock();
+            queue.filled_running -= usize::from(kind == Kind::Filled);
             match after {
                 AfterSync::Done => continue,
+                AfterSync::Now if kind == Kind::Filled => queue.filled.push_back(partition),
                 AfterSync::Now => queue.ready.push_back(partition),
                 AfterSync::Within(time) => {
                     queue.timed.push(Reverse(Timed { due: Instant::now() + time, partition }));
@@ -143,19 +169,26 @@ impl Shared {
         }
     }
 
-    fn next(&self) -> Option<Arc<Partition>> {
+    fn next(&self) -> Option<(Arc<Partition>, Kind)> {
         let mut queue = self.queue.lock();
         loop {
             if queue.stopping {
                 return None;
             }
+            let for_filled = if queue.ready.is_empty() { THREADS_FOR_FILLED } else { 1 };
+            if queue.filled_running < for_filled
+                && let Some(partition) = queue.filled.pop_front()
+            {
+                queue.filled_running += 1;
+                return Some((partition, Kind::Filled));
+            }
             if let Some(partition) = queue.ready.pop_front() {
-                return Some(partition);
+                return Some((partition, Kind::Awaited));
             }
             let due = queue.timed.peek().map(|Reverse(timed)| timed.due);
             match due {
                 Some(due) if due <= Instant::now() => {
-                    return queue.timed.pop().map(|Reverse(timed)| timed.partition);
+                    return queue.timed.pop().map(|Reverse(timed)| (timed.partition, Kind::Awaited));
                 }
                 Some(due) => {
                     self.wake.wait_until(&mut queue, due);

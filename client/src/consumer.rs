@@ -111,6 +111,16 @@ pub enum FetchError {
         /// The end of what consumers may read.
         end: Offset,
     },
+    /// The records at the offset, and perhaps behind it, are lost: a file of the broker is damaged.
+    #[error(
+        "{partition} at offset {offset}: the records are lost, a file of the broker is damaged (CORRUPT_MESSAGE)"
+    )]
+    Lost {
+        /// The partition.
+        partition: TopicPartition,
+        /// The offset that was to be read.
+        offset: Offset,
+    },
     /// The broker answers with an error that stays.
     #[error("{partition}: {source}")]
     Broker {
@@ -379,6 +389,10 @@ impl Consumer {
         };
         if source.is(ErrorCode::OffsetOutOfRange) {
             return Err(self.out_of_range(&partition, offset).await);
+        }
+        // Unlike a batch that is corrupt when it is sent, one that is corrupt when it is read stays so.
+        if source.is(ErrorCode::CorruptMessage) {
+            return Err(FetchError::Lost { partition, offset });
         }
         if !source.is_retriable() || !self.pause().await {
             return Err(FetchError::Broker { partition, source });

@@ -31,16 +31,24 @@ const PARTITIONS: i32 = 6;
 const FINE: &str = "fine";
 /// How long a call hangs. Much longer than the state takes to show.
 const HANG: Duration = Duration::from_secs(20);
+/// How long a call hangs that a stop does not wait for. strace keeps a thread of a process that ends for as long.
+const LONGER_THAN_A_STOP: Duration = Duration::from_secs(40);
 /// How long a client waits for its records.
 const PATIENCE: Duration = Duration::from_secs(2);
 const SLOW: &str = "highwater_disk_state{state=\"slow\"}";
 
-fn start(data: &Path, calls: &str) -> anyhow::Result<Broker> {
+/// A broker whose `calls` wait for `hang` before they begin.
+fn hanging(data: &Path, calls: &str, hang: Duration) -> Options {
     let mut options = Options::new(data);
     let fixed = ["strace", "-D", "-f", "-qq", "-y", "-e", "signal=none", "-o", "/dev/null"];
     options.wrapper = fixed.map(str::to_owned).to_vec();
     options.wrapper.extend(["-e".to_owned(), format!("trace={calls}")]);
-    options.wrapper.extend(["-e".to_owned(), format!("inject={calls}:delay_enter={}", HANG.as_micros())]);
+    options.wrapper.extend(["-e".to_owned(), format!("inject={calls}:delay_enter={}", hang.as_micros())]);
+    options
+}
+
+fn start(data: &Path, calls: &str) -> anyhow::Result<Broker> {
+    let mut options = hanging(data, calls, HANG);
     for partition in 0..PARTITIONS {
         let segment = data.join(format!("{HUNG}-{partition}/00000000000000000000.log"));
         options.wrapper.extend(["-P".to_owned(), segment.display().to_string()]);
@@ -120,5 +128,30 @@ fn a_write_that_hangs_holds_up_neither_heartbeats_nor_health_nor_reads() -> anyh
     let on_reactor = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let timed_out = check_hang("pwritev")?;
     ensure!(timed_out + on_reactor >= PARTITIONS as usize, "{timed_out} producers were told in time");
+    Ok(())
+}
+
+#[test]
+#[ignore = "slow; cargo xtask ci runs it"]
+fn a_stop_does_not_wait_for_ever_for_a_disk_that_hangs() -> anyhow::Result<()> {
+    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+        return Ok(());
+    }
+    let directory = tempfile::tempdir()?;
+    let data = directory.path().join("data");
+    let mut broker = Broker::start(hanging(&data, "syncfs", LONGER_THAN_A_STOP))?;
+    let mut client = Connection::open(broker.address())?;
+    client.create_topic(FINE, 1, &[])?;
+    ensure!(client.produce(FINE, 0, plain_batch(0, 100))?.error_code == 0, "the record is not acknowledged");
+    drop(client);
+
+    let status = broker.terminate()?;
+
+    ensure!(status.code() == Some(1), "it ended with {status}:\n{}", broker.log());
+    let log = broker.log();
+    ensure!(log.contains("did not let the broker stop within 25 s"), "{log}");
+    let broker = Broker::start(Options::new(&data))?;
+    ensure!(broker.log().contains("the last stop was not a clean one"), "{}", broker.log());
+    ensure!(read_all(broker.address(), FINE, 1)?.len() == 1, "what was acknowledged is not there");
     Ok(())
 }

@@ -323,3 +323,27 @@ fn a_budget_that_is_too_small_is_refused_with_the_least_one_and_why() -> anyhow:
     ensure!(refusal.contains("--memory"), "{refusal}");
     Ok(())
 }
+
+#[test]
+fn the_log_says_who_chose_the_budget() -> anyhow::Result<()> {
+    let directory = TempDir::new()?;
+    let log = |name: &str, flags: &[&str], environment: &[(&str, &str)]| -> anyhow::Result<String> {
+        let mut options = Options::new(&directory.path().join(name)).flags(flags);
+        options
+            .environment
+            .extend(environment.iter().map(|(key, value)| (key.to_string(), value.to_string())));
+        Ok(Broker::start(options)?.log())
+    };
+    let environment = [("HIGHWATER_MEMORY", "80MiB")];
+
+    let told = log("environment", &[], &environment)?;
+    ensure!(told.contains("memory budget: 80 MiB (HIGHWATER_MEMORY), requests"), "{told}");
+    let told = log("both", &["--memory", "96MiB"], &environment)?;
+    ensure!(told.contains("memory budget: 96 MiB (--memory), requests"), "{told}");
+    let told = log("neither", &[], &[])?;
+    ensure!(
+        told.contains(" (by default, a quarter of the machine's memory or of its control group's"),
+        "{told}"
+    );
+    Ok(())
+}

@@ -267,6 +267,17 @@ impl Reading {
     }
 }
 
+/// What it means that a broker has lost records. How far the damage goes is not told by the protocol.
+fn explain_lost(at: &TopicPartition, offset: Offset) -> Failure {
+    let TopicPartition { topic, partition } = at;
+    let next = offset.advance(1);
+    Failure::failed(format!(
+        "{at} has lost records from offset {offset} on: a file of the broker is damaged there (CORRUPT_MESSAGE)\n  \
+         the broker's log names the file and the offsets; a copy of the file can be put back while the broker is stopped\n  \
+         what lies behind, at this offset or a larger one:  highwater consume {topic} -p {partition} -o {next}"
+    ))
+}
+
 fn explain_fetch(bootstrap: &Bootstrap, error: FetchError) -> anyhow::Error {
     match &error {
         FetchError::OutOfRange { requested, start, end, partition } => {
@@ -277,6 +288,7 @@ fn explain_fetch(bootstrap: &Bootstrap, error: FetchError) -> anyhow::Error {
             };
             Failure::failed(format!("{what}\n  from the first record that is left:  -o start")).into()
         }
+        FetchError::Lost { partition, offset } => explain_lost(partition, *offset).into(),
         FetchError::Client(error) | FetchError::ListOffsets(ListOffsetsError::Client(error)) => {
             bootstrap.explain(error)
         }

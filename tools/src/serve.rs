@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::ArgMatches;
+use clap::parser::ValueSource;
 use highwater_broker::{
-    Config, ConnectionLimits, DiskReserve, Durability, Endpoint, Listen, MemorySize, Ready,
+    Config, ConnectionLimits, DiskReserve, Durability, Endpoint, Listen, MemoryOrigin, MemorySize, Ready,
 };
 
 /// Flags of `highwater serve`.
@@ -19,7 +21,7 @@ Examples:
   highwater serve --data /var/lib/highwater --listen 127.0.0.1:0
   highwater serve --listen 0.0.0.0:9092 --advertise logs.example.org:9092 --insecure-allow-remote
 
-Signals: SIGTERM and SIGINT stop the broker gracefully; it exits with 0.")]
+Signals: SIGTERM and SIGINT stop the broker gracefully; it exits with 0, or after 25 s with 1 if the disk hangs.")]
 pub(crate) struct ServeArgs {
     /// Directory of all data; created if absent.
     #[arg(long, value_name = "DIR", default_value = "./highwater-data", env = "HIGHWATER_DATA")]
@@ -78,7 +80,7 @@ pub(crate) struct ServeArgs {
 }
 
 impl ServeArgs {
-    fn config(self) -> Config {
+    fn config(self, matches: Option<&ArgMatches>) -> Config {
         let mut config = Config::new(self.data);
         if !self.listen.is_empty() {
             config.listen = Listen::Exactly(self.listen);
@@ -87,6 +89,11 @@ impl ServeArgs {
         config.durability = self.durability;
         if let Some(memory) = self.memory {
             config.memory = memory;
+            let source = matches.and_then(|matches| matches.value_source("memory"));
+            config.memory_origin = match source {
+                Some(ValueSource::EnvVariable) => MemoryOrigin::Environment,
+                _ => MemoryOrigin::Flag,
+            };
         }
         config.disk_reserve = self.disk_reserve;
         config.insecure_allow_remote = self.insecure_allow_remote;
@@ -106,8 +113,8 @@ impl ServeArgs {
     }
 }
 
-/// Runs a broker until SIGTERM or SIGINT.
-pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+/// Runs a broker until SIGTERM or SIGINT. `matches` says where each of `args` comes from.
+pub(crate) fn run(args: ServeArgs, matches: Option<&ArgMatches>) -> anyhow::Result<ExitCode> {
     let filter =
         tracing_subscriber::EnvFilter::try_from_env("HIGHWATER_LOG").unwrap_or_else(|_| "info".into());
     let colour =
@@ -122,13 +129,16 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let stop = stop_signal().context("listen for signals")?;
         // Its errors say their cause themselves.
-        let ran = highwater_broker::run(args.config(), stop, announce).await;
+        let ran = highwater_broker::run(args.config(matches), stop, announce).await;
         ran.map_err(|error| anyhow::anyhow!("{error}"))?;
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    // After a stop that the disk did not let come to its end there are threads to wait for for ever.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// The ready line: data for scripts, so it goes to stdout.

@@ -11,10 +11,10 @@ use thiserror::Error;
 
 use crate::builder::{BATCH_BYTES_MAX, NO_TIMESTAMP, NewRecord, put_record};
 use crate::codec::{self, DecodeLimits};
-use crate::header::{BatchHeader, HEADER_BYTES, TimestampType};
+use crate::header::{Attributes, BatchHeader, HEADER_BYTES, TimestampType};
 use crate::read::ReadError;
 use crate::record::{Record, RecordError};
-use crate::{Batch, Codec, CodecError, TimestampMs};
+use crate::{Batch, Codec, CodecError, Offset, TimestampMs};
 
 /// What is left of a batch.
 #[derive(Clone, Debug)]
@@ -157,5 +157,23 @@ impl Batch {
             },
             vec![0; HEADER_BYTES],
         )
+    }
+
+    /// A batch without records and without a producer that stands for the offsets between the end of this one and `end`.
+    /// `None` if there are none, or more than a batch can stand for.
+    pub fn up_to(&self, end: Offset) -> Option<Self> {
+        let old = *self.header();
+        let (base_offset, count) = (old.next_offset(), end.since(old.next_offset()));
+        let last_offset_delta = u32::try_from(i32::try_from(count.checked_sub(1)?).ok()?).ok()?;
+        let header = BatchHeader {
+            base_offset,
+            attributes: Attributes::new(Codec::None, old.attributes.timestamp_type()),
+            last_offset_delta,
+            base_timestamp: NO_TIMESTAMP,
+            producer: None,
+            record_count: 0,
+            ..old
+        };
+        Some(Self::from_parts(header, vec![0; HEADER_BYTES]))
     }
 }

@@ -1,7 +1,7 @@
 //! DescribeGroups (15): tells the state and the members of groups.
 //!
 //! Versions: 0-6. A group that is not there is `Dead`, from version 6 on with GROUP_ID_NOT_FOUND (KIP-1043).
-//! Authorized operations are not reported; there is no authorization.
+//! Without authorization everyone may do everything; what that is is said of groups without an error, if it is asked for.
 
 use highwater_group::Description;
 use highwater_protocol::ErrorCode;
@@ -9,6 +9,7 @@ use highwater_protocol::api::describe_groups::{DescribedGroup, DescribedGroupMem
 use highwater_protocol::api::{DescribeGroupsRequest, DescribeGroupsResponse};
 use highwater_protocol::wire::Str;
 
+use super::GROUP_OPERATIONS;
 use crate::context::Context;
 use crate::groups;
 
@@ -24,14 +25,21 @@ pub(crate) async fn handle(context: &Context<'_>, request: DescribeGroupsRequest
         machine.describe(group)
     });
     let found = found.await;
-    let described = request.groups.into_iter().zip(found).map(|(group, found)| match found {
-        Ok(Some(description)) => describe(group, description),
-        Ok(None) => dead(context.version, group),
-        Err(unavailable) => DescribedGroup {
-            error_code: unavailable.code().code(),
-            group_id: group,
-            ..DescribedGroup::default()
-        },
+    let asked_for_operations = request.include_authorized_operations;
+    let described = request.groups.into_iter().zip(found).map(|(group, found)| {
+        let mut described = match found {
+            Ok(Some(description)) => describe(group, description),
+            Ok(None) => dead(context.version, group),
+            Err(unavailable) => DescribedGroup {
+                error_code: unavailable.code().code(),
+                group_id: group,
+                ..DescribedGroup::default()
+            },
+        };
+        if asked_for_operations && described.error_code == 0 {
+            described.authorized_operations = GROUP_OPERATIONS;
+        }
+        described
     });
     DescribeGroupsResponse { groups: described.collect(), ..DescribeGroupsResponse::default() }
 }

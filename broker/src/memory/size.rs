@@ -23,6 +23,29 @@ const DEFAULT_PART: u64 = 4;
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct MemorySize(u64);
 
+/// Who said how much memory a broker may use.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MemoryOrigin {
+    /// The flag.
+    Flag,
+    /// The environment.
+    Environment,
+    /// Nobody.
+    Default,
+}
+
+impl fmt::Display for MemoryOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flag => "--memory",
+            Self::Environment => "HIGHWATER_MEMORY",
+            Self::Default => {
+                "by default, a quarter of the machine's memory or of its control group's limit; see --memory"
+            }
+        })
+    }
+}
+
 /// Text that is no such number.
 #[derive(Clone, Debug, Error, Eq, PartialEq)]
 pub enum MemorySizeError {

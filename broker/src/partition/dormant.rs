@@ -121,15 +121,17 @@ impl Partition {
         self.view.get().ok_or(NotLeader)
     }
 
-    /// Opens a dormant log that has more than the segment that takes the next batch: such a one may be compacted. Waits for
-    /// the disk.
-    pub(crate) fn wake_if_sealed(&self) {
-        let is_sealed = |dormant: &Dormant| {
-            let Dormant { outline, .. } = dormant;
-            outline.size_bytes > outline.tail.map_or(0, |tail| tail.bytes)
-        };
-        if self.view.get().is_none() && self.dormant.get().is_some_and(is_sealed) {
-            self.wake(&mut self.log.lock());
+    /// Opens a dormant log that may be worth compacting; one that is not is not looked at again. Waits for the disk.
+    pub(crate) fn wake_if_dirty(&self) {
+        if self.view.get().is_some() || self.clean_at_rest.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut slot = self.log.lock();
+        let (Slot::Dormant(opener), Some(dormant)) = (&*slot, self.dormant.get()) else { return };
+        if opener.may_be_dirty(&self.id, &dormant.outline, &self.log_config()) {
+            self.wake(&mut slot);
+        } else {
+            self.clean_at_rest.store(true, Ordering::Relaxed);
         }
     }
 

@@ -25,7 +25,12 @@ use crate::{checkpointer, clock, handler, recovery, server};
 const TOPIC: &str = "logs";
 
 async fn start(directory: &TempDir) -> Arc<Broker> {
-    let config = Config::new(directory.path().join("data"));
+    start_with(directory, Durability::Fsync).await
+}
+
+async fn start_with(directory: &TempDir, durability: Durability) -> Arc<Broker> {
+    let mut config = Config::new(directory.path().join("data"));
+    config.durability = durability;
     let started = tokio::task::spawn_blocking(move || {
         let broker = server::open(config).unwrap();
         recovery::recover(&broker);
@@ -78,13 +83,25 @@ async fn append(broker: &Arc<Broker>, index: i32, timestamp: i64) -> Result<Offs
     Ok(accepted.appended.base_offset)
 }
 
+async fn create(broker: &Arc<Broker>, partitions: u32) {
+    let new = NewTopic { name: topic_name(), partitions: Some(partitions), configs: Default::default() };
+    topic_admin::create(broker, new).await.unwrap();
+}
+
+/// Puts segments in force that take one record.
+fn shrink_segments(broker: &Broker, index: i32) {
+    let topic = broker.topics.by_name(&topic_name()).unwrap();
+    let mut settings = Settings::clone(&topic.settings);
+    settings.log.segment_bytes = 100;
+    partition(broker, index).change_settings(Arc::new(settings), &broker.scheduler);
+}
+
 /// A data directory whose topic has two partitions: the first with two records of the incarnation 0 and one of the
 /// incarnation 1, the second with nothing. Stopped cleanly.
 async fn filled() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let broker = start(&directory).await;
-    let new = NewTopic { name: topic_name(), partitions: Some(2), configs: Default::default() };
-    topic_admin::create(&broker, new).await.unwrap();
+    create(&broker, 2).await;
     assert!(!is_open(&broker, 0), "a partition without a directory needs no log");
     append(&broker, 0, 100).await.unwrap();
     append(&broker, 0, 200).await.unwrap();
@@ -326,5 +343,107 @@ async fn settings_that_change_while_a_log_is_dormant_hold_when_it_opens() {
 
     assert!(directory.path().join("data/logs-0/00000000000000000003.log").exists());
     drop((partition, topic));
+    stop(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_os_a_filled_segment_is_synced_and_not_scanned_after_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = start_with(&directory, Durability::Os).await;
+    create(&broker, 1).await;
+    append(&broker, 0, 100).await.unwrap();
+    let durable = |broker: &Broker| partition(broker, 0).open_view().unwrap().durable().offset.get();
+    assert_eq!(durable(&broker), 0, "nothing is synced before a segment is full");
+    shrink_segments(&broker, 0);
+
+    for n in 1..10 {
+        append(&broker, 0, 100 + n).await.unwrap();
+        while durable(&broker) < n {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    checkpointer::store(&broker, checkpointer::collect(&broker), None);
+    append(&broker, 0, 200).await.unwrap();
+    let sizes = |base: i64| {
+        let segment = directory.path().join(format!("data/logs-0/{base:020}.log"));
+        std::fs::metadata(segment).unwrap().len()
+    };
+    let last = sizes(9) + sizes(10);
+    kill(broker).await;
+    let broker = start(&directory).await;
+    let scanned = broker.recovery.scanned_bytes.load(Ordering::Relaxed);
+    assert!(scanned <= last, "{scanned} bytes were scanned, the last two segments have {last}");
+    assert_eq!(partition(&broker, 0).high_watermark().get(), 11);
+    stop(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn filled_segments_that_hang_at_the_disk_keep_no_acknowledgement_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = start(&directory).await;
+    create(&broker, 21).await;
+    let (release, hung) = std::sync::mpsc::channel::<()>();
+    let holder = {
+        let filled: Vec<_> = (1..21).map(|index| partition(&broker, index)).collect();
+        let (held, holding) = tokio::sync::oneshot::channel();
+        let holder = tokio::task::spawn_blocking(move || {
+            // A sync that waits for its log is one that waits for the disk.
+            let guards: Vec<_> = filled.iter().map(|partition| partition.log.lock()).collect();
+            held.send(()).unwrap();
+            hung.recv().unwrap();
+            drop(guards);
+        });
+        holding.await.unwrap();
+        holder
+    };
+    for index in 1..21 {
+        broker.scheduler.request_filled(&partition(&broker, index));
+    }
+
+    for n in 0..20 {
+        append(&broker, 0, n).await.unwrap();
+    }
+
+    release.send(()).unwrap();
+    holder.await.unwrap();
+    stop(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cleaner_opens_dormant_logs_only_if_they_are_dirty() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = start(&directory).await;
+    let configs = [("cleanup.policy", "compact"), ("segment.bytes", "1048576")];
+    let configs = configs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let new = NewTopic { name: topic_name(), partitions: Some(1), configs };
+    topic_admin::create(&broker, new).await.unwrap();
+    let value = vec![0; 600_000];
+    for n in 0..3 {
+        let mut builder = BatchBuilder::new(Codec::None);
+        let record =
+            NewRecord { timestamp: TimestampMs(n), key: Some(b"key"), value: Some(&value), headers: &[] };
+        builder.append(&record).unwrap();
+        let batch = Batch::new(builder.build().unwrap()).unwrap();
+        let shared = Arc::clone(&broker);
+        let append = move || partition(&shared, 0).append(&batch, clock::now(), &shared.scheduler);
+        let accepted = tokio::task::spawn_blocking(append).await.unwrap().unwrap();
+        accepted.ack.await.unwrap().unwrap();
+    }
+    stop(broker).await;
+    let clean = |broker: &Arc<Broker>| {
+        let broker = Arc::clone(broker);
+        tokio::task::spawn_blocking(move || drop(crate::cleaner::pass(&broker, Default::default())))
+    };
+
+    let broker = start(&directory).await;
+    assert!(!is_open(&broker, 0));
+    clean(&broker).await.unwrap();
+    assert!(is_open(&broker, 0), "two of its segments are dirty");
+    stop(broker).await;
+
+    let broker = start(&directory).await;
+    clean(&broker).await.unwrap();
+    assert!(!is_open(&broker, 0), "it was compacted before");
     stop(broker).await;
 }

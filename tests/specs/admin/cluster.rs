@@ -1,6 +1,7 @@
 //! What the broker says of itself: the cluster, the quorum, its directory, what has settings, partitions page by page;
 //! and what one broker has to say about elections, moves and features.
 
+use anyhow::Context as _;
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
@@ -14,11 +15,13 @@ use highwater_protocol::api::elect_leaders::{ElectLeadersRequest, TopicPartition
 use highwater_protocol::api::metadata::MetadataRequestTopic;
 use highwater_protocol::api::update_features::{FeatureUpdateKey, UpdateFeaturesRequest};
 use highwater_protocol::api::{
-    DescribeClusterRequest, ListConfigResourcesRequest, ListPartitionReassignmentsRequest, MetadataRequest,
+    DescribeClusterRequest, DescribeGroupsRequest, ListConfigResourcesRequest,
+    ListPartitionReassignmentsRequest, MetadataRequest,
 };
 
 use super::{Admin, named};
 use crate::faults::batches::plain_batch;
+use crate::harness::wait;
 
 #[test]
 fn the_cluster_is_the_one_that_the_metadata_names() -> anyhow::Result<()> {
@@ -335,5 +338,26 @@ fn no_feature_has_a_level() -> anyhow::Result<()> {
     assert_eq!((named(whole.error_code), whole.results.len()), (ErrorCode::InvalidUpdateVersion, 0));
     assert!(whole.error_message.is_some_and(|message| message.contains("metadata.version")));
     assert_eq!(admin.connection.call(2, &UpdateFeaturesRequest::default())?.error_code, 0);
+    Ok(())
+}
+
+#[test]
+fn what_a_client_may_do_with_a_group_is_said_if_it_is_asked() -> anyhow::Result<()> {
+    let mut admin = Admin::start(&[])?;
+    let mut ask = |version, include_authorized_operations| -> anyhow::Result<(i16, i32)> {
+        let groups = vec!["nobody".into()];
+        let request = DescribeGroupsRequest { groups, include_authorized_operations };
+        let response = admin.connection.call(version, &request)?;
+        let group = response.groups.first().context("the answer names the group")?;
+        Ok((group.error_code, group.authorized_operations))
+    };
+    // Groups load after the start.
+    wait::until("groups to be answered for", || Ok(ask(3, false)?.0 == 0))?;
+
+    for version in 3..=5 {
+        assert_eq!(ask(version, false)?, (0, i32::MIN));
+        assert_eq!(ask(version, true)?, (0, 3400));
+    }
+    assert_eq!(ask(6, true)?, (ErrorCode::GroupIdNotFound.code(), i32::MIN));
     Ok(())
 }

@@ -1,6 +1,7 @@
-//! Segment files after kill -9, read without a broker: they hold what consumers read once it runs again.
+//! Segment files after kill -9, read without a broker: they hold what consumers read once it runs again. And what who
+//! consumes is told of one that is damaged.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde_json::json;
 
 use super::session::Session;
@@ -73,5 +74,29 @@ fn the_list_of_segments_covers_the_log_without_gaps() -> anyhow::Result<()> {
         next = segment["end"].clone();
     }
     assert_eq!(next, json!(records));
+    Ok(())
+}
+
+#[test]
+fn who_consumes_what_is_lost_is_told_where_and_how_to_go_on() -> anyhow::Result<()> {
+    let mut session = Session::start()?;
+    for word in ["one", "two", "three"] {
+        session.succeeds(&format!("echo {word} | highwater produce words"))?;
+    }
+    session.broker.terminate()?;
+    let segment = session.directory().join("data/words-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&segment)?;
+    let damaged = bytes.windows(3).position(|word| word == b"two").context("the record is in the file")?;
+    bytes[damaged] ^= 1;
+    std::fs::write(&segment, bytes)?;
+    session.broker.restart()?;
+
+    let lost =
+        "words-0 has lost records from offset 1 on: a file of the broker is damaged there (CORRUPT_MESSAGE)";
+    let onward = "highwater consume words -p 0 -o 2";
+    let ran = session.fails("highwater consume words -e", 1, &[lost, onward])?;
+
+    assert_eq!(ran.text()?, "one\n");
+    session.prints(&format!("{onward} -e"), "three\n")?;
     Ok(())
 }

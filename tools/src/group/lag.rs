@@ -78,6 +78,7 @@ pub(super) async fn first_unread(
 fn partition_of(error: &FetchError) -> Option<&TopicPartition> {
     match error {
         FetchError::OutOfRange { partition, .. }
+        | FetchError::Lost { partition, .. }
         | FetchError::Broker { partition, .. }
         | FetchError::Batch { partition, .. }
         | FetchError::Codec { partition, .. } => Some(partition),

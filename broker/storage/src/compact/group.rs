@@ -2,8 +2,9 @@
 //!
 //! Knows no log: which segments, which keys and which producers is told. The old segments are read and not touched.
 //!
-//! Invariants: the new segment ends where the old ones end, with a batch, which is kept even if it is empty. So between
-//! segments there is never a gap, and a file that lost its end shows.
+//! Invariants: the new segment ends where the old ones end, with a batch, which is kept even if it is empty, and is made
+//! where Kafka's cleaner has left a gap there. So between segments of ours there is never a gap, and a file that lost
+//! its end shows.
 
 use std::collections::HashSet;
 use std::io::{self, IoSlice};
@@ -123,11 +124,12 @@ fn fill(
     verdicts: &Verdicts,
     pace: &mut Pace<'_>,
 ) -> Result<bool, CompactionError> {
-    let mut changed = false;
+    let (mut changed, mut behind) = (false, None);
     for segment in group {
         let mut pieces = Pieces::new(segment, 0)?;
         while let Some(batch) = pieces.next(pace)? {
             let header = *batch.header();
+            behind = batch.up_to(end);
             let rest = verdicts.judge(batch, header.next_offset() == end).map_err(|cause| {
                 CompactionError::Damaged {
                     path: segment.path().to_owned(),
@@ -140,6 +142,9 @@ fn fill(
                 output.append(&rest, pace)?;
             }
         }
+    }
+    if let Some(behind) = behind {
+        output.append(&behind, pace)?;
     }
     Ok(changed)
 }

@@ -72,7 +72,7 @@ impl Ratio {
         f64::from(self.0) / f64::from(Self::WHOLE)
     }
 
-    fn of(part: u64, whole: u64) -> Self {
+    pub(crate) fn of(part: u64, whole: u64) -> Self {
         let millionths = u128::from(part) * u128::from(Self::WHOLE) / u128::from(whole.max(1));
         Self(u32::try_from(millionths).unwrap_or(Self::WHOLE).min(Self::WHOLE))
     }

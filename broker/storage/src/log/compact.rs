@@ -3,15 +3,20 @@
 //! A job says nothing any more about segments that were cut or deleted meanwhile; those that are still in the list have
 //! the bytes that the job read. Only while files are swapped is the log held, for one sync of its directory.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use highwater_record::{Offset, TimestampMs};
 
-use crate::compact::{Cleaned, CompactionError, CompactionJob, CompactionStep, Dirt, Sizes, swap};
+use crate::compact::{
+    Cleaned, CompactionConfig, CompactionError, CompactionJob, CompactionStep, Dirt, Ratio, Sizes, swap,
+};
+use crate::files::FileLayer;
 use crate::log::cut::last_batch;
-use crate::log::{Log, LogConfig};
+use crate::log::{Log, LogConfig, LogOutline};
 use crate::own_file::{self, Durable, Fields, Kind, frame, unframe};
-use crate::segment::{Extent, Place, Segment};
+use crate::segment::{Extent, Place, Segment, base_of};
 
 /// Name of the file that says how far the log is compacted.
 const FILE_NAME: &str = "compacted";
@@ -42,15 +47,8 @@ pub(super) struct Compacted {
 impl Compacted {
     /// Reads what the last life left. It is disposable: without it everything is dirty.
     pub(super) fn load(place: &Place, config: &LogConfig, last_base: Offset) -> Self {
-        let path = place.dir.join(FILE_NAME);
-        let stored = config.compaction.and_then(|_| own_file::load(&*place.files, &path).ok().flatten());
-        let upto = stored.and_then(|bytes| {
-            let mut fields = Fields(unframe(KIND, &bytes)?);
-            Offset::new(fields.i64()?).filter(|_| fields.0.is_empty())
-        });
-        // The last segment is never compacted: who says so belongs to another log.
-        let upto = upto.filter(|upto| *upto <= last_base).unwrap_or_default();
-        Self { upto, blocked: false }
+        let upto = config.compaction.map(|_| stored(&*place.files, &place.dir, last_base));
+        Self { upto: upto.unwrap_or_default(), blocked: false }
     }
 
     fn advance(&mut self, place: &Place, upto: Offset) {
@@ -73,6 +71,44 @@ impl Compacted {
             self.upto = Offset::ZERO;
             let _ = place.files.unlink(&place.dir.join(FILE_NAME));
         }
+    }
+}
+
+/// How far the log in a directory is compacted, as the file there says; its last segment begins at `last_base`.
+fn stored(files: &dyn FileLayer, dir: &Path, last_base: Offset) -> Offset {
+    let bytes = own_file::load(files, &dir.join(FILE_NAME)).ok().flatten();
+    let upto = bytes.and_then(|bytes| {
+        let mut fields = Fields(unframe(KIND, &bytes)?);
+        Offset::new(fields.i64()?).filter(|_| fields.0.is_empty())
+    });
+    // The last segment is never compacted: who says so belongs to another log.
+    upto.filter(|upto| *upto <= last_base).unwrap_or_default()
+}
+
+impl LogOutline {
+    /// Whether the log in `dir`, which is at rest, may be dirty enough for a pass of compaction. It is no less dirty than
+    /// it would be found to be if it were opened. Reads one small file and lists the directory.
+    pub fn may_be_dirty(
+        &self,
+        files: &dyn FileLayer,
+        dir: &Path,
+        config: &CompactionConfig,
+    ) -> io::Result<bool> {
+        let Some(tail) = self.tail else { return Ok(false) };
+        let upto = stored(files, dir, tail.base);
+        let mut segments: Vec<(Offset, u64)> = (files.list(dir)?.into_iter())
+            .filter_map(|entry| base_of(&entry.name, "log").map(|base| (base, entry.len)))
+            .filter(|(base, _)| *base <= tail.base)
+            .collect();
+        segments.sort_unstable();
+        let (mut dirty, mut total) = (0, 0);
+        for pair in segments.windows(2) {
+            let ((_, bytes), (end, _)) = (pair[0], pair[1]);
+            total += bytes;
+            dirty += if end > upto { bytes } else { 0 };
+        }
+        let is_bounded = i64::try_from(config.max_lag_ms).is_ok_and(|lag_ms| lag_ms < i64::MAX);
+        Ok(dirty > 0 && (is_bounded || Ratio::of(dirty, total) > config.dirty_ratio_min))
     }
 }
 

@@ -1,26 +1,28 @@
 //! The manifest of a partition: what its sealed segments are, so that one that is cut or gone is known by what it held.
 //!
-//! A file of ours, `manifest`: for each sealed and synced segment its offsets, size, time range and the CRC-32 of the
-//! file, computed in the background after the roll. It is read only when something is missing or nothing else is known,
-//! so that a start costs no read of it. Disposable: without it less can be told, and what it lacks is added after the
-//! next roll. It vouches for offsets, so it goes before a log is cut below them. Byte table in `broker/docs/format.md`.
+//! A file of ours, `manifest`: for each sealed and synced segment its offsets, size and time range, entered in the
+//! background after the roll. It is read only when something is missing or nothing else is known, so that a start costs
+//! no read of it. It has no checksum of whole files: every batch has one, and is held against it before it is served.
+//! Disposable: without it less can be told, and what it lacks is added after the next roll. It vouches for offsets, so
+//! it goes before a log is cut below them. Byte table in `broker/docs/format.md`.
 
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use highwater_record::{BatchHeader, Offset, TimestampMs};
+use highwater_record::{BatchHeader, HEADER_BYTES, Offset, TimestampMs};
 
 use crate::files::FileLayer;
 use crate::log::Log;
 use crate::own_file::{self, Durable, Fields, Kind, frame, unframe};
 use crate::segment::{Place, Segment, file_name};
 
-const KIND: Kind = Kind { magic: *b"HWMF", version: 1 };
+const KIND: Kind = Kind { magic: *b"HWMF", version: 2 };
 /// Name of the file in a partition's directory.
 const FILE_NAME: &str = "manifest";
-/// How much of a segment is read at once.
-const PIECE_BYTES: usize = 1 << 20;
+/// Size of a segment's entry.
+const SEALED_BYTES: usize = 40;
 
 /// A sealed segment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,8 +35,6 @@ struct Sealed {
     first_timestamp: TimestampMs,
     /// Its largest timestamp, -1 if no record has one.
     max_timestamp: TimestampMs,
-    /// CRC-32 (IEEE) of the file.
-    crc: u32,
 }
 
 /// The segments of one log, by base offset.
@@ -55,6 +55,20 @@ impl Manifest {
     /// Size of the segment with this base offset, if it is known.
     pub(super) fn bytes_of(&self, base: Offset) -> Option<u64> {
         self.0.iter().find(|sealed| sealed.base == base).map(|sealed| sealed.bytes)
+    }
+
+    /// Whether it agrees that a segment whose file has `log_bytes` had no batch at the offsets behind its last one, so that
+    /// these are a gap and not lost. What it does not know it does not deny.
+    pub(super) fn allows_gap(&self, base: Offset, log_bytes: u64, gap: Range<Offset>) -> bool {
+        match self.0.iter().find(|sealed| sealed.base == base) {
+            Some(sealed) => sealed.bytes <= log_bytes && sealed.end >= gap.end,
+            None => self.names(gap.start, gap.end).is_empty(),
+        }
+    }
+
+    /// Whether it knows the segment with this base offset.
+    pub(super) fn knows(&self, base: Offset) -> bool {
+        self.0.iter().any(|sealed| sealed.base == base)
     }
 
     /// The files that held offsets of a range.
@@ -80,7 +94,7 @@ impl Manifest {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut body = Vec::with_capacity(4 + self.0.len() * 44);
+        let mut body = Vec::with_capacity(4 + self.0.len() * SEALED_BYTES);
         body.extend_from_slice(&(self.0.len() as u32).to_be_bytes());
         for sealed in &self.0 {
             body.extend_from_slice(&sealed.base.get().to_be_bytes());
@@ -88,7 +102,6 @@ impl Manifest {
             body.extend_from_slice(&sealed.bytes.to_be_bytes());
             body.extend_from_slice(&sealed.first_timestamp.0.to_be_bytes());
             body.extend_from_slice(&sealed.max_timestamp.0.to_be_bytes());
-            body.extend_from_slice(&sealed.crc.to_be_bytes());
         }
         frame(KIND, &body)
     }
@@ -103,7 +116,6 @@ impl Manifest {
                 bytes: u64::try_from(fields.i64()?).ok()?,
                 first_timestamp: TimestampMs(fields.i64()?),
                 max_timestamp: TimestampMs(fields.i64()?),
-                crc: fields.u32()?,
             });
         }
         fields.0.is_empty().then_some(manifest)
@@ -123,7 +135,7 @@ pub(super) fn forget(place: &Place) -> io::Result<()> {
     }
 }
 
-/// Work that brings the manifest up to date. It reads whole segments; it may be dropped.
+/// Work that brings the manifest up to date. It waits for the disk; it may be dropped.
 #[derive(Debug)]
 pub struct ManifestJob {
     files: Arc<dyn FileLayer>,
@@ -133,9 +145,8 @@ pub struct ManifestJob {
 }
 
 impl ManifestJob {
-    /// Reads the segments that the manifest does not have, in pieces, and replaces it. `go_on` is told the size of each
-    /// piece, may take its time, and says whether to go on; what is not entered then is entered after a later roll.
-    pub fn run(&self, mut go_on: impl FnMut(usize) -> bool) -> io::Result<()> {
+    /// Enters the segments that the manifest does not have, of each of which the first header is read, and replaces it.
+    pub fn run(&self) -> io::Result<()> {
         let stored = load(&*self.files, &self.path);
         let mut manifest = stored.clone().unwrap_or_default();
         manifest.0.retain(|sealed| sealed.end > self.log_start);
@@ -144,9 +155,8 @@ impl ManifestJob {
             if manifest.has(segment) || segment.quarantine().concerns(segment.base()) {
                 continue;
             }
-            match summed(segment, &mut go_on) {
-                Ok(Some(sealed)) => manifest.put(sealed),
-                Ok(None) => break,
+            match sealed(segment) {
+                Ok(sealed) => manifest.put(sealed),
                 // Retention took it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -159,34 +169,14 @@ impl ManifestJob {
     }
 }
 
-fn summed(segment: &Segment, go_on: &mut impl FnMut(usize) -> bool) -> io::Result<Option<Sealed>> {
+fn sealed(segment: &Segment) -> io::Result<Sealed> {
     let end = segment.end();
-    let file = segment.log_file()?;
-    let mut piece = vec![0; PIECE_BYTES.min(usize::try_from(end.bytes).unwrap_or(PIECE_BYTES))];
-    let (mut crc, mut at) = (crc32fast::Hasher::new(), 0);
-    let mut first_timestamp = segment.max_time().timestamp;
-    while at < end.bytes {
-        let wanted = piece.len().min(usize::try_from(end.bytes - at).unwrap_or(piece.len()));
-        crate::files::read_exact_at(&*file, &mut piece[..wanted], at)?;
-        if at == 0
-            && let Ok(first) = BatchHeader::parse(&piece[..wanted])
-        {
-            first_timestamp = first.base_timestamp;
-        }
-        crc.update(&piece[..wanted]);
-        at += wanted as u64;
-        if !go_on(wanted) {
-            return Ok(None);
-        }
-    }
-    Ok(Some(Sealed {
-        base: segment.base(),
-        end: end.offset,
-        bytes: end.bytes,
-        first_timestamp,
-        max_timestamp: segment.max_time().timestamp,
-        crc: crc.finalize(),
-    }))
+    let max_timestamp = segment.max_time().timestamp;
+    let mut head = [0; HEADER_BYTES];
+    let read = segment.log_file()?.pread(&mut head, 0)?;
+    let first = BatchHeader::parse(&head[..read]).ok();
+    let first_timestamp = first.map_or(max_timestamp, |first| first.base_timestamp);
+    Ok(Sealed { base: segment.base(), end: end.offset, bytes: end.bytes, first_timestamp, max_timestamp })
 }
 
 impl Log {

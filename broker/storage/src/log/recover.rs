@@ -7,13 +7,14 @@
 //! compared and its offset matched; the first fault is the end of the log. An epoch that goes back is such a fault: it is
 //! a batch from an earlier life that a crash brought back. Segments after such an end are moved aside (`.log.dropped`),
 //! not deleted. In a sealed segment offsets may have gaps, where compaction took batches away, but it ends where the
-//! next one begins. Bytes at or above the next segment's base offset are what a cut left behind, and are cut off.
+//! next one begins. Of a compacted log the last one may have gaps too, and a segment may end before the next begins as far
+//! as Kafka wrote the log, which its own producer snapshots tell. Bytes at or above the next segment's base offset are what a cut left behind, and are cut off.
 //! Indexes, epochs and producers are completed or rebuilt from batch headers. Doing it twice, or being
 //! interrupted, changes nothing about the result: all that is written is either disposable or a cut of bytes that
 //! would be cut again.
 
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -25,7 +26,7 @@ use crate::compact;
 use crate::epochs::{self, Epochs};
 use crate::index::{Entry, Index, OffsetEntry, TimeEntry, relative};
 use crate::log::manifest::Manifest;
-use crate::log::tail::{Anchor, Walk};
+use crate::log::tail::{Anchor, Gaps, Walk};
 use crate::log::writer::{Indexer, Writer, no_time};
 use crate::log::{Compacted, Log, LogConfig, OpenError, Opening, Owed};
 use crate::own_file;
@@ -60,8 +61,18 @@ struct Listed {
     modified: Option<TimestampMs>,
 }
 
+/// What is in a partition's directory.
+#[derive(Debug, Default)]
+struct Listing {
+    /// By base offset.
+    segments: Vec<Listed>,
+    /// How far Kafka wrote the log.
+    kafka_end: Offset,
+}
+
 struct Recoverer {
     place: Place,
+    kafka_end: Offset,
     config: LogConfig,
     recovery_point: Offset,
     recovery: Recovery,
@@ -82,9 +93,9 @@ pub(super) fn open(
     Opening { known, now, scanned }: Opening,
 ) -> Result<(Log, Recovery), OpenError> {
     compact::complete(&place).map_err(|source| OpenError::Io { path: place.dir.clone(), source })?;
-    let listed = list(&place)?;
-    let dir_exists = listed.is_some();
-    let mut listed = listed.unwrap_or_default();
+    let listing = list(&place)?;
+    let dir_exists = listing.is_some();
+    let Listing { segments: mut listed, kafka_end } = listing.unwrap_or_default();
     let first = listed.first().map_or(Offset::ZERO, |first| first.base);
     let log_start = known.map_or(first, |known| known.log_start);
     // Segments that end at or below the log's start are no longer part of it; the next removal takes them.
@@ -100,6 +111,7 @@ pub(super) fn open(
     let trusted = if recovery_point > log_start { recovery_point.max(first) } else { first };
     let mut recoverer = Recoverer {
         place,
+        kafka_end,
         config,
         recovery_point: trusted,
         recovery: Recovery::default(),
@@ -127,8 +139,8 @@ pub(super) fn open(
     recoverer.finish(log_start, end, dir_exists, now)
 }
 
-/// The segments of a directory by base offset; `None` if there is no directory.
-fn list(place: &Place) -> Result<Option<Vec<Listed>>, OpenError> {
+/// The segments of a directory; `None` if there is no directory.
+fn list(place: &Place) -> Result<Option<Listing>, OpenError> {
     let entries = match place.files.list(&place.dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -154,7 +166,9 @@ fn list(place: &Place) -> Result<Option<Vec<Listed>>, OpenError> {
             listed[at].time_bytes = entry.len;
         }
     }
-    Ok(Some(listed))
+    // Kafka notes the state of producers at each roll and at a stop, under the offset that comes next.
+    let kafka_end = entries.iter().filter_map(|entry| base_of(&entry.name, "snapshot")).max();
+    Ok(Some(Listing { segments: listed, kafka_end: kafka_end.unwrap_or_default() }))
 }
 
 impl Recoverer {
@@ -197,17 +211,21 @@ impl Recoverer {
         let limit = next.unwrap_or(Offset::MAX);
         let limit = if indexed { limit } else { limit.min(self.recovery_point) };
         let anchor = self.anchor(&segment, &listed, indexed, limit).map_err(io_error)?;
-        let mut walk = Walk::new(&segment, anchor, listed.log_bytes, next);
+        let gaps = if self.config.compaction.is_some() { Gaps::Anywhere } else { Gaps::Sealed };
+        let mut walk = Walk::new(&segment, anchor, listed.log_bytes, next, gaps);
         walk.goes_on_from(self.last_header);
 
         walk.below(self.recovery_point).map_err(io_error)?;
-        for lost in walk.lost.drain(..) {
-            self.place.quarantine.add(self.named(lost, listed.log_bytes));
-        }
+        self.quarantine(&mut walk, &listed, next);
         let durable = walk.end;
         let mut torn = false;
         if !synced {
             let fault = walk.above(&mut self.recovery, &self.scanned).map_err(io_error)?;
+            if let Some(next_base) = next.filter(|_| !fault && !walk.reached(next))
+                && self.is_gap(&listed, next, walk.end.offset..next_base)
+            {
+                walk.end.offset = next_base;
+            }
             torn = next.is_some() && (fault || !walk.reached(next));
         }
         let damaged = self.place.quarantine.concerns(base);
@@ -243,6 +261,28 @@ impl Recoverer {
         self.owed_indexes.extend((next.is_some() && (rebuilt || !indexed)).then(|| Arc::clone(&segment)));
         self.segments.push(segment);
         Ok(torn)
+    }
+
+    /// Enters what a walk found to be lost.
+    fn quarantine(&self, walk: &mut Walk<'_>, listed: &Listed, next: Option<Offset>) {
+        for lost in walk.lost.drain(..) {
+            // Without bytes it lies behind the last batch.
+            if !lost.bytes.is_empty() || !self.is_gap(listed, next, lost.range.from..lost.range.to) {
+                self.place.quarantine.add(self.named(lost, listed.log_bytes));
+            }
+        }
+    }
+
+    /// Whether the offsets between the last batch of a segment and `next`, or the recovery point in the last one, are a gap
+    /// that Kafka's cleaner left. Ours leaves none there, so it is none where Kafka never was; and none if the manifest
+    /// knows better. Behind the last segment it must know, since nothing else tells a gap from segments that are gone.
+    fn is_gap(&self, listed: &Listed, next: Option<Offset>, gap: Range<Offset>) -> bool {
+        if self.config.compaction.is_none() || gap.end > self.kafka_end {
+            return false;
+        }
+        let manifest = Manifest::load(&self.place).unwrap_or_default();
+        (next.is_some() || manifest.knows(listed.base))
+            && manifest.allows_gap(listed.base, listed.log_bytes, gap)
     }
 
     /// Takes a segment for what it was when it was sealed and synced, since the disk does not let anybody look: reads

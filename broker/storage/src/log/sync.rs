@@ -136,6 +136,12 @@ impl SidecarJob {
 }
 
 impl Log {
+    /// Whether a segment was sealed that no job has taken up yet. Who syncs no appends syncs then, so that the recovery
+    /// point moves.
+    pub fn has_sealed(&self) -> bool {
+        !self.owed.indexes.is_empty()
+    }
+
     /// Work that makes all of the log durable; `None` if it is, or while another job is out.
     pub fn begin_sync(&mut self) -> Option<SyncJob> {
         if self.syncing || self.failed || self.durable.offset == self.end.offset {

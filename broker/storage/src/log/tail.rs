@@ -27,6 +27,15 @@ pub(super) struct Anchor {
     pub(super) indexer: Indexer,
 }
 
+/// In which segments compaction may have left gaps between batches.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Gaps {
+    /// In those that are not the last.
+    Sealed,
+    /// In the last one too: it may have been sealed, and the later ones are gone.
+    Anywhere,
+}
+
 /// A walk over one segment, first by headers, then by whole batches.
 pub(super) struct Walk<'a> {
     segment: &'a Segment,
@@ -34,6 +43,7 @@ pub(super) struct Walk<'a> {
     pub(super) end: LogPoint,
     log_bytes: u64,
     next: Option<Offset>,
+    gaps: Gaps,
     pub(super) last_header: Option<BatchHeader>,
     /// What is damaged or missing below the recovery point.
     pub(super) lost: Vec<Lost>,
@@ -50,6 +60,7 @@ impl<'a> Walk<'a> {
         anchor: Anchor,
         log_bytes: u64,
         next: Option<Offset>,
+        gaps: Gaps,
     ) -> Self {
         let end = LogPoint { offset: segment.base(), bytes: anchor.position };
         let anchored = anchor.position > 0;
@@ -59,6 +70,7 @@ impl<'a> Walk<'a> {
             end,
             log_bytes,
             next,
+            gaps,
             last_header: None,
             lost: Vec::new(),
             before: None,
@@ -147,6 +159,30 @@ impl<'a> Walk<'a> {
         self.next.is_some_and(|next| header.next_offset() <= next)
     }
 
+    /// Whether a batch above the recovery point may come where it is.
+    fn may_come(&self, header: &BatchHeader) -> bool {
+        match (self.next, self.gaps) {
+            (Some(_), _) => self.belongs(header),
+            (None, Gaps::Anywhere) => true,
+            // Nothing can have been compacted: a batch behind a gap is no part of the log.
+            (None, Gaps::Sealed) => header.base_offset == self.end.offset,
+        }
+    }
+
+    /// Takes back a batch that seemed to come after a gap, if the next one follows what was before the gap: then it lied
+    /// about its offset, which no CRC covers.
+    fn take_back(&mut self, fault: &BatchFault) {
+        let BatchFault::OffsetOrder { actual, .. } = *fault else { return };
+        let lied = |before: &Walked| {
+            before.header.base_offset > before.expected
+                && actual == before.expected.advance(u64::from(before.header.last_offset_delta) + 1)
+        };
+        if let Some(before) = self.before.take_if(|before| lied(before)) {
+            self.end = LogPoint { offset: before.expected, bytes: before.position };
+            self.last_header = self.confirmed;
+        }
+    }
+
     /// Whether the last batch says that it ends before it does: then what follows is no tail, and must not be cut.
     fn short_last(&self) -> io::Result<Option<Fault>> {
         let Some(last) = self.before.filter(|_| self.end.bytes < self.log_bytes) else { return Ok(None) };
@@ -182,11 +218,7 @@ impl<'a> Walk<'a> {
             let position = self.end.bytes;
             let available = self.log_bytes - position;
             let fault = match tail.batch(self.segment, position, available, self.end.offset)? {
-                // Only a sealed segment can have been compacted; in the last one a gap is no part of the log.
-                Ok(header) if self.next.is_none() && header.base_offset != self.end.offset => {
-                    BatchFault::OffsetOrder { expected: self.end.offset, actual: header.base_offset }
-                }
-                Ok(header) if self.next.is_some_and(|next| header.next_offset() > next) => {
+                Ok(header) if !self.may_come(&header) => {
                     BatchFault::OffsetOrder { expected: self.end.offset, actual: header.base_offset }
                 }
                 Ok(header) if self.goes_back(&header) => {
@@ -204,6 +236,8 @@ impl<'a> Walk<'a> {
                 }
                 Err(fault) => fault,
             };
+            self.take_back(&fault);
+            let position = self.end.bytes;
             tracing::info!(path = %self.segment.path().display(), position, %fault, "the log ends here");
             return Ok(true);
         }

@@ -383,3 +383,36 @@ fn records_that_are_too_young_wait_and_those_that_waited_too_long_do_not() {
     assert_eq!(look(&log, 5300).dirty_bytes, 2 * first.dirty_bytes);
     assert!(!look(&log, 6000).is_due && look(&log, 6001).is_due && look(&log, 6001).is_eligible());
 }
+
+#[test]
+fn how_dirty_a_log_at_rest_is_is_told_by_names_and_sizes() {
+    let home = compacted(Home::sim().0);
+    let mut log = filled(&home);
+    let dirty_above = |log: &Log, ratio| {
+        let config = CompactionConfig {
+            dirty_ratio_min: Ratio::new(ratio).unwrap(),
+            ..home.config.compaction.unwrap()
+        };
+        log.outline().unwrap().may_be_dirty(&*home.files, &home.dir, &config).unwrap()
+    };
+    assert!(dirty_above(&log, 0.9), "all of it is dirty");
+
+    compact(&mut log);
+    assert!(!dirty_above(&log, 0.0), "none of it is");
+
+    put(&mut log, &[pair("k1", "new")]);
+    sync(&mut log);
+    assert!(!dirty_above(&log, 0.0), "what is not sealed does not count");
+    seal(&mut log);
+    assert!(dirty_above(&log, 0.0) && !dirty_above(&log, 0.9), "a small part is");
+    let bounded = CompactionConfig {
+        dirty_ratio_min: Ratio::new(0.9).unwrap(),
+        max_lag_ms: 1,
+        ..home.config.compaction.unwrap()
+    };
+    let outline = log.outline().unwrap();
+    assert!(
+        outline.may_be_dirty(&*home.files, &home.dir, &bounded).unwrap(),
+        "it may have waited for too long"
+    );
+}

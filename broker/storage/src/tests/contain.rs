@@ -55,7 +55,7 @@ impl Closed {
             log.append(&batch(made), epoch(1 + n as i32 / 15), NOW).unwrap();
         }
         sync(&mut log);
-        log.manifest_job().unwrap().run(|_| true).unwrap();
+        log.manifest_job().unwrap().run().unwrap();
         home.known = Some(log.checkpoint());
         let batches = read_all(&log, offset(0));
         log.close().unwrap();
@@ -358,6 +358,24 @@ fn the_manifest_names_a_segment_that_is_missing_and_one_that_was_cut() {
         assert_eq!(found.len(), 1);
         assert!(found[0].cause.contains(words), "{}", found[0].cause);
     }
+}
+
+#[test]
+fn a_manifest_costs_a_read_of_one_header_per_segment() {
+    let (mut home, files) = Home::sim();
+    home.config.segment_bytes = 100_000;
+    let (mut log, _) = home.open();
+    for _ in 0..40 {
+        append(&mut log, &batch(Made { len: 20_000, ..Made::default() }));
+    }
+    sync(&mut log);
+    let sealed = log.view().segments().len() - 1;
+    assert_eq!(sealed, 9);
+    fail_reads(&files, ".log", sealed as u32);
+
+    log.manifest_job().unwrap().run().unwrap();
+
+    assert_eq!(files.read(&home.path("manifest")).unwrap().len(), 16 + 4 + 40 * sealed);
 }
 
 #[test]

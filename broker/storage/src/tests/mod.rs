@@ -11,6 +11,7 @@ mod faults;
 mod given_up;
 mod golden;
 mod index;
+mod kafka_gaps;
 mod meta;
 mod model;
 mod outline;

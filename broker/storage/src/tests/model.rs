@@ -152,7 +152,7 @@ impl World {
             Op::Checkpoint => self.home.known = Some(self.checkpoint()),
             Op::Manifest => {
                 let job = self.log().manifest_job();
-                job.into_iter().for_each(|job| job.run(|_| true).unwrap());
+                job.into_iter().for_each(|job| job.run().unwrap());
             }
             Op::Truncate { fraction } => self.truncate(fraction),
             Op::DeleteBefore { fraction, remove } => self.delete_before(fraction, remove),
