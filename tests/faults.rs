@@ -41,6 +41,7 @@ mod member;
 mod memory_limit;
 pub(crate) mod mounts;
 mod observer;
+mod overload;
 mod pauses;
 mod power_cuts;
 mod producer;
