@@ -92,7 +92,7 @@ impl LogOpener {
     ) -> Result<Log, OpenLogError> {
         let mut known = known;
         if let Some(topic_id) = config.topic_id {
-            if let Some(found) = self.data.topic_id(partition).filter(|found| *found != topic_id) {
+            if let Some(found) = self.data.other_topic(partition, topic_id) {
                 return Err(OpenLogError::Leftover { partition: partition.clone(), found });
             }
             let start = self.metadata.log_start(topic_id, partition.partition)?;

@@ -74,6 +74,11 @@ impl Connection {
         self.stream.try_clone()
     }
 
+    /// The same connection once more, for somebody who takes the answers while another sends.
+    pub(crate) fn twin(&self) -> io::Result<Self> {
+        Ok(Self { stream: self.stream.try_clone()?, correlation_id: 0, gate: self.gate.clone() })
+    }
+
     /// Sends a request and waits for its answer.
     pub(crate) fn call<R: ApiRequest>(&mut self, version: i16, request: &R) -> io::Result<R::Response> {
         let sent = self.send(version, request)?;

@@ -1,70 +1,37 @@
-//! Files that are gone, cut short, old or changed by a bit when the broker starts: what can be made again from the log
-//! is, and nothing acknowledged is lost.
+//! Files that are gone or old when the broker starts: what can be made again from the log is, and nothing acknowledged is
+//! lost.
 //!
-//! Everything here is done to files that are disposable. A damaged segment is another matter.
+//! Everything here is done to files that are disposable. What a flipped bit or a cut does to any file is in `harm`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 
 use crate::harness::broker::{Broker, Options};
 
 use super::campaign::{Campaign, Crew, under_load};
+use super::layout::{self, Kind};
 use super::random::Random;
 use super::setting::Trials;
 use super::trials::run_trials;
 
-/// The kinds of disposable files, by the end of their names.
-const KINDS: &[&str] = &[".index", ".timeindex", "producer-state", "leader-epoch-checkpoint", "checkpoint"];
-/// How often a broker is stopped and damaged in one trial.
+/// The kinds of disposable files.
+const KINDS: [Kind; 6] = [
+    Kind::OffsetIndex,
+    Kind::TimeIndex,
+    Kind::ProducerState,
+    Kind::LeaderEpochs,
+    Kind::Checkpoint,
+    Kind::Manifest,
+];
+/// How many files are put back as they were.
 const ROUNDS: usize = 4;
 
-/// The disposable files of one kind below the data directory.
-fn files(data: &Path, kind: &str) -> anyhow::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut folders = vec![data.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let path = entry?.path();
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let is_kind = if kind.starts_with('.') { name.ends_with(kind) } else { name == kind };
-            if path.is_dir() {
-                folders.push(path);
-            } else if is_kind {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// Stops a busy broker, one way or the other, does this to files of every kind, one kind after the other, and lets
-/// everybody get on.
-fn damage(
-    directory: &Path,
-    seed: u64,
-    harm: impl Fn(&Path, &mut Random) -> anyhow::Result<()>,
-) -> anyhow::Result<super::campaign::Outcome> {
-    let mut random = Random::new(seed);
-    let mut broker = Broker::start(Options::new(&directory.join("data")))?;
-    under_load(&mut broker, &Crew::default(), seed, |broker, campaign| {
-        // So that there is something of every kind, some of it old.
-        stop_and_start(broker, campaign, &mut random, |_, _| Ok(()))?;
-        for kind in KINDS {
-            stop_and_start(broker, campaign, &mut random, |data, random| {
-                let files = files(data, kind)?;
-                ensure!(!files.is_empty(), "there is no {kind}");
-                for _ in 0..ROUNDS {
-                    let file: &PathBuf = random.choose(&files);
-                    harm(file, random)?;
-                }
-                Ok(())
-            })?;
-        }
-        Ok(())
-    })
+/// The files of these kinds below the data directory.
+fn files(data: &Path, kinds: &[Kind]) -> anyhow::Result<Vec<PathBuf>> {
+    let files = layout::files(data)?.into_iter().filter(|file| kinds.contains(&file.kind));
+    Ok(files.map(|file| file.path).collect())
 }
 
 fn stop_and_start(
@@ -87,36 +54,6 @@ fn stop_and_start(
 
 #[test]
 #[ignore = "slow; cargo xtask ci runs it"]
-fn a_flipped_bit_in_a_disposable_file_loses_nothing() -> anyhow::Result<()> {
-    let trials = Trials { pr: 1, nightly: 100, release: 500 };
-    run_trials("T14 bit flips in disposable files", trials, |directory, seed| {
-        damage(directory, seed, |file, random| {
-            let mut bytes = read(file)?;
-            if !bytes.is_empty() {
-                let at = random.index(bytes.len());
-                bytes[at] ^= 1 << random.below(8);
-                fs::write(file, bytes)?;
-            }
-            Ok(())
-        })
-    })
-}
-
-#[test]
-#[ignore = "slow; cargo xtask ci runs it"]
-fn a_disposable_file_cut_short_loses_nothing() -> anyhow::Result<()> {
-    let trials = Trials { pr: 1, nightly: 25, release: 100 };
-    run_trials("T15 disposable files cut short", trials, |directory, seed| {
-        damage(directory, seed, |file, random| {
-            let bytes = read(file)?;
-            let cut = 1 + random.index(1024);
-            Ok(fs::write(file, &bytes[..bytes.len().saturating_sub(cut)])?)
-        })
-    })
-}
-
-#[test]
-#[ignore = "slow; cargo xtask ci runs it"]
 fn an_old_copy_of_a_disposable_file_loses_nothing() -> anyhow::Result<()> {
     let trials = Trials { pr: 1, nightly: 25, release: 100 };
     run_trials("T15 old copies of disposable files", trials, |directory, seed| {
@@ -125,10 +62,8 @@ fn an_old_copy_of_a_disposable_file_loses_nothing() -> anyhow::Result<()> {
         under_load(&mut broker, &Crew::default(), seed, |broker, campaign| {
             let mut old: Vec<(PathBuf, Vec<u8>)> = Vec::new();
             stop_and_start(broker, campaign, &mut random, |data, _| {
-                for kind in KINDS {
-                    for file in files(data, kind)? {
-                        old.push((file.clone(), read(&file)?));
-                    }
+                for file in files(data, &KINDS)? {
+                    old.push((file.clone(), read(&file)?));
                 }
                 Ok(())
             })?;
@@ -152,15 +87,12 @@ fn a_disposable_file_that_is_gone_is_made_again() -> anyhow::Result<()> {
         under_load(&mut broker, &Crew::default(), seed, |broker, campaign| {
             for kind in KINDS {
                 stop_and_start(broker, campaign, &mut random, |data, _| {
-                    files(data, kind)?.iter().try_for_each(|file| Ok(fs::remove_file(file)?))
+                    files(data, &[kind])?.iter().try_for_each(|file| Ok(fs::remove_file(file)?))
                 })?;
             }
             // The mark of a clean stop is in the checkpoint; all kinds at once are a broker of another make.
             stop_and_start(broker, campaign, &mut random, |data, _| {
-                for kind in KINDS {
-                    files(data, kind)?.iter().try_for_each(fs::remove_file)?;
-                }
-                Ok(())
+                files(data, &KINDS)?.iter().try_for_each(|file| Ok(fs::remove_file(file)?))
             })
         })
     })

@@ -22,7 +22,7 @@ use crate::harness::wait;
 
 use super::batches::plain_batch;
 use super::client::{Connection, answers_of, name_of, produce_request};
-use super::group_calls::Group;
+use super::group_calls::{Group, OUTSIDER};
 use super::history::{History, Placed, Stamp, check};
 use super::mounts::{FileSystem, Mount, can_mount, can_mount_images};
 use super::reader::read_all;
@@ -104,7 +104,7 @@ impl Cramped {
 
     fn commit(&mut self, offset: i64) -> anyhow::Result<&'static str> {
         let group = Group { name: "readers".into(), topic: SPARE.into(), partitions: 1 };
-        let answers = group.commit(&mut self.connection, (&Str::default(), -1), &[(0, offset)])?;
+        let answers = group.commit(&mut self.connection, OUTSIDER, &[(0, offset)])?;
         Ok(name_of(*answers.get(&0).context("the answer names the partition")?))
     }
 

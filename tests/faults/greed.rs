@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 use crate::harness::broker::{Broker, Options};
 use crate::harness::process::anonymous_bytes;
+use crate::harness::served::Served;
 use crate::harness::skip::or_skip;
 use crate::harness::{toolbox, wait};
 
@@ -32,12 +33,6 @@ use super::setting::{count, say, seed};
 const TOPIC: &str = "greed";
 /// Partitions that one request may create.
 const PARTITIONS_MAX: usize = 1000;
-
-fn start(flags: &[&str]) -> anyhow::Result<(TempDir, Broker)> {
-    let directory = TempDir::new()?;
-    let broker = Broker::start(Options::new(&directory.path().join("data")).flags(flags))?;
-    Ok((directory, broker))
-}
 
 /// The names in a directory.
 fn names_in(directory: &Path) -> anyhow::Result<BTreeSet<String>> {
@@ -67,9 +62,9 @@ fn create(connection: &mut Connection, topics: Vec<CreatableTopic>) -> anyhow::R
 
 #[test]
 fn a_request_for_too_many_partitions_is_refused_and_makes_nothing() -> anyhow::Result<()> {
-    let (directory, broker) = start(&[])?;
-    let mut connection = Connection::open(broker.address())?;
-    let before = names_in(broker.data())?;
+    let served = Served::start(&[])?;
+    let mut connection = served.connect()?;
+    let before = names_in(served.broker.data())?;
     let assigned = CreatableTopic {
         num_partitions: -1,
         replication_factor: -1,
@@ -95,13 +90,21 @@ fn a_request_for_too_many_partitions_is_refused_and_makes_nothing() -> anyhow::R
     }
     // More topics than a request may have elements.
     let million = (0..1_000_000).map(|n| topic(&n.to_string(), 1)).collect();
-    let hung_up = create(&mut Connection::open(broker.address())?, million);
+    let hung_up = create(&mut served.connect()?, million);
     ensure!(hung_up.is_err(), "a million topics are answered {hung_up:?}");
 
     let metadata = connection.call(9, &MetadataRequest { topics: None, ..MetadataRequest::default() })?;
     ensure!(metadata.topics.is_empty(), "{} topics exist", metadata.topics.len());
-    ensure!(names_in(broker.data())? == before, "the data directory holds {:?}", names_in(broker.data())?);
-    ensure!(names_in(directory.path())?.len() == 2, "beside the data lie {:?}", names_in(directory.path())?);
+    ensure!(
+        names_in(served.broker.data())? == before,
+        "the data directory holds {:?}",
+        names_in(served.broker.data())?
+    );
+    ensure!(
+        names_in(served.directory())?.len() == 2,
+        "beside the data lie {:?}",
+        names_in(served.directory())?
+    );
     let (codes, _) = create(&mut connection, vec![topic("wide", PARTITIONS_MAX as i32)])?;
     ensure!(codes == [0], "a topic of {PARTITIONS_MAX} partitions is refused with {}", name_of(codes[0]));
     Ok(())
@@ -109,8 +112,8 @@ fn a_request_for_too_many_partitions_is_refused_and_makes_nothing() -> anyhow::R
 
 #[test]
 fn one_metadata_request_creates_a_bounded_number_of_topics() -> anyhow::Result<()> {
-    let (_directory, broker) = start(&["--durability", "os"])?;
-    let mut connection = Connection::open(broker.address())?;
+    let served = Served::start(&["--durability", "os"])?;
+    let mut connection = served.connect()?;
     let asked = |n| MetadataRequestTopic {
         name: Some(Str::from(format!("wanted-{n}"))),
         ..MetadataRequestTopic::default()
@@ -182,9 +185,9 @@ fn is_legal(name: &str) -> bool {
 fn no_name_makes_a_file_where_none_belongs() -> anyhow::Result<()> {
     let seed = seed()?;
     let mut random = Random::new(seed);
-    let (directory, broker) = start(&["--durability", "os"])?;
-    let own = names_in(broker.data())?;
-    let mut connection = Connection::open(broker.address())?;
+    let served = Served::start(&["--durability", "os"])?;
+    let own = names_in(served.broker.data())?;
+    let mut connection = served.connect()?;
     let invalid = ErrorCode::InvalidTopicException.code();
     let mut made: BTreeSet<TopicName> = BTreeSet::new();
 
@@ -223,7 +226,11 @@ fn no_name_makes_a_file_where_none_belongs() -> anyhow::Result<()> {
     }
 
     say(&format!("seed {seed}: {} names, {} of them made a topic", names.len(), made.len()));
-    ensure!(names_in(directory.path())?.len() == 2, "beside the data lie {:?}", names_in(directory.path())?);
+    ensure!(
+        names_in(served.directory())?.len() == 2,
+        "beside the data lie {:?}",
+        names_in(served.directory())?
+    );
     ensure!(
         made.len() > names.len() / 20,
         "seed {seed}: {} names of {} made a topic",
@@ -232,7 +239,7 @@ fn no_name_makes_a_file_where_none_belongs() -> anyhow::Result<()> {
     );
     let made: BTreeSet<String> = made.iter().map(|topic| format!("{topic}-0")).collect();
     let expected: BTreeSet<String> = own.union(&made).cloned().collect();
-    let found = names_in(broker.data())?;
+    let found = names_in(served.broker.data())?;
     let strange: Vec<_> = found.difference(&expected).filter(|name| *name != "checkpoint").collect();
     ensure!(strange.is_empty(), "seed {seed}: the data directory holds {strange:?}");
     ensure!(made.is_subset(&found), "seed {seed}: topics without a directory");
@@ -273,11 +280,11 @@ fn producer_ids_can_be_asked_for_without_end() -> anyhow::Result<()> {
     const IN_FLIGHT: u64 = 100;
     const GROWTH_BYTES_MAX: u64 = 8 << 20;
     let wanted = count("HIGHWATER_PRODUCER_IDS", 20_000)?;
-    let (_directory, broker) = start(&["--durability", "os"])?;
-    let mut connection = Connection::open(broker.address())?;
+    let served = Served::start(&["--durability", "os"])?;
+    let mut connection = served.connect()?;
     connection.create_topic(TOPIC, 1, &[])?;
     connection.init_producer()?;
-    let before = anonymous_bytes(broker.pid())?;
+    let before = anonymous_bytes(served.broker.pid())?;
 
     let mut last = -1;
     for _ in 0..wanted.div_ceil(IN_FLIGHT) {
@@ -290,7 +297,7 @@ fn producer_ids_can_be_asked_for_without_end() -> anyhow::Result<()> {
             last = answer.producer_id;
         }
     }
-    let handed_out = anonymous_bytes(broker.pid())?.saturating_sub(before);
+    let handed_out = anonymous_bytes(served.broker.pid())?.saturating_sub(before);
     // Each batch claims to be of another producer: the log remembers a bounded number of them.
     for id in 0..wanted as i64 {
         connection.send(PRODUCE_VERSION, &produce_request(TOPIC, [(0, first_batch(id))]))?;
@@ -302,7 +309,7 @@ fn producer_ids_can_be_asked_for_without_end() -> anyhow::Result<()> {
             }
         }
     }
-    let grown = anonymous_bytes(broker.pid())?.saturating_sub(before);
+    let grown = anonymous_bytes(served.broker.pid())?.saturating_sub(before);
 
     say(&format!(
         "{wanted} producer ids cost {} KiB, with a batch of each {} KiB",

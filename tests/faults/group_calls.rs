@@ -33,6 +33,9 @@ const SESSION_MS: i32 = 6_000;
 /// How long members have to rejoin, in milliseconds.
 const REBALANCE_MS: i32 = 20_000;
 
+/// Who commits from outside of a group, to one without members: no member, of no generation.
+pub(crate) const OUTSIDER: (&str, i32) = ("", -1);
+
 /// A group that reads one topic.
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
@@ -138,11 +141,11 @@ impl Group {
         Ok(Ok(offsets))
     }
 
-    /// What a commit is answered, per partition. Without a member it is one from outside of the group.
+    /// What a commit is answered, per partition. See [`OUTSIDER`].
     pub(crate) fn commit(
         &self,
         connection: &mut Connection,
-        (id, generation): (&Str, i32),
+        (id, generation): (&str, i32),
         offsets: &[(i32, i64)],
     ) -> io::Result<BTreeMap<i32, i16>> {
         let partition = |&(partition_index, committed_offset): &(i32, i64)| OffsetCommitRequestPartition {
@@ -154,7 +157,7 @@ impl Group {
         let request = OffsetCommitRequest {
             group_id: self.name.clone(),
             generation_id_or_member_epoch: generation,
-            member_id: id.clone(),
+            member_id: Str::from(id),
             topics: vec![OffsetCommitRequestTopic { name: self.topic.clone(), partitions }],
             ..OffsetCommitRequest::default()
         };

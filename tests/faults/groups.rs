@@ -4,12 +4,12 @@
 //! Members are as many as `HIGHWATER_TRIALS` wants: a few for a change, fifty in a night.
 
 use anyhow::ensure;
-use highwater_protocol::wire::Str;
 
 use crate::harness::broker::{Broker, Options};
 
 use super::campaign::{Campaign, Crew, Outcome, under_load};
 use super::client::Connection;
+use super::group_calls::OUTSIDER;
 use super::member::Habit;
 use super::random::Random;
 use super::setting::{Trials, say};
@@ -92,7 +92,7 @@ fn a_commit_that_an_outsider_moves_back_is_caught() -> anyhow::Result<()> {
                 campaign.drain()?;
                 // Without members anybody may commit.
                 let mut outsider = Connection::open(broker.address())?;
-                let codes = campaign.group().commit(&mut outsider, (&Str::default(), -1), &[(0, 1)])?;
+                let codes = campaign.group().commit(&mut outsider, OUTSIDER, &[(0, 1)])?;
                 ensure!(codes.get(&0) == Some(&0), "the outsider is refused: {codes:?}");
                 campaign.let_observe(2)
             })

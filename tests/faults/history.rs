@@ -145,6 +145,18 @@ impl Verdict {
         self.lists().iter().all(|(_, list)| list.is_empty())
     }
 
+    /// Forgives that a log of one partition ends where it does, if it reaches `offset`; how many acknowledged records
+    /// are missing behind it.
+    pub(crate) fn forgive_suffix(&mut self, offset: i64) -> usize {
+        let end = self.log_count as i64;
+        let before = self.lost_suffix.len();
+        if end >= offset {
+            self.lost_suffix.retain(|record| record.offset < end);
+            self.vanished.retain(|record| record.offset < end);
+        }
+        before - self.lost_suffix.len()
+    }
+
     /// How many acknowledged records are not there.
     pub(crate) fn lost_count(&self) -> usize {
         self.lost_in_the_middle.len() + self.lost_suffix.len()
@@ -284,6 +296,22 @@ mod tests {
 
     fn acked(records: &[Placed]) -> History {
         History { acked: records.to_vec(), idempotent: HashSet::from([1]), ..History::default() }
+    }
+
+    #[test]
+    fn a_missing_end_is_forgiven_from_an_offset_on_and_a_hole_is_not() {
+        let log = [record(0, 0), record(1, 1)];
+        let mut history = acked(&[record(0, 0), record(1, 1), record(2, 2), record(3, 3)]);
+        history.seen.push(record(3, 3));
+        let forgiven = |history: &History, log: &[Placed], offset| {
+            let mut verdict = check(history, log);
+            (verdict.forgive_suffix(offset), verdict.is_clean())
+        };
+
+        assert_eq!(forgiven(&history, &log, 2), (2, true));
+        assert_eq!(forgiven(&history, &log, 3), (0, false), "the log had to reach 3");
+        let hole = [record(0, 0), record(2, 2)];
+        assert!(!forgiven(&history, &hole, 1).1);
     }
 
     #[test]

@@ -2,9 +2,6 @@
 //! is seen, and the group goes on.
 
 use anyhow::{Context as _, ensure};
-use highwater_protocol::api::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use highwater_protocol::api::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
-use highwater_protocol::api::{OffsetCommitRequest, OffsetFetchRequest};
 
 use crate::harness::broker::{Broker, Options};
 use crate::harness::skip::or_skip;
@@ -13,39 +10,26 @@ use crate::harness::wait;
 
 use super::client::{Connection, name_of};
 use super::failed_sync::failing_syncs;
+use super::group_calls::{Group, OUTSIDER};
 
 const TOPIC: &str = "read";
-const GROUP: &str = "group";
 /// The file that holds the group: Java's "group".hashCode() is 98629247, modulo 50.
 const SEGMENT: &str = "__consumer_offsets-47/00000000000000000000.log";
 
+fn group() -> Group {
+    Group { name: "group".into(), topic: TOPIC.into(), partitions: 1 }
+}
+
 /// What committing an offset is answered.
 fn commit(connection: &mut Connection, offset: i64) -> anyhow::Result<&'static str> {
-    let partition =
-        OffsetCommitRequestPartition { committed_offset: offset, ..OffsetCommitRequestPartition::default() };
-    let topic = OffsetCommitRequestTopic { name: TOPIC.into(), partitions: vec![partition] };
-    let request =
-        OffsetCommitRequest { group_id: GROUP.into(), topics: vec![topic], ..OffsetCommitRequest::default() };
-    let response = connection.call(8, &request)?;
-    let answered = response.topics.first().and_then(|topic| topic.partitions.first());
-    Ok(name_of(answered.context("the answer names the partition")?.error_code))
+    let answers = group().commit(connection, OUTSIDER, &[(0, offset)])?;
+    Ok(name_of(*answers.get(&0).context("the answer names the partition")?))
 }
 
 /// What is committed, or why nobody says.
-fn committed(connection: &mut Connection) -> anyhow::Result<Result<i64, &'static str>> {
-    let topic = OffsetFetchRequestTopics { name: TOPIC.into(), partition_indexes: vec![0] };
-    let group = OffsetFetchRequestGroup {
-        group_id: GROUP.into(),
-        topics: Some(vec![topic]),
-        ..OffsetFetchRequestGroup::default()
-    };
-    let request = OffsetFetchRequest { groups: vec![group], ..OffsetFetchRequest::default() };
-    let group = connection.call(8, &request)?.groups.pop().context("the answer names the group")?;
-    if group.error_code != 0 {
-        return Ok(Err(name_of(group.error_code)));
-    }
-    let answered = group.topics.first().and_then(|topic| topic.partitions.first());
-    Ok(Ok(answered.context("the answer names the partition")?.committed_offset))
+fn committed(connection: &mut Connection) -> anyhow::Result<Result<Option<i64>, &'static str>> {
+    let answer = group().committed(connection, &[0])?;
+    Ok(answer.map(|offsets| offsets[&0]).map_err(name_of))
 }
 
 #[test]
@@ -71,7 +55,7 @@ fn a_failed_sync_loses_no_commit_that_was_acknowledged() -> anyhow::Result<()> {
     };
     ensure!(refused == "NOT_COORDINATOR", "the commit is answered {refused}");
     // Until the partition is loaded again nobody is told that nothing was committed.
-    let mut found = -1;
+    let mut found = None;
     wait::until("the group to be loaded again", || match committed(&mut connection)? {
         Ok(offset) => {
             found = offset;
@@ -82,7 +66,7 @@ fn a_failed_sync_loses_no_commit_that_was_acknowledged() -> anyhow::Result<()> {
             Ok(false)
         }
     })?;
-    ensure!(found == acknowledged, "{found} is committed, {acknowledged} was acknowledged last");
+    ensure!(found == Some(acknowledged), "{found:?} is committed, {acknowledged} was acknowledged last");
     for offset in acknowledged + 1..acknowledged + 6 {
         let answer = commit(&mut connection, offset)?;
         ensure!(answer == "NONE", "the group does not go on: {answer}\n{}", broker.log());
@@ -91,6 +75,6 @@ fn a_failed_sync_loses_no_commit_that_was_acknowledged() -> anyhow::Result<()> {
     broker.kill()?;
     let broker = Broker::start(Options::new(&data))?;
     let found = committed(&mut Connection::open(broker.address())?)?;
-    ensure!(found == Ok(acknowledged + 5), "after a restart: {found:?}");
+    ensure!(found == Ok(Some(acknowledged + 5)), "after a restart: {found:?}");
     Ok(())
 }

@@ -335,7 +335,7 @@ impl Member {
             return Ok(());
         }
         let sent_at = self.journal.commit_sent(&offsets);
-        let codes = self.place.group.commit(connection, (&self.id, self.generation), &offsets)?;
+        let codes = self.place.group.commit(connection, (self.id.as_str(), self.generation), &offsets)?;
         let mut refused = None;
         for (partition, offset) in offsets {
             let code =

@@ -1,4 +1,5 @@
-//! Power cuts: what was acknowledged under `fsync` is there when the power comes back.
+//! Power cuts: what was acknowledged under `fsync` is there when the power comes back, and under `interval` all but the
+//! last interval of it.
 //!
 //! Only what was received before the cut counts. The machine of a real cut is dead at once; the shutdown ioctl takes a
 //! moment, in which Linux 6.18 now and then lets an `fdatasync` that is under way return 0 without effect (seen on
@@ -7,15 +8,19 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use crate::harness::broker::{Broker, Options};
+use crate::harness::metrics::metric;
 use crate::harness::skip::or_skip;
 use crate::harness::strace::{self, Tampering, is_stopped};
+use crate::harness::wait;
 
 use super::batches::plain_batch;
 use super::campaign::{Campaign, Crew, Outcome, TOPIC, under_load, wait_for};
 use super::client::Connection;
+use super::gate::Order;
+use super::history::Verdict;
 use super::kills::{PATIENCE, STEP_COUNT, early_step, step_of};
 use super::mounts::{FileSystem, Mount, can_mount_images};
 use super::random::Random;
@@ -56,6 +61,63 @@ fn cut_at_random(name: &str, file_system: FileSystem) -> anyhow::Result<()> {
             come_back(broker, campaign)
         })
     })
+}
+
+#[test]
+#[ignore = "slow; cargo xtask ci runs it"]
+fn a_power_cut_under_interval_loses_nothing_that_a_sync_came_after() -> anyhow::Result<()> {
+    if or_skip(can_mount_images())?.is_none() {
+        return Ok(());
+    }
+    let trials = Trials { pr: 2, nightly: 100, release: 500 };
+    run_trials("T3, T4 a power cut under interval", trials, cut_under_interval)
+}
+
+/// What was in the log when a sync began that was seen to end must be there. Of what came later a suffix may be missing,
+/// and nothing else may be wrong.
+fn cut_under_interval(directory: &Path, seed: u64) -> anyhow::Result<Outcome> {
+    let mut random = Random::new(seed);
+    let data = directory.join("data");
+    let mut mount = Mount::image(FileSystem::of_trial(seed), &data)?;
+    let flags = ["--durability", &format!("interval={}", 50 + random.below(450))];
+    let mut broker = Broker::start(Options::new(&data).flags(&flags))?;
+    let address = broker.address();
+    // Syncs of one partition follow each other, and with no group there are no others.
+    let crew = Crew { partitions: 1, members: 0, ..Crew::default() };
+    let campaign = Campaign::start(&broker, &crew, seed)?;
+    campaign.gate.wait_for_acks(100)?;
+    // Ends of the log, and how many syncs were over then.
+    let mut seen: Vec<(i64, u64)> = Vec::new();
+    let (mut connection, rounds) = (Connection::open(address)?, random.below(300));
+    wait::until("some syncs", || {
+        let end = connection.latest_offset(TOPIC, 0)?.context("the partition has an end")?;
+        seen.push((end, metric(address, "highwater_sync_seconds_count")?));
+        Ok(seen.len() as u64 > rounds
+            && seen.last().map(|last| last.1) >= seen.first().map(|first| first.1 + 2))
+    })?;
+    // Of two syncs that ended after an end was seen, the second had begun after it.
+    let syncs = seen.last().map_or(0, |last| last.1);
+    let end = seen.iter().filter(|seen| seen.1 + 2 <= syncs).map(|seen| seen.0).max().unwrap_or(0);
+
+    campaign.gate.go_dark();
+    campaign.gate.give(Order::Abandon);
+    mount.cut_power()?;
+    broker.kill()?;
+    mount.power_up()?;
+    broker.restart()?;
+
+    let mut outcome = campaign.abandon()?;
+    let lost = outcome.verdict.forgive_suffix(end);
+    let Verdict { acked_count, log_count, .. } = outcome.verdict;
+    ensure!(
+        log_count as i64 >= end,
+        "the log ends at {log_count}; a sync had covered everything below {end}"
+    );
+    say(&format!(
+        "{}: of {acked_count} acknowledged records {lost} at the end are lost, none below {end}",
+        flags[1]
+    ));
+    Ok(outcome)
 }
 
 /// Starts the broker when the power is back, and lets everybody get on.

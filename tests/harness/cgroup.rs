@@ -35,6 +35,13 @@ impl MemoryLimit {
         ["sh", "-c", &enter, "sh"].map(str::to_owned).to_vec()
     }
 
+    /// The most bytes that the group has held, page cache included.
+    pub(crate) fn peak_bytes(&self) -> anyhow::Result<u64> {
+        let read = |file: &str| fs::read_to_string(self.0.join(file));
+        let text = read("memory.max_usage_in_bytes").or_else(|_| read("memory.peak"))?;
+        text.trim().parse().context("a number of bytes")
+    }
+
     /// How many processes the kernel has killed for the limit.
     pub(crate) fn kills(&self) -> anyhow::Result<u64> {
         let read = |file: &str| fs::read_to_string(self.0.join(file));

@@ -7,14 +7,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use highwater_protocol::api::create_topics::{CreatableTopic, CreateTopicsRequest};
 use highwater_protocol::api::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
-use highwater_protocol::api::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use highwater_protocol::api::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
-use highwater_protocol::api::{OffsetCommitRequest, OffsetFetchRequest};
 use highwater_record::HEADER_BYTES;
 use tempfile::TempDir;
 
 use crate::faults::batches::plain_batch;
 use crate::faults::client::{Connection, name_of};
+use crate::faults::group_calls::{Group, OUTSIDER};
 use crate::faults::reader::{read_batches, split};
 use crate::harness::broker::{Broker, Options};
 use crate::harness::metrics::{get, metric};
@@ -275,37 +273,23 @@ fn metadata_that_lost_its_end_is_not_built_on() -> anyhow::Result<()> {
 /// The group's partition: Java's "group".hashCode() is 98629247, modulo 50.
 const GROUP_SEGMENT: &str = "__consumer_offsets-47/00000000000000000000.log";
 
-fn commit(connection: &mut Connection, partition_index: i32, committed_offset: i64) -> anyhow::Result<()> {
-    let partition = OffsetCommitRequestPartition {
-        partition_index,
-        committed_offset,
-        ..OffsetCommitRequestPartition::default()
-    };
-    let topic = OffsetCommitRequestTopic { name: TOPIC.into(), partitions: vec![partition] };
-    let request = OffsetCommitRequest {
-        group_id: "group".into(),
-        topics: vec![topic],
-        ..OffsetCommitRequest::default()
-    };
-    let response = connection.call(8, &request)?;
-    let answered = response.topics.first().and_then(|topic| topic.partitions.first());
-    let code = answered.context("the answer names the partition")?.error_code;
-    ensure!(code == 0, "a commit is answered {}", name_of(code));
+fn group() -> Group {
+    Group { name: "group".into(), topic: TOPIC.into(), partitions: 2 }
+}
+
+fn commit(connection: &mut Connection, partition: i32, offset: i64) -> anyhow::Result<()> {
+    let answers = group().commit(connection, OUTSIDER, &[(partition, offset)])?;
+    ensure!(answers == BTreeMap::from([(partition, 0)]), "a commit is answered {answers:?}");
     Ok(())
 }
 
-fn committed(connection: &mut Connection) -> anyhow::Result<Vec<(&'static str, i64)>> {
-    let topic = OffsetFetchRequestTopics { name: TOPIC.into(), partition_indexes: vec![0, 1] };
-    let group = OffsetFetchRequestGroup {
-        group_id: "group".into(),
-        topics: Some(vec![topic]),
-        ..OffsetFetchRequestGroup::default()
+/// What each of the two partitions has committed, or the error.
+fn committed(connection: &mut Connection) -> anyhow::Result<[Result<Option<i64>, &'static str>; 2]> {
+    let mut ask = |partition| -> anyhow::Result<_> {
+        let answer = group().committed(connection, &[partition])?;
+        Ok(answer.map(|offsets| offsets[&partition]).map_err(name_of))
     };
-    let request = OffsetFetchRequest { groups: vec![group], ..OffsetFetchRequest::default() };
-    let group = connection.call(8, &request)?.groups.pop().context("the answer names the group")?;
-    ensure!(group.error_code == 0, "{}", name_of(group.error_code));
-    let partitions = group.topics.into_iter().flat_map(|topic| topic.partitions);
-    Ok(partitions.map(|partition| (name_of(partition.error_code), partition.committed_offset)).collect())
+    Ok([ask(0)?, ask(1)?])
 }
 
 #[test]
@@ -315,7 +299,7 @@ fn a_commit_that_is_lost_is_never_answered_as_one_that_never_was() -> anyhow::Re
     let mut connection = served.connect()?;
     commit(&mut connection, 0, 3)?;
     commit(&mut connection, 1, 5)?;
-    assert_eq!(committed(&mut connection)?, [("NONE", 3), ("NONE", 5)]);
+    assert_eq!(committed(&mut connection)?, [Ok(Some(3)), Ok(Some(5))]);
     served.broker.terminate()?;
     let segment = served.broker.data().join(GROUP_SEGMENT);
     flip(&segment, HEADER_BYTES + 5)?;
@@ -323,10 +307,10 @@ fn a_commit_that_is_lost_is_never_answered_as_one_that_never_was() -> anyhow::Re
     served.broker.restart()?;
 
     let mut connection = served.connect()?;
-    assert_eq!(committed(&mut connection)?, [("CORRUPT_MESSAGE", -1), ("NONE", 5)]);
+    assert_eq!(committed(&mut connection)?, [Err("CORRUPT_MESSAGE"), Ok(Some(5))]);
     assert!(served.broker.log().contains("loaded from a log of __consumer_offsets that has lost records"));
 
     commit(&mut connection, 0, 4)?;
-    assert_eq!(committed(&mut connection)?, [("NONE", 4), ("NONE", 5)]);
+    assert_eq!(committed(&mut connection)?, [Ok(Some(4)), Ok(Some(5))]);
     Ok(())
 }

@@ -5,34 +5,31 @@ mod offsets;
 
 use std::time::{Duration, Instant};
 
+use self::member::{HEARTBEAT, JOIN, LEAVE, Member, SYNC};
+use crate::faults::client::name_of;
+use crate::harness::served::Served;
+use crate::harness::wait;
+use crate::harness::wire::create_topic;
 use anyhow::ensure;
 use highwater_protocol::api::leave_group::MemberIdentity;
 use highwater_protocol::api::{
     DeleteGroupsRequest, DescribeGroupsRequest, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest,
 };
 use highwater_protocol::wire::Str;
-use tempfile::TempDir;
-
-use self::member::{HEARTBEAT, JOIN, LEAVE, Member, SYNC};
-use crate::faults::client::name_of;
-use crate::harness::broker::{Broker, Options};
-use crate::harness::wait;
-use crate::harness::wire::create_topic;
 
 const TOPIC: &str = "read";
 
 /// A broker with one topic of three partitions.
-fn served() -> anyhow::Result<(TempDir, Broker)> {
-    let directory = TempDir::new()?;
-    let broker = Broker::start(Options::new(&directory.path().join("data")))?;
-    create_topic(broker.address(), TOPIC, 3)?;
-    Ok((directory, broker))
+fn served() -> anyhow::Result<Served> {
+    let served = Served::start(&[])?;
+    create_topic(served.address(), TOPIC, 3)?;
+    Ok(served)
 }
 
 /// The state of a group and the ids of its members.
-fn described(broker: &Broker, group: &str) -> anyhow::Result<(String, Vec<Str>)> {
+fn described(served: &Served, group: &str) -> anyhow::Result<(String, Vec<Str>)> {
     let request = DescribeGroupsRequest { groups: vec![group.into()], ..DescribeGroupsRequest::default() };
-    let mut response = Member::connect(broker.address(), group)?.connection.call(5, &request)?;
+    let mut response = Member::connect(served.address(), group)?.connection.call(5, &request)?;
     let group = response.groups.pop().expect("one group was asked about");
     ensure!(group.error_code == 0, "{group:?}");
     Ok((group.group_state.to_string(), group.members.into_iter().map(|member| member.member_id).collect()))
@@ -45,8 +42,8 @@ fn ids(response: &JoinGroupResponse) -> Vec<Str> {
 
 #[test]
 fn a_member_joins_syncs_commits_and_leaves() -> anyhow::Result<()> {
-    let (_directory, broker) = served()?;
-    let mut member = Member::connect(broker.address(), "group")?;
+    let served = served()?;
+    let mut member = Member::connect(served.address(), "group")?;
 
     member.take_id()?;
     let joined = member.join()?;
@@ -61,10 +58,10 @@ fn a_member_joins_syncs_commits_and_leaves() -> anyhow::Result<()> {
     assert_eq!(member.commit(TOPIC, 1, 42)?, "NONE");
     assert_eq!(member.committed(TOPIC, 1)?, (42, "note".to_owned()));
     assert_eq!(member.committed(TOPIC, 0)?, (-1, String::new()));
-    assert_eq!(described(&broker, "group")?, ("Stable".to_owned(), vec![member.id.clone()]));
+    assert_eq!(described(&served, "group")?, ("Stable".to_owned(), vec![member.id.clone()]));
     assert_eq!(member.leave(LEAVE)?, "NONE");
 
-    assert_eq!(described(&broker, "group")?, ("Empty".to_owned(), Vec::new()));
+    assert_eq!(described(&served, "group")?, ("Empty".to_owned(), Vec::new()));
     assert_eq!(member.commit(TOPIC, 1, 43)?, "UNKNOWN_MEMBER_ID");
     assert_eq!(member.committed(TOPIC, 1)?.0, 42);
     Ok(())
@@ -72,8 +69,8 @@ fn a_member_joins_syncs_commits_and_leaves() -> anyhow::Result<()> {
 
 #[test]
 fn the_lowest_versions_do_what_the_highest_do() -> anyhow::Result<()> {
-    let (_directory, broker) = served()?;
-    let mut member = Member::connect(broker.address(), "old")?;
+    let served = served()?;
+    let mut member = Member::connect(served.address(), "old")?;
 
     // Version 0 joins without being told an id first.
     member.ask_to_join(0)?;
@@ -101,8 +98,8 @@ fn the_lowest_versions_do_what_the_highest_do() -> anyhow::Result<()> {
 
 #[test]
 fn leaving_a_group_that_is_not_there_is_answered_member_by_member() -> anyhow::Result<()> {
-    let (_directory, broker) = served()?;
-    let mut member = Member::connect(broker.address(), "absent")?;
+    let served = served()?;
+    let mut member = Member::connect(served.address(), "absent")?;
     let members = ["one", "two"].map(|id| MemberIdentity { member_id: id.into(), ..Default::default() });
     let request = LeaveGroupRequest {
         group_id: "absent".into(),
@@ -121,10 +118,10 @@ fn leaving_a_group_that_is_not_there_is_answered_member_by_member() -> anyhow::R
 
 #[test]
 fn a_second_member_makes_the_group_rebalance() -> anyhow::Result<()> {
-    let (_directory, broker) = served()?;
-    let mut first = Member::connect(broker.address(), "group")?;
+    let served = served()?;
+    let mut first = Member::connect(served.address(), "group")?;
     first.settle_alone()?;
-    let mut second = Member::connect(broker.address(), "group")?;
+    let mut second = Member::connect(served.address(), "group")?;
     second.take_id()?;
 
     second.ask_to_join(JOIN)?;
@@ -152,12 +149,12 @@ fn a_second_member_makes_the_group_rebalance() -> anyhow::Result<()> {
 #[test]
 #[ignore = "slow; cargo xtask ci runs it"]
 fn a_member_that_falls_silent_is_dropped_after_its_session() -> anyhow::Result<()> {
-    let (_directory, broker) = served()?;
-    let mut member = Member::connect(broker.address(), "group")?;
+    let served = served()?;
+    let mut member = Member::connect(served.address(), "group")?;
     member.settle_alone()?;
     let silent_since = Instant::now();
 
-    wait::until("the group to be empty", || Ok(described(&broker, "group")?.0 == "Empty"))?;
+    wait::until("the group to be empty", || Ok(described(&served, "group")?.0 == "Empty"))?;
 
     let silent = silent_since.elapsed();
     assert!(silent >= Duration::from_millis(5_900) && silent < Duration::from_secs(11), "after {silent:?}");
@@ -167,17 +164,17 @@ fn a_member_that_falls_silent_is_dropped_after_its_session() -> anyhow::Result<(
 
 #[test]
 fn a_member_whose_connection_closes_while_it_joins_is_forgotten() -> anyhow::Result<()> {
-    let (_directory, broker) = served()?;
-    let mut first = Member::connect(broker.address(), "group")?;
+    let served = served()?;
+    let mut first = Member::connect(served.address(), "group")?;
     first.settle_alone()?;
     // Version 3 takes no id first: nobody can ever come back as this member.
-    let mut ghost = Member::connect(broker.address(), "group")?;
+    let mut ghost = Member::connect(served.address(), "group")?;
     ghost.ask_to_join(3)?;
-    wait::until("the ghost to be there", || Ok(described(&broker, "group")?.1.len() == 2))?;
+    wait::until("the ghost to be there", || Ok(described(&served, "group")?.1.len() == 2))?;
 
     drop(ghost);
 
-    wait::until("the ghost to be gone", || Ok(described(&broker, "group")?.1.len() == 1))?;
+    wait::until("the ghost to be gone", || Ok(described(&served, "group")?.1.len() == 1))?;
     let alone = first.join()?;
     assert_eq!(ids(&alone), [first.id.clone()]);
     Ok(())
@@ -185,23 +182,22 @@ fn a_member_whose_connection_closes_while_it_joins_is_forgotten() -> anyhow::Res
 
 #[test]
 fn members_and_their_generation_survive_a_kill() -> anyhow::Result<()> {
-    let (_directory, mut broker) = served()?;
-    let mut member = Member::connect(broker.address(), "group")?;
+    let mut served = served()?;
+    let mut member = Member::connect(served.address(), "group")?;
     member.settle_alone()?;
     assert_eq!(member.commit(TOPIC, 0, 10)?, "NONE");
 
     for graceful in [false, true] {
         if graceful {
-            broker.terminate()?;
+            served.restart()?;
         } else {
-            broker.kill()?;
+            served.kill()?;
         }
-        broker.restart()?;
-        let mut again = Member::connect(broker.address(), "group")?;
+        let mut again = Member::connect(served.address(), "group")?;
         (again.id, again.generation) = (member.id.clone(), member.generation);
         assert_eq!(again.beat(HEARTBEAT)?, "NONE");
         assert_eq!(again.commit(TOPIC, 0, 11)?, "NONE");
-        assert_eq!(described(&broker, "group")?, ("Stable".to_owned(), vec![member.id.clone()]));
+        assert_eq!(described(&served, "group")?, ("Stable".to_owned(), vec![member.id.clone()]));
         again.ask_to_sync(SYNC, &[])?;
         assert_eq!(again.synced(SYNC)?.assignment, member.id.as_bytes());
     }
@@ -210,16 +206,16 @@ fn members_and_their_generation_survive_a_kill() -> anyhow::Result<()> {
 
 #[test]
 fn a_broker_stops_in_time_while_members_are_parked() -> anyhow::Result<()> {
-    let (_directory, mut broker) = served()?;
-    let mut first = Member::connect(broker.address(), "group")?;
+    let mut served = served()?;
+    let mut first = Member::connect(served.address(), "group")?;
     first.settle_alone()?;
-    let mut parked = Member::connect(broker.address(), "group")?;
+    let mut parked = Member::connect(served.address(), "group")?;
     parked.take_id()?;
     parked.ask_to_join(JOIN)?;
     wait::until("the join to be parked", || Ok(first.beat(HEARTBEAT)? == "REBALANCE_IN_PROGRESS"))?;
 
     let began = Instant::now();
-    ensure!(broker.terminate()?.success(), "{}", broker.log());
+    ensure!(served.broker.terminate()?.success(), "{}", served.broker.log());
 
     assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
     assert_eq!(name_of(parked.joined(JOIN)?.error_code), "COORDINATOR_NOT_AVAILABLE");

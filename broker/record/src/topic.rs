@@ -93,6 +93,9 @@ impl fmt::Display for TopicName {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TopicId([u8; 16]);
 
+/// One damaged character of an id's text changes at most six bits.
+const DAMAGED_BITS_MAX: u32 = 8;
+
 impl TopicId {
     /// `None` for the all-zero UUID, which is "no id" on the wire.
     pub fn new(bytes: [u8; 16]) -> Option<Self> {
@@ -102,6 +105,12 @@ impl TopicId {
     /// The sixteen bytes as they go over the wire.
     pub const fn get(self) -> [u8; 16] {
         self.0
+    }
+
+    /// Whether two ids differ in so few bits that one is the other, damaged. Ids are random: those of two topics differ in
+    /// about 64 bits, and in eight or fewer less than once in 10^24 pairs.
+    pub const fn resembles(self, other: Self) -> bool {
+        (u128::from_be_bytes(self.0) ^ u128::from_be_bytes(other.0)).count_ones() <= DAMAGED_BITS_MAX
     }
 }
 

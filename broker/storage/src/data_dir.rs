@@ -135,11 +135,23 @@ impl DataDir {
         text.lines().find_map(|line| line.strip_prefix("topic_id:")).and_then(|id| id.trim().parse().ok())
     }
 
+    /// The topic that a partition's directory says it belongs to, if that is another one than `topic_id`. An id that is
+    /// this one but for a few bits is this one: the file is damaged, which the log says.
+    pub fn other_topic(&self, partition: &TopicPartition, topic_id: TopicId) -> Option<TopicId> {
+        let found = self.topic_id(partition).filter(|found| *found != topic_id)?;
+        if !found.resembles(topic_id) {
+            return Some(found);
+        }
+        let path = self.partition_path(partition).join(METADATA_FILE_NAME);
+        tracing::warn!(path = %path.display(), %found, expected = %topic_id, "a topic's id is damaged by a bit or a few; the directory is used");
+        None
+    }
+
     /// Renames the directory of a partition whose topic was deleted, durably, so that a new topic of the same name
     /// never meets it. Says whether there was one; a directory that says it belongs to another topic is none.
     /// [`DataDir::purge`] removes the files.
     pub fn delete_partition(&self, partition: &TopicPartition, topic_id: TopicId) -> io::Result<bool> {
-        if self.topic_id(partition).is_some_and(|found| found != topic_id) {
+        if self.other_topic(partition, topic_id).is_some() {
             return Ok(false);
         }
         let from = self.partition_path(partition);
@@ -250,6 +262,27 @@ mod tests {
 
         assert!(data.delete_partition(&partition("t", 0), new).unwrap());
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_id_that_is_damaged_by_a_bit_is_no_other_topic() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = open(&dir.path().join("data")).unwrap();
+        let id = "j6hPE3nlSrCxOuC34cQVXw".parse::<TopicId>().unwrap();
+        let path = data.partition_path(&partition("t", 0)).join("partition.metadata");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        let text = format!("version: 0\ntopic_id: {id}\n");
+
+        for bit in 0..text.len() * 8 {
+            let mut bytes = text.clone().into_bytes();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(data.other_topic(&partition("t", 0), id), None, "bit {bit}");
+        }
+
+        let other = "Xk3pQ8mTR2aZb6cVd9eWfg".parse::<TopicId>().unwrap();
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(data.other_topic(&partition("t", 0), other), Some(id));
     }
 
     #[test]

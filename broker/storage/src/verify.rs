@@ -1,8 +1,8 @@
 //! Bytes that this process did not write are checked once before anybody gets them.
 //!
 //! Batches that were found at a start, not appended, are read on their first use, their CRCs compared, and the two fields
-//! that no CRC covers held against their neighbours: base offsets follow each other, and a leader epoch that differs
-//! from both of its neighbours, which agree, is wrong. What passed is remembered by position. Bytes that this process
+//! that no CRC covers held against their neighbours: base offsets follow each other, and a leader epoch that does not lie
+//! between those of its neighbours is wrong. What passed is remembered by position. Bytes that this process
 //! appended are never looked at here; who reads only those pays one comparison.
 
 use std::io;
@@ -226,8 +226,11 @@ impl Check<'_> {
         let expected = self.at.offset;
         let order = BatchFault::OffsetOrder { expected, actual: header.base_offset };
         let segment_end = self.segment.end();
+        if header.next_offset() > segment_end.offset {
+            return Ok(Some(order));
+        }
         if end >= segment_end.bytes || self.segment.quarantine().skip(self.segment.base(), end).is_some() {
-            return Ok((header.next_offset() > segment_end.offset).then_some(order));
+            return Ok(None);
         }
         // If it is the next one that is damaged, it says so itself when its turn comes.
         let Ok(next) = self.header(end, expected)? else { return Ok(None) };
@@ -235,10 +238,12 @@ impl Check<'_> {
         if header.base_offset > expected && follows {
             return Ok(Some(order));
         }
-        let around =
-            self.before.map(|before| before.leader_epoch).filter(|epoch| *epoch == next.leader_epoch);
-        Ok(around.filter(|epoch| *epoch != header.leader_epoch).map(|epoch| BatchFault::EpochOrder {
-            before: epoch.map_or(-1, highwater_record::LeaderEpoch::get),
+        // Epochs never go back. Where the batches around are in order, this one is not if it does not lie between.
+        let epochs = self.before.and_then(|before| Some((before.leader_epoch?, next.leader_epoch?)));
+        let Some((before, after)) = epochs.filter(|(before, after)| before <= after) else { return Ok(None) };
+        let is_between = header.leader_epoch.is_some_and(|epoch| (before..=after).contains(&epoch));
+        Ok((!is_between).then(|| BatchFault::EpochOrder {
+            before: before.get(),
             actual: header.leader_epoch.map_or(-1, highwater_record::LeaderEpoch::get),
         }))
     }

@@ -588,13 +588,11 @@ pub(super) fn rebuild_producers(
         }
         let Some((start, _)) = segment.locate(from)? else { continue };
         segment.walk(start, segment.end().bytes, |_, header| {
-            if header.base_offset >= end {
-                return ControlFlow::Break(());
-            }
-            if header.base_offset >= from {
+            // A base offset beyond the end may be a damaged one, which the batch after it shows: no reason to stop.
+            if (from..end).contains(&header.base_offset) {
                 producers.record(header, now);
             }
-            ControlFlow::Continue(())
+            ControlFlow::<()>::Continue(())
         })?;
     }
     Ok((producers, sidecar.map(|sidecar| sidecar.end)))

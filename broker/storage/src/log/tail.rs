@@ -206,14 +206,16 @@ impl<'a> Walk<'a> {
         Fault { position, expected, fault, before: self.before }
     }
 
-    /// Whether a batch has an earlier epoch than the one before it.
-    fn goes_back(&self, header: &BatchHeader) -> bool {
-        self.last_header.is_some_and(|last| header.leader_epoch < last.leader_epoch)
+    /// The batch whose epoch the next one may not go back behind. No checksum covers an epoch, and a flipped bit in the
+    /// last one below the recovery point must not cost what was appended after it: the batch before that one counts.
+    fn epoch_floor(&self) -> Option<BatchHeader> {
+        if self.before.is_some() { self.confirmed } else { self.last_header }
     }
 
     /// Reads whole batches to the end of the log. Says whether a fault ended it.
     pub(super) fn above(&mut self, recovery: &mut Recovery, scanned: &AtomicU64) -> io::Result<bool> {
         let mut tail = Tail::default();
+        let mut before = self.epoch_floor();
         while self.end.bytes < self.log_bytes && !self.reached(self.next) {
             let position = self.end.bytes;
             let available = self.log_bytes - position;
@@ -221,10 +223,10 @@ impl<'a> Walk<'a> {
                 Ok(header) if !self.may_come(&header) => {
                     BatchFault::OffsetOrder { expected: self.end.offset, actual: header.base_offset }
                 }
-                Ok(header) if self.goes_back(&header) => {
+                Ok(header) if before.is_some_and(|before| header.leader_epoch < before.leader_epoch) => {
                     let epoch = |header: &BatchHeader| header.leader_epoch.map_or(-1, LeaderEpoch::get);
                     BatchFault::EpochOrder {
-                        before: self.last_header.as_ref().map_or(-1, epoch),
+                        before: before.as_ref().map_or(-1, epoch),
                         actual: epoch(&header),
                     }
                 }
@@ -232,6 +234,7 @@ impl<'a> Walk<'a> {
                     recovery.bytes_scanned += u64::from(header.size_bytes);
                     scanned.fetch_add(header.size_bytes.into(), Ordering::Relaxed);
                     self.take(position, &header);
+                    before = self.last_header;
                     continue;
                 }
                 Err(fault) => fault,

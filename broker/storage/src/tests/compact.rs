@@ -333,6 +333,33 @@ fn a_batch_that_cannot_be_read_ends_the_pass_before_it_and_loses_nothing() {
 }
 
 #[test]
+fn an_offset_beyond_a_compacted_segment_costs_its_batch_and_is_not_taken_for_a_gap() {
+    let (home, sim) = Home::sim();
+    let mut home = compacted(home);
+    let (mut log, _) = home.open();
+    for key in ["a", "b", "a", "a", "c"] {
+        put(&mut log, &[pair(key, "value")]);
+    }
+    seal(&mut log);
+    put(&mut log, &[pair("d", "value")]);
+    sync(&mut log);
+    compact(&mut log);
+    assert_eq!(spans(&read_all(&log, offset(0))), [(1, 1), (3, 3), (4, 4), (5, 5)]);
+    home.known = Some(log.checkpoint());
+    log.close().unwrap();
+    let path = home.path("00000000000000000000.log");
+    let mut bytes = sim.read(&path).unwrap();
+    bytes[1] ^= 128;
+    sim.overwrite(&path, &bytes);
+
+    let (log, _) = home.open();
+
+    assert_eq!(spans(&read_all_readable(&log)), [(3, 3), (4, 4), (5, 5)]);
+    let lost: Vec<_> = log.view().quarantined().iter().map(|lost| (lost.from, lost.to)).collect();
+    assert_eq!(lost, [(offset(0), offset(3))]);
+}
+
+#[test]
 fn a_log_that_is_cut_inside_a_gap_ends_before_the_gap_and_opens_again() {
     for to in 0..60 {
         let (home, _) = Home::sim();

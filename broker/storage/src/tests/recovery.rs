@@ -271,6 +271,63 @@ fn all_five_batches_in_flight_are_known_after_a_kill_with_and_without_the_sideca
 }
 
 #[test]
+fn producers_are_known_behind_a_batch_whose_offset_is_damaged() {
+    let (mut home, files) = Home::sim();
+    home.config.index_interval_bytes = 1;
+    let (mut log, _) = home.open();
+    let sent: Vec<_> =
+        (0..4).map(|n| batch(Made { count: 3, producer: Some((5, 1, n * 3)), ..Made::default() })).collect();
+    for batch in &sent {
+        append(&mut log, batch);
+    }
+    sync(&mut log);
+    home.known = Some(log.checkpoint());
+    log.close().unwrap();
+    let path = home.path("00000000000000000000.log");
+    let mut bytes = files.read(&path).unwrap();
+    // The base offset of the batch before the last becomes a large one, which no checksum shows.
+    bytes[2 * sent[0].bytes().len() + 5] ^= 1;
+    files.overwrite(&path, &bytes);
+
+    let (mut log, _) = home.open();
+
+    let again = log.append(&sent[3], epoch(2), NOW).unwrap();
+    assert!(again.duplicate);
+    assert_eq!(again.base_offset, offset(9));
+}
+
+#[test]
+fn a_damaged_epoch_below_the_recovery_point_costs_nothing_above_it() {
+    // An epoch that is too large, and one that is too small.
+    for bit in [28, 0] {
+        let (mut home, files) = Home::sim();
+        let (mut log, _) = home.open();
+        for _ in 0..3 {
+            append(&mut log, &records(2));
+        }
+        sync(&mut log);
+        home.known = Some(log.checkpoint());
+        log.append(&records(2), epoch(4), NOW).unwrap();
+        sync(&mut log);
+        drop(log);
+        let path = home.path("00000000000000000000.log");
+        let mut bytes = files.read(&path).unwrap();
+        let third = 2 * records(2).bytes().len();
+        let epoch_at = third + 12..third + 16;
+        let damaged = 1 ^ (1_i32 << bit);
+        bytes[epoch_at].copy_from_slice(&damaged.to_be_bytes());
+        files.overwrite(&path, &bytes);
+
+        let (log, recovery) = home.open();
+
+        assert_eq!(recovery.bytes_dropped, 0);
+        assert_eq!(log.view().end().offset, offset(8));
+        let read = spans(&read_all_readable(&log));
+        assert_eq!(read, [(0, 1), (2, 3), (6, 7)], "bit {bit}");
+    }
+}
+
+#[test]
 fn a_sidecar_of_another_history_is_not_used() {
     let (mut home, files) = Home::sim();
     let made = |fill, producer| batch(Made { fill, producer: Some((producer, 0, 0)), ..Made::default() });
