@@ -522,3 +522,31 @@ fn an_index_entry_that_lies_into_a_range_skips_nothing() {
 
     assert_eq!(read(3).unwrap().next_offset, offset(4));
 }
+
+#[test]
+fn a_segment_in_which_a_read_finds_damage_takes_no_more_appends() {
+    let (mut home, files) = Home::sim();
+    let (mut log, _) = home.open();
+    for fill in 0..5 {
+        append(&mut log, &batch(Made { len: 400, fill, ..Made::default() }));
+    }
+    sync(&mut log);
+    home.known = Some(log.checkpoint());
+    log.close().unwrap();
+    flip(&home, &files, 0, &[(100, 1)]);
+    let path = home.path("00000000000000000000.log");
+    let struck = files.read(&path).unwrap();
+    let (mut log, _) = home.open();
+    assert!(matches!(
+        log.view().read(offset(0), 1, offset(5), FirstBatch::Whole),
+        Err(ReadError::Quarantined(_))
+    ));
+
+    append(&mut log, &records(1));
+    append(&mut log, &records(1));
+    sync(&mut log);
+
+    assert!(files.read(&path).unwrap() == struck, "the file was changed");
+    assert_eq!(log.view().segments().len(), 2);
+    assert_eq!(spans(&read_all(&log, offset(1))), (1..7).map(|n| (n, n)).collect::<Vec<_>>());
+}
