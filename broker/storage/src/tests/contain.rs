@@ -441,14 +441,7 @@ fn a_log_that_is_truncated_forgets_what_it_lost_above() {
 fn a_segment_that_the_disk_cannot_read_fails_its_own_reads_until_it_can() {
     let closed = Closed::new();
     let (unread, next) = (closed.bases[1], closed.bases[2]);
-    closed.files.plan(SimFault {
-        call: SimCall::Read,
-        path_end: format!("{unread:020}.log"),
-        after: 0,
-        times: u32::MAX,
-        errno: 5,
-        bytes_written: 0,
-    });
+    make_unreadable(&closed.files, &format!("{unread:020}.log"));
 
     let (log, _) = closed.home.open();
 
@@ -549,4 +542,49 @@ fn a_segment_in_which_a_read_finds_damage_takes_no_more_appends() {
     assert!(files.read(&path).unwrap() == struck, "the file was changed");
     assert_eq!(log.view().segments().len(), 2);
     assert_eq!(spans(&read_all(&log, offset(1))), (1..7).map(|n| (n, n)).collect::<Vec<_>>());
+}
+
+/// Every read of a file fails.
+fn make_unreadable(files: &SimFiles, path_end: &str) {
+    files.plan(SimFault {
+        call: SimCall::Read,
+        path_end: path_end.to_owned(),
+        after: 0,
+        times: u32::MAX,
+        errno: 5,
+        bytes_written: 0,
+    });
+}
+
+#[test]
+fn a_log_whose_last_records_cannot_be_read_takes_more_and_knows_epochs_and_producers_by_their_files() {
+    for missing in ["nothing", "producer-state", "leader-epoch-checkpoint"] {
+        let (mut home, files) = Home::sim();
+        let (mut log, _) = home.open();
+        let sent = |sequence| batch(Made { producer: Some((7, 0, sequence)), ..Made::default() });
+        for sequence in 0..2 {
+            log.append(&sent(sequence), epoch(1 + sequence), NOW).unwrap();
+            // The last segment is empty, as the clock leaves that of a quiet log.
+            log.roll(NOW).unwrap();
+        }
+        sync(&mut log);
+        home.known = Some(log.checkpoint());
+        log.close().unwrap();
+        let _ = files.unlink(&home.path(missing));
+        make_unreadable(&files, "00000000000000000001.log");
+
+        let (mut log, _) = home.open();
+
+        let view = log.view();
+        let read = |from| view.read(offset(from), 1, offset(2), FirstBatch::Whole);
+        assert_eq!(read(0).unwrap().next_offset, offset(1), "{missing}");
+        assert!(matches!(read(1), Err(ReadError::Io(_))), "{missing}");
+        let known = if missing == "leader-epoch-checkpoint" { 1 } else { 2 };
+        assert_eq!(view.latest_epoch(), Some(epoch(known)), "{missing}");
+        if missing != "producer-state" {
+            let again = log.append(&sent(1), epoch(3), NOW).unwrap();
+            assert_eq!((again.duplicate, again.base_offset), (true, offset(1)), "{missing}");
+        }
+        assert_eq!(log.append(&records(1), epoch(3), NOW).unwrap().base_offset, offset(2), "{missing}");
+    }
 }
