@@ -221,6 +221,37 @@ async fn the_first_use_opens_the_log_and_no_other() {
     stop(broker).await;
 }
 
+/// Begins a new segment of the first partition with the next append.
+async fn roll(broker: &Arc<Broker>) {
+    let partition = partition(broker, 0);
+    let rolled = move || {
+        partition.open_view().unwrap();
+        partition.with_log(|log| log.roll(clock::now())).unwrap().unwrap();
+    };
+    tokio::task::spawn_blocking(rolled).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_kill_left_below_the_start_of_a_quiet_log_goes_when_it_is_opened() {
+    let directory = filled().await;
+    let old = directory.path().join("data/logs-0/00000000000000000000.log");
+    let segment = std::fs::read(&old).unwrap();
+    let broker = start(&directory).await;
+    roll(&broker).await;
+    append(&broker, 0, 400).await.unwrap();
+    delete_before(&broker, 3).await;
+    assert!(!old.exists());
+    kill(broker).await;
+    // As if the kill had come before the file went.
+    std::fs::write(&old, segment).unwrap();
+
+    let broker = start(&directory).await;
+
+    assert_eq!((listed(&broker, -2).await.0, listed(&broker, -1).await.0), (3, 4));
+    assert!(is_open(&broker, 0) && !old.exists());
+    stop(broker).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn first_uses_at_once_open_the_log_once() {
     let directory = filled().await;

@@ -46,6 +46,9 @@ pub struct Recovery {
     pub segments_dropped: u32,
     /// Segments whose indexes were missing or broken.
     pub indexes_rebuilt: u32,
+    /// Segments below the log's start, whose removal was cut short. They are no part of the log;
+    /// [`Log::delete_before`] its start has a job that removes them.
+    pub segments_below: u32,
     /// There are bytes that are not known to be durable; [`Log::begin_sync`] has a job.
     pub needs_sync: bool,
 }
@@ -89,7 +92,7 @@ pub(super) fn open(
     let mut listed = listed.unwrap_or_default();
     let first = listed.first().map_or(Offset::ZERO, |first| first.base);
     let log_start = known.map_or(first, |known| known.log_start);
-    // Segments that end at or below the log's start are no longer part of it; the next removal takes them.
+    // Segments that end at or below the log's start are no longer part of it; the caller is told to remove them.
     let below = listed.iter().skip(1).take_while(|next| next.base <= log_start).count();
     listed.drain(..below);
     let recovery_point = known.map_or(Offset::ZERO, |known| known.recovery_point);
@@ -104,7 +107,7 @@ pub(super) fn open(
         place,
         config,
         recovery_point: trusted,
-        recovery: Recovery::default(),
+        recovery: Recovery { segments_below: below as u32, ..Recovery::default() },
         scanned,
         segments: Vec::new(),
         owed_indexes: Vec::new(),
