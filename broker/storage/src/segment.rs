@@ -157,6 +157,11 @@ impl Segment {
         self.log.path()
     }
 
+    /// Whether its files have names that are not a segment's.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.log.path().extension().is_none_or(|extension| extension != "log")
+    }
+
     /// Notes that bytes were written to the log file that somebody is going to sync. Its handle must still be held.
     pub(crate) fn note_unsynced(&self) {
         self.log.note_unsynced();
