@@ -75,6 +75,12 @@ impl Marks {
             self.used.store(true, Ordering::Relaxed);
         }
     }
+
+    /// Notes that it is listed, as who opens it does; says whether that is news, so that it has to be.
+    #[cfg(test)]
+    pub(crate) fn note_listed(&self) -> bool {
+        !self.listed.swap(true, Ordering::Relaxed)
+    }
 }
 
 /// A bounded number of things that are open.
@@ -139,22 +145,30 @@ impl Clock {
                 ring.push_back(weak);
                 continue;
             }
+            // Before it is let go of: whoever opens it again from then on puts it back.
+            one.marks().listed.store(false, Ordering::Relaxed);
             match one.let_go() {
                 LetGo::Done => {
-                    one.marks().listed.store(false, Ordering::Relaxed);
                     self.release();
                     left -= 1;
                 }
-                LetGo::Nothing => one.marks().listed.store(false, Ordering::Relaxed),
-                LetGo::InUse => ring.push_back(weak),
+                LetGo::Nothing => {}
+                LetGo::InUse => list(&mut ring, one.marks(), weak),
                 LetGo::Unsynced => {
+                    list(&mut ring, one.marks(), weak);
                     if unsynced.len() < SYNCS_MAX {
                         unsynced.push(one);
                     }
-                    ring.push_back(weak);
                 }
             }
         }
         (left, unsynced)
+    }
+}
+
+/// Puts back what could not be let go of, unless it was opened again meanwhile and is about to be.
+fn list(ring: &mut VecDeque<Weak<dyn Reopenable>>, marks: &Marks, weak: Weak<dyn Reopenable>) {
+    if !marks.listed.swap(true, Ordering::Relaxed) {
+        ring.push_back(weak);
     }
 }
