@@ -58,6 +58,11 @@ impl Quarantine {
         self.changes.load(Ordering::Acquire)
     }
 
+    /// Whether there is no range.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes() == 0 || self.ranges.load().is_empty()
+    }
+
     /// Every range.
     pub(crate) fn all(&self) -> Vec<QuarantinedRange> {
         if self.changes() == 0 {

@@ -435,6 +435,8 @@ fn a_log_that_is_truncated_forgets_what_it_lost_above() {
     assert_eq!(append(&mut log, &records(1)), offset(45));
     assert!(closed.files.read(&closed.home.path("manifest")).is_none(), "it vouched for what is gone");
     assert_eq!(spans(&read_all(&log, offset(45))), [(45, 45)]);
+    log.truncate(offset(39), epoch(9)).unwrap();
+    assert!(!log.view().is_damaged());
 }
 
 #[test]
