@@ -9,9 +9,9 @@ use highwater_storage::{
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::clock;
 use crate::meta::{LostRecord, Metadata, MetadataError};
 use crate::progress::RecoveryProgress;
+use crate::{clock, metrics};
 
 /// From here on a scan is worth a line in the log.
 const SCAN_TOLD_BYTES: u64 = 64 << 20;
@@ -100,8 +100,11 @@ impl LogOpener {
         }
         let dir = self.data.partition_path(partition);
         let opening = Opening { known, now: clock::now(), scanned: Arc::clone(&self.progress.scanned_bytes) };
-        let (log, recovery) = Log::open_counting(Arc::clone(&self.files), dir, config, opening)?;
-        let Recovery { bytes_scanned: scanned, bytes_dropped: dropped, .. } = recovery;
+        let (mut log, recovery) = Log::open_counting(Arc::clone(&self.files), dir, config, opening)?;
+        let Recovery { bytes_scanned: scanned, bytes_dropped: dropped, segments_below, .. } = recovery;
+        if segments_below > 0 && self.metadata.read_only().is_none() {
+            remove_below_start(partition, &mut log);
+        }
         if dropped > 0 || scanned >= SCAN_TOLD_BYTES {
             tracing::info!(%partition, scanned, dropped, "recovered a log");
         } else if scanned > 0 {
@@ -109,6 +112,21 @@ impl LogOpener {
             tracing::debug!(%partition, scanned, "recovered a log");
         }
         Ok(log)
+    }
+}
+
+/// Removes the segments below a log's start, which is durable, that a stop kept from being removed: a log that nobody
+/// writes to may never have others.
+fn remove_below_start(partition: &TopicPartition, log: &mut Log) {
+    let removal = log.delete_before(log.view().log_start()).and_then(|removal| Ok(removal.run()?));
+    match removal {
+        Ok(removed) => {
+            metrics::count_deleted(removed);
+            tracing::info!(%partition, removed, "removed what a stop left below the log's start");
+        }
+        Err(error) => {
+            tracing::warn!(%partition, %error, "segments below the log's start stay for now");
+        }
     }
 }
 

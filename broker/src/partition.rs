@@ -30,6 +30,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::config::Durability;
 use crate::fetch::Watchers;
 use crate::log_opener::LogOpener;
+use crate::quarantine::Reread;
 use crate::sync_scheduler::SyncScheduler;
 use crate::topic_config::TopicConfig;
 use crate::waiters::{Ack, AckQueue, Lost};
@@ -79,6 +80,8 @@ pub(crate) struct Partition {
     sync_mark: SyncMark,
     /// A write failed and the log must be cut before it takes more.
     broken: AtomicBool,
+    /// Which of its lost ranges were read through.
+    pub(crate) reread: Reread,
     pub(crate) acks: AckQueue,
     pub(crate) fetches: Watchers,
 }
@@ -163,6 +166,7 @@ impl Partition {
             high_watermark: Mutex::new(LogPoint::default()),
             sync_mark: SyncMark::idle(),
             broken: AtomicBool::new(false),
+            reread: Reread::default(),
             acks: AckQueue::default(),
             fetches: Watchers::default(),
         }

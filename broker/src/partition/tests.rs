@@ -19,8 +19,9 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::context::Context;
 use crate::log_starts::{self, Move, Target};
+use crate::meta::LostRecord;
 use crate::topic_admin::{self, NewTopic};
-use crate::{checkpointer, clock, handler, recovery, server};
+use crate::{checkpointer, clock, handler, quarantine, recovery, server};
 
 const TOPIC: &str = "logs";
 
@@ -235,6 +236,73 @@ async fn the_first_use_opens_the_log_and_no_other() {
     assert_eq!((listed(&broker, -2).await, listed(&broker, -1).await.0), ((2, 1), 4));
     assert!(!is_open(&broker, 0) && !is_open(&broker, 1));
     assert_eq!(append(&broker, 1, 500).await.unwrap().get(), 0);
+    stop(broker).await;
+}
+
+/// Begins a new segment of the first partition with the next append.
+async fn roll(broker: &Arc<Broker>) {
+    let partition = partition(broker, 0);
+    let rolled = move || {
+        partition.open_view().unwrap();
+        partition.with_log(|log| log.roll(clock::now())).unwrap().unwrap();
+    };
+    tokio::task::spawn_blocking(rolled).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_kill_left_below_the_start_of_a_quiet_log_goes_when_it_is_opened() {
+    let directory = filled().await;
+    let old = directory.path().join("data/logs-0/00000000000000000000.log");
+    let segment = std::fs::read(&old).unwrap();
+    let broker = start(&directory).await;
+    roll(&broker).await;
+    append(&broker, 0, 400).await.unwrap();
+    delete_before(&broker, 3).await;
+    assert!(!old.exists());
+    kill(broker).await;
+    // As if the kill had come before the file went.
+    std::fs::write(&old, segment).unwrap();
+
+    let broker = start(&directory).await;
+
+    assert_eq!((listed(&broker, -2).await.0, listed(&broker, -1).await.0), (3, 4));
+    assert!(is_open(&broker, 0) && !old.exists());
+    stop(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_range_is_forgotten_only_when_it_has_been_read() {
+    let directory = filled().await;
+    let broker = start(&directory).await;
+    roll(&broker).await;
+    append(&broker, 0, 400).await.unwrap();
+    stop(broker).await;
+    let broker = start(&directory).await;
+    let segment = directory.path().join("data/logs-0/00000000000000000000.log");
+    let aside = directory.path().join("aside");
+    let shared = Arc::clone(&broker);
+    let remembered = tokio::task::spawn_blocking(move || {
+        let id = shared.topics.by_name(&topic_name()).unwrap().id;
+        let partition = partition(&shared, 0);
+        let kept = || {
+            quarantine::keep(&shared);
+            shared.metadata.lost(id, partition.id().partition).unwrap().len()
+        };
+        let file = "00000000000000000000.log".to_owned();
+        let lost = LostRecord { from: 1, to: 2, file, position: 0, cause: "a flipped bit".to_owned() };
+        shared.metadata.set_lost(id, partition.id().partition, &[lost]).unwrap();
+        partition.open_view().unwrap();
+        let before = kept();
+        // The disk does not give the file out, and then it does.
+        std::fs::rename(&segment, &aside).unwrap();
+        quarantine::look_again(&shared);
+        let unread = kept();
+        std::fs::rename(&aside, &segment).unwrap();
+        quarantine::look_again(&shared);
+        (before, unread, kept())
+    });
+
+    assert_eq!(remembered.await.unwrap(), (1, 1, 0));
     stop(broker).await;
 }
 

@@ -92,7 +92,7 @@ pub(crate) struct Walked {
 pub(crate) trait ReadAt {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
-    /// Where quarantined bytes that begin at `position` end, and the offset that comes after them.
+    /// Where the quarantined bytes that `position` lies in end, and the offset that comes after them.
     fn skip(&self, _position: u64) -> Option<(u64, Offset)> {
         None
     }

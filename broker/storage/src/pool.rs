@@ -81,6 +81,12 @@ impl Marks {
             self.used.store(true, Ordering::Relaxed);
         }
     }
+
+    /// Notes that it is listed, as who opens it does; says whether that is news, so that it has to be.
+    #[cfg(test)]
+    pub(crate) fn note_listed(&self) -> bool {
+        !self.listed.swap(true, Ordering::Relaxed)
+    }
 }
 
 /// A bounded number of things that are open.

@@ -58,6 +58,11 @@ impl Quarantine {
         self.changes.load(Ordering::Acquire)
     }
 
+    /// Whether there is no range.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes() == 0 || self.ranges.load().is_empty()
+    }
+
     /// Every range.
     pub(crate) fn all(&self) -> Vec<QuarantinedRange> {
         if self.changes() == 0 {
@@ -76,11 +81,19 @@ impl Quarantine {
         self.find(|lost| (lost.base == base).then_some(())).is_some()
     }
 
-    /// Where quarantined bytes that begin at a position of a segment end, and the offset that comes after them.
+    /// Where the quarantined bytes that a position of a segment lies in end, and the offset that comes after them.
     pub(crate) fn skip(&self, base: Offset, position: u64) -> Option<(u64, Offset)> {
         self.find(|lost| {
-            let begins = lost.base == base && lost.bytes.start == position && !lost.bytes.is_empty();
-            begins.then_some((lost.bytes.end, lost.range.to))
+            let around = lost.base == base && lost.bytes.contains(&position);
+            around.then_some((lost.bytes.end, lost.range.to))
+        })
+    }
+
+    /// Whether an offset is lost with the bytes at a position of a segment; `None` if these are not quarantined.
+    pub(crate) fn lost_with(&self, base: Offset, position: u64, offset: Offset) -> Option<bool> {
+        self.find(|lost| {
+            let around = lost.base == base && lost.bytes.contains(&position);
+            around.then(|| lost.range.from <= offset && offset < lost.range.to)
         })
     }
 

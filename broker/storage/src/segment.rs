@@ -161,6 +161,11 @@ impl Segment {
         self.log.path()
     }
 
+    /// Whether its files have names that are not a segment's.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.log.path().extension().is_none_or(|extension| extension != "log")
+    }
+
     /// Notes that bytes were written to the log file that somebody is going to sync. Its handle must still be held.
     pub(crate) fn note_unsynced(&self) {
         self.log.note_unsynced();
@@ -335,7 +340,7 @@ impl Segment {
         mut matches: impl FnMut(u64, &BatchHeader) -> bool,
     ) -> io::Result<Option<(u64, BatchHeader)>> {
         let limit = self.end().bytes;
-        let entry = entry.filter(|entry| u64::from(entry.position) < limit);
+        let entry = entry.filter(|entry| u64::from(entry.position) < limit && self.may_follow(*entry));
         let mut find = |position, header: &BatchHeader| {
             if matches(position, header) {
                 ControlFlow::Break((position, *header))
@@ -355,13 +360,24 @@ impl Segment {
                 Err(WalkError::Fault(fault)) if fault.position == start => self.doubt(entry),
                 Err(WalkError::Fault(fault)) => {
                     self.contain_near(&fault)?;
-                    return self.locate_from(Some(entry), matches);
+                    return self.walk(start, limit, find);
                 }
                 Err(WalkError::Io(error)) => return Err(error),
                 Ok(found) => return Ok(found.flatten()),
             }
         }
         self.walk(0, limit, find)
+    }
+
+    /// Whether a walk may begin at an index entry. One into quarantined bytes cannot be held against the batch that it
+    /// names, but if the offset is lost with them, nothing before them is wanted.
+    fn may_follow(&self, entry: OffsetEntry) -> bool {
+        let last = self.base.advance(entry.relative_offset.into());
+        let lost = self.quarantine.lost_with(self.base, entry.position.into(), last);
+        if lost == Some(false) {
+            self.doubt(entry);
+        }
+        lost != Some(false)
     }
 
     fn doubt(&self, entry: OffsetEntry) {

@@ -149,9 +149,9 @@ impl LogView {
         ranges
     }
 
-    /// Whether the log ever lost a range since it was opened.
+    /// Whether a range of the log is known to be lost.
     pub fn is_damaged(&self) -> bool {
-        self.quarantine.changes() > 0
+        !self.quarantine.is_empty()
     }
 
     /// The offset itself, or if it is lost the first one after it that is not.

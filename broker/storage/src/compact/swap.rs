@@ -59,7 +59,7 @@ pub(crate) fn swap(place: &Place, old: &[Arc<Segment>]) -> io::Result<Swapped> {
         Ok(()) => Ok(Swapped { mark: "", indexed: take_indexes(place, base).is_ok() }),
         Err(error) => {
             // There is no way back, and none is needed: the next start goes on from here.
-            tracing::error!(path = %marked.display(), %error, "a compacted segment keeps its mark until the next start");
+            tracing::error!(path = %marked.display(), %error, "a compacted segment keeps its mark, and nothing from it on is compacted, until the next start");
             Ok(Swapped { mark: SWAP, indexed: false })
         }
     }

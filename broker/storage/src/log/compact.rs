@@ -124,10 +124,12 @@ impl Log {
         let durable = self.durable.offset;
         let mut expected = None;
         let sealed = sealed.iter().take_while(|segment| {
-            // What has lost something stays as it is, and what follows a loss is not moved across it.
+            // What has lost something stays as it is, and what follows a loss is not moved across it. So does what could
+            // not be given its name: merged with others it would leave a `.swap` that the next start brings back.
             let follows = expected.is_none_or(|expected| expected == segment.base());
             expected = Some(segment.end().offset);
-            follows && segment.end().offset <= durable && !segment.quarantine().concerns(segment.base())
+            let whole = !segment.is_marked() && !segment.quarantine().concerns(segment.base());
+            follows && whole && segment.end().offset <= durable
         });
         let sealed = sealed.cloned().collect();
         let from = self.compacted.upto.max(self.view.log_start());

@@ -47,6 +47,9 @@ pub struct Recovery {
     pub segments_dropped: u32,
     /// Segments whose indexes were missing or broken.
     pub indexes_rebuilt: u32,
+    /// Segments below the log's start, whose removal was cut short. They are no part of the log;
+    /// [`Log::delete_before`] its start has a job that removes them.
+    pub segments_below: u32,
     /// There are bytes that are not known to be durable; [`Log::begin_sync`] has a job.
     pub needs_sync: bool,
 }
@@ -84,6 +87,8 @@ struct Recoverer {
     /// Bytes between the durable end and the end.
     unsynced_bytes: u64,
     last_header: Option<BatchHeader>,
+    /// The last batch is in a segment that the disk cannot read, so that nobody knows its header.
+    last_unread: bool,
     last_indexer: Option<Indexer>,
 }
 
@@ -98,7 +103,7 @@ pub(super) fn open(
     let Listing { segments: mut listed, kafka_end } = listing.unwrap_or_default();
     let first = listed.first().map_or(Offset::ZERO, |first| first.base);
     let log_start = known.map_or(first, |known| known.log_start);
-    // Segments that end at or below the log's start are no longer part of it; the next removal takes them.
+    // Segments that end at or below the log's start are no longer part of it; the caller is told to remove them.
     let below = listed.iter().skip(1).take_while(|next| next.base <= log_start).count();
     listed.drain(..below);
     let recovery_point = known.map_or(Offset::ZERO, |known| known.recovery_point);
@@ -114,13 +119,14 @@ pub(super) fn open(
         kafka_end,
         config,
         recovery_point: trusted,
-        recovery: Recovery::default(),
+        recovery: Recovery { segments_below: below as u32, ..Recovery::default() },
         scanned,
         segments: Vec::new(),
         owed_indexes: Vec::new(),
         durable: log_start,
         unsynced_bytes: 0,
         last_header: None,
+        last_unread: false,
         last_indexer: None,
     };
     if known.is_some() && log_start < first {
@@ -177,8 +183,7 @@ impl Recoverer {
             let next = listed.get(at + 1).map(|next| next.base);
             let torn = match (self.segment(*segment, next), next) {
                 (Err(OpenError::Io { source, .. }), Some(next))
-                    if next <= self.recovery_point
-                        && source.raw_os_error() == Some(Errno::IO.raw_os_error()) =>
+                    if next <= self.recovery_point && is_unreadable(&source) =>
                 {
                     self.keep_unread(*segment, next, &source);
                     false
@@ -255,6 +260,7 @@ impl Recoverer {
             self.durable = durable.offset;
         }
         self.last_header = last_header;
+        self.last_unread &= last_header.is_none();
         self.last_indexer = Some(indexer);
         let segment = Arc::new(segment);
         let rebuilt = self.recovery.indexes_rebuilt > rebuilt_before;
@@ -307,7 +313,7 @@ impl Recoverer {
         if self.unsynced_bytes == 0 {
             self.durable = next;
         }
-        (self.last_header, self.last_indexer) = (None, None);
+        (self.last_header, self.last_unread, self.last_indexer) = (None, true, None);
         self.segments.push(Arc::new(segment));
     }
 
@@ -425,6 +431,7 @@ impl Recoverer {
         self.durable = log_start;
         self.unsynced_bytes = 0;
         self.last_header = None;
+        self.last_unread = false;
         self.last_indexer = None;
     }
 
@@ -525,7 +532,7 @@ impl Recoverer {
         Ok((log, self.recovery))
     }
 
-    /// The epochs by the file, completed from the newest headers; from all headers if the file is not to be trusted.
+    /// The epochs by the file, if the last header agrees or nobody knows it; else from all headers that can be read.
     fn epochs(&self, log_start: Offset, end: Offset) -> io::Result<(Epochs, bool)> {
         let path = self.place.dir.join(epochs::FILE_NAME);
         let text = own_file::load(&*self.place.files, &path).ok().flatten();
@@ -534,15 +541,17 @@ impl Recoverer {
         epochs.truncate_from_end(end);
         epochs.truncate_from_start(log_start);
         let newest = self.last_header.and_then(|last| last.leader_epoch);
-        if epochs.latest() != newest {
+        let believed = if self.last_unread { stored.is_some() } else { epochs.latest() == newest };
+        if !believed {
             epochs = Epochs::default();
             for segment in &self.segments {
-                segment.walk(0, segment.end().bytes, |_, header| {
+                let walked = segment.walk(0, segment.end().bytes, |_, header| {
                     if let Some(epoch) = header.leader_epoch {
                         epochs.assign(epoch, header.base_offset);
                     }
                     ControlFlow::<()>::Continue(())
-                })?;
+                });
+                pass_over_unreadable(segment, walked)?;
             }
             epochs.truncate_from_start(log_start);
         }
@@ -565,8 +574,27 @@ impl Recoverer {
     }
 }
 
+/// Whether the disk says that it cannot read.
+fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::IO.raw_os_error())
+}
+
+/// What was asked of a segment, or nothing if the disk cannot read it: that keeps nobody from the rest of the log.
+fn pass_over_unreadable<T>(segment: &Segment, asked: io::Result<Option<T>>) -> io::Result<Option<T>> {
+    match asked {
+        Err(error) if is_unreadable(&error) => {
+            tracing::warn!(
+                path = %segment.path().display(), %error,
+                "what this segment says of producers and epochs is not known"
+            );
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
 /// Producer state at `end`, and where the sidecar on disk ends if it could be used: by the sidecar, completed from the
-/// headers after it; from all headers without a good one.
+/// headers after it; from all headers without a good one. What the disk cannot read is passed over.
 pub(super) fn rebuild_producers(
     place: &Place,
     segments: &[Arc<Segment>],
@@ -586,32 +614,34 @@ pub(super) fn rebuild_producers(
         if segment.end().offset <= from || segment.base() >= end {
             continue;
         }
-        let Some((start, _)) = segment.locate(from)? else { continue };
-        segment.walk(start, segment.end().bytes, |_, header| {
+        let Some((start, _)) = pass_over_unreadable(segment, segment.locate(from))? else { continue };
+        let walked = segment.walk(start, segment.end().bytes, |_, header| {
             // A base offset beyond the end may be a damaged one, which the batch after it shows: no reason to stop.
             if (from..end).contains(&header.base_offset) {
                 producers.record(header, now);
             }
             ControlFlow::<()>::Continue(())
-        })?;
+        });
+        pass_over_unreadable(segment, walked)?;
     }
     Ok((producers, sidecar.map(|sidecar| sidecar.end)))
 }
 
-/// Whether the log has the batch that a sidecar ends with.
+/// Whether the log has the batch that a sidecar ends with, as far as the disk lets anybody look.
 fn belongs(sidecar: &Snapshot, segments: &[Arc<Segment>]) -> bool {
     let Some(last) = sidecar.last else {
         return sidecar.end <= segments.first().map_or(sidecar.end, |s| s.base());
     };
     let holder = segments.iter().rfind(|segment| segment.base() <= last.base_offset);
     let Some(holder) = holder else { return false };
-    matches!(
-        holder.locate(last.base_offset),
-        Ok(Some((_, header)))
-            if header.base_offset == last.base_offset
+    match holder.locate(last.base_offset) {
+        Ok(found) => found.is_some_and(|(_, header)| {
+            header.base_offset == last.base_offset
                 && header.crc == last.crc
                 && header.next_offset() == sidecar.end
-    )
+        }),
+        Err(error) => is_unreadable(&error),
+    }
 }
 
 /// Number of entries in an index file; zero if its length is not a multiple of theirs.

@@ -206,7 +206,7 @@ impl Log {
             self.owed.epochs = job.epochs.as_deref() != Some(&*self.view.epochs().to_text());
         }
         if let Some(sidecar) = &job.sidecar {
-            self.note_sidecar(sidecar);
+            self.finish_sidecar(sidecar);
         }
         SyncOutcome::Durable(job.target)
     }
@@ -225,12 +225,8 @@ impl Log {
         (due && self.dir_exists && !self.failed).then(|| self.sidecar()).flatten()
     }
 
-    /// Takes note of a sidecar that was written.
+    /// Takes note of a sidecar, if it was written.
     pub fn finish_sidecar(&mut self, job: &SidecarJob) {
-        self.note_sidecar(job);
-    }
-
-    fn note_sidecar(&mut self, job: &SidecarJob) {
         if job.stored.load(Ordering::Acquire) {
             self.owed.sidecar_end = Some(job.end);
             self.owed.sidecar = false;

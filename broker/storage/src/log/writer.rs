@@ -154,6 +154,8 @@ impl Writer {
             || index_full(self.segment.offsets.len(), OffsetEntry::BYTES)
             || index_full(self.segment.times.len(), TimeEntry::BYTES)
             || relative(self.segment.base(), header.last_offset()).is_none()
+            // A reader has found damage. The file stays as it is, so that it can be put back from a copy.
+            || self.segment.quarantine().concerns(self.segment.base())
     }
 
     /// Whether a segment that nobody appends to has been taking batches for long enough by our clock. Kafka looks at

@@ -165,6 +165,37 @@ fn a_failed_call_leaves_the_old_segments_and_the_next_pass_succeeds() {
 }
 
 #[test]
+fn a_compacted_segment_that_gets_no_name_is_left_alone_until_the_next_start() {
+    let (home, sim) = Home::sim();
+    let mut home = compacted(home);
+    let mut log = filled(&home);
+    let bases: BTreeSet<i64> = log.view().segments().iter().map(|segment| segment.base().get()).collect();
+    // The second group, so that a later pass may merge it into the first.
+    let path_end = ".log".to_owned();
+    let (call, errno) = (SimCall::Rename, libc::ENOSPC);
+    sim.plan(SimFault { call, path_end, after: 1, times: 1, errno, bytes_written: 0 });
+    compact(&mut log);
+    let marked = names(&*home.files, &home.dir).into_iter().find(|name| name.ends_with(".swap")).unwrap();
+    assert!(bases.range(1..).any(|base| marked.starts_with(&format!("{base:020}"))), "{marked}");
+
+    log.set_config(crate::LogConfig { segment_bytes: 1 << 20, ..home.config.clone() });
+    for n in 0..10 {
+        put(&mut log, &[pair(&format!("k{n}"), "new")]);
+    }
+    seal(&mut log);
+    compact_with(&mut log, NOW, MAP_BYTES, |_| {});
+    let expected = rows(&log, offset(0));
+    home.known = Some(log.checkpoint());
+    log.close().unwrap();
+
+    let (mut log, _) = home.open();
+    assert_eq!(rows(&log, offset(0)), expected);
+    assert!(names(&*home.files, &home.dir).iter().all(|name| !name.ends_with(".swap")));
+    compact(&mut log);
+    assert_eq!(rows(&log, offset(0)).len(), 10, "one record for each key");
+}
+
+#[test]
 fn a_pass_stops_when_the_pace_says_so_and_leaves_nothing_behind() {
     let (home, _) = Home::sim();
     let home = compacted(home);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use highwater_record::{Batch, TimestampMs};
+use highwater_record::{Batch, HEADER_BYTES, TimestampMs};
 use proptest::prelude::*;
 
 use super::support::*;
@@ -41,8 +41,13 @@ struct Closed {
 
 impl Closed {
     fn new() -> Self {
+        Self::indexed_every(300)
+    }
+
+    fn indexed_every(bytes: u32) -> Self {
         let (mut home, files) = Home::sim();
         home.config.segment_bytes = 1200;
+        home.config.index_interval_bytes = bytes;
         let (mut log, _) = home.open();
         for n in 0..40 {
             let made = Made {
@@ -112,6 +117,18 @@ impl Closed {
             position = end;
         }
         lost.first().map(|first| (first.0, lost.last().unwrap().1)).into_iter().collect()
+    }
+
+    /// Flips bits of the `number`th batch: in its length, or in its records.
+    fn strike_batch(&self, number: usize, part: Part, bit: u8) {
+        let base = self.base_of(&self.batches[number]);
+        let before = self.batches[..number].iter().filter(|batch| self.base_of(batch) == base);
+        let position: usize = before.map(|batch| batch.bytes().len()).sum();
+        let at = match part {
+            Part::Length => position + 11,
+            Part::Records => position + HEADER_BYTES + 3,
+        };
+        flip(&self.home, &self.files, base, &[(at, 1 << bit)]);
     }
 
     fn base_of(&self, batch: &Batch) -> i64 {
@@ -233,6 +250,50 @@ proptest! {
         prop_assert_eq!(read_checked(&log, &closed.batches, 300), if name == "manifest" { Vec::new() } else { expected });
         prop_assert_eq!(log.view().end().offset.get(), closed.end());
         prop_assert_eq!(closed.segments(), struck);
+    }
+}
+
+/// What of a batch is struck.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Part {
+    Length,
+    Records,
+}
+
+/// Bits of a few batches that are neighbours, or nearly so: number, part and bit.
+fn near_strikes() -> impl Strategy<Value = BTreeSet<(usize, Part, u8)>> {
+    let part = || prop_oneof![Just(Part::Length), Just(Part::Records)];
+    (0..38usize).prop_flat_map(move |first| {
+        prop::collection::btree_set((first..40.min(first + 6), part(), 0..7u8), 2..7)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: cases(2000, 20_000, 100_000), failure_persistence: None, ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn flips_in_neighbours_cost_the_batches_they_hit_whatever_is_read_first(
+        strikes in near_strikes(), piece in prop_oneof![Just(1u32), Just(300), Just(1 << 20)], from in 0..70i64,
+    ) {
+        // Every batch but the first of a segment has an index entry.
+        let closed = Closed::indexed_every(0);
+        let mut expected = BTreeSet::new();
+        for (number, part, bit) in strikes {
+            closed.strike_batch(number, part, bit);
+            let header = closed.batches[number].header();
+            expected.extend(header.base_offset.get()..header.next_offset().get());
+        }
+        let (log, _) = closed.home.open();
+        let (view, end) = (log.view(), log.view().end().offset);
+
+        let _ = view.read(offset(from), piece, end, FirstBatch::Whole);
+        ask_for_times(&log);
+        let lost = read_checked(&log, &closed.batches, piece);
+
+        prop_assert_eq!(lost.into_iter().flat_map(|(from, to)| from..to).collect::<BTreeSet<_>>(), expected);
+        prop_assert_eq!(end.get(), closed.end());
     }
 }
 
@@ -392,20 +453,15 @@ fn a_log_that_is_truncated_forgets_what_it_lost_above() {
     assert_eq!(append(&mut log, &records(1)), offset(45));
     assert!(closed.files.read(&closed.home.path("manifest")).is_none(), "it vouched for what is gone");
     assert_eq!(spans(&read_all(&log, offset(45))), [(45, 45)]);
+    log.truncate(offset(39), epoch(9)).unwrap();
+    assert!(!log.view().is_damaged());
 }
 
 #[test]
 fn a_segment_that_the_disk_cannot_read_fails_its_own_reads_until_it_can() {
     let closed = Closed::new();
     let (unread, next) = (closed.bases[1], closed.bases[2]);
-    closed.files.plan(SimFault {
-        call: SimCall::Read,
-        path_end: format!("{unread:020}.log"),
-        after: 0,
-        times: u32::MAX,
-        errno: 5,
-        bytes_written: 0,
-    });
+    make_unreadable(&closed.files, &format!("{unread:020}.log"));
 
     let (log, _) = closed.home.open();
 
@@ -420,4 +476,135 @@ fn a_segment_that_the_disk_cannot_read_fails_its_own_reads_until_it_can() {
     assert!(view.quarantined().is_empty(), "nobody knows that anything is lost");
     closed.files.forget_plans();
     assert_eq!(spans(&read_all(&log, offset(0))), spans(&closed.batches));
+}
+
+/// A segment of ten batches of one record, each with an index entry, closed; the positions of its batches.
+fn ten_batches() -> (Home, SimFiles, Vec<usize>) {
+    let (mut home, files) = Home::sim();
+    let (mut log, _) = home.open();
+    let mut positions = vec![0];
+    for fill in 0..10 {
+        let made = batch(Made { len: 400, fill, ..Made::default() });
+        append(&mut log, &made);
+        positions.push(positions.last().unwrap() + made.bytes().len());
+    }
+    log.roll(NOW).unwrap();
+    append(&mut log, &records(1));
+    sync(&mut log);
+    home.known = Some(log.checkpoint());
+    log.close().unwrap();
+    (home, files, positions)
+}
+
+/// Flips bits of a segment's file, by their bytes.
+fn flip(home: &Home, files: &SimFiles, base: i64, bits: &[(usize, u8)]) {
+    let path = home.path(&format!("{base:020}.log"));
+    let mut bytes = files.read(&path).unwrap();
+    bits.iter().for_each(|(at, bit)| bytes[*at] ^= bit);
+    files.overwrite(&path, &bytes);
+}
+
+#[test]
+fn an_index_entry_into_a_range_that_begins_before_it_leads_behind_the_range() {
+    let (home, files, at) = ten_batches();
+    // The records of one batch, and the length of the next.
+    flip(&home, &files, 0, &[(at[5] + 100, 1), (at[6] + 11, 8)]);
+    let (log, _) = home.open();
+    let view = log.view();
+    let read = |from| view.read(offset(from), 1 << 20, offset(11), FirstBatch::Whole);
+
+    assert_eq!(read(0).unwrap().next_offset, offset(5));
+    assert!(matches!(read(5), Err(ReadError::Quarantined(range)) if range.to == offset(7)));
+
+    assert_eq!(read(7).unwrap().next_offset, offset(11));
+}
+
+#[test]
+fn an_index_entry_that_lies_into_a_range_skips_nothing() {
+    let (home, files, at) = ten_batches();
+    flip(&home, &files, 0, &[(at[6] + 11, 8)]);
+    let index = home.path("00000000000000000000.index");
+    let mut entries = files.read(&index).unwrap();
+    let entry = entries.chunks_exact(8).position(|entry| entry[..4] == 2u32.to_be_bytes()).unwrap();
+    entries[8 * entry + 4..8 * entry + 8].copy_from_slice(&(at[6] as u32 + 50).to_be_bytes());
+    files.overwrite(&index, &entries);
+    let (log, _) = home.open();
+    let view = log.view();
+    let read = |from| view.read(offset(from), 1, offset(11), FirstBatch::Whole);
+    assert!(matches!(view.read(offset(6), 1, offset(11), FirstBatch::Whole), Err(ReadError::Quarantined(_))));
+
+    assert_eq!(read(3).unwrap().next_offset, offset(4));
+}
+
+#[test]
+fn a_segment_in_which_a_read_finds_damage_takes_no_more_appends() {
+    let (mut home, files) = Home::sim();
+    let (mut log, _) = home.open();
+    for fill in 0..5 {
+        append(&mut log, &batch(Made { len: 400, fill, ..Made::default() }));
+    }
+    sync(&mut log);
+    home.known = Some(log.checkpoint());
+    log.close().unwrap();
+    flip(&home, &files, 0, &[(100, 1)]);
+    let path = home.path("00000000000000000000.log");
+    let struck = files.read(&path).unwrap();
+    let (mut log, _) = home.open();
+    assert!(matches!(
+        log.view().read(offset(0), 1, offset(5), FirstBatch::Whole),
+        Err(ReadError::Quarantined(_))
+    ));
+
+    append(&mut log, &records(1));
+    append(&mut log, &records(1));
+    sync(&mut log);
+
+    assert!(files.read(&path).unwrap() == struck, "the file was changed");
+    assert_eq!(log.view().segments().len(), 2);
+    assert_eq!(spans(&read_all(&log, offset(1))), (1..7).map(|n| (n, n)).collect::<Vec<_>>());
+}
+
+/// Every read of a file fails.
+fn make_unreadable(files: &SimFiles, path_end: &str) {
+    files.plan(SimFault {
+        call: SimCall::Read,
+        path_end: path_end.to_owned(),
+        after: 0,
+        times: u32::MAX,
+        errno: 5,
+        bytes_written: 0,
+    });
+}
+
+#[test]
+fn a_log_whose_last_records_cannot_be_read_takes_more_and_knows_epochs_and_producers_by_their_files() {
+    for missing in ["nothing", "producer-state", "leader-epoch-checkpoint"] {
+        let (mut home, files) = Home::sim();
+        let (mut log, _) = home.open();
+        let sent = |sequence| batch(Made { producer: Some((7, 0, sequence)), ..Made::default() });
+        for sequence in 0..2 {
+            log.append(&sent(sequence), epoch(1 + sequence), NOW).unwrap();
+            // The last segment is empty, as the clock leaves that of a quiet log.
+            log.roll(NOW).unwrap();
+        }
+        sync(&mut log);
+        home.known = Some(log.checkpoint());
+        log.close().unwrap();
+        let _ = files.unlink(&home.path(missing));
+        make_unreadable(&files, "00000000000000000001.log");
+
+        let (mut log, _) = home.open();
+
+        let view = log.view();
+        let read = |from| view.read(offset(from), 1, offset(2), FirstBatch::Whole);
+        assert_eq!(read(0).unwrap().next_offset, offset(1), "{missing}");
+        assert!(matches!(read(1), Err(ReadError::Io(_))), "{missing}");
+        let known = if missing == "leader-epoch-checkpoint" { 1 } else { 2 };
+        assert_eq!(view.latest_epoch(), Some(epoch(known)), "{missing}");
+        if missing != "producer-state" {
+            let again = log.append(&sent(1), epoch(3), NOW).unwrap();
+            assert_eq!((again.duplicate, again.base_offset), (true, offset(1)), "{missing}");
+        }
+        assert_eq!(log.append(&records(1), epoch(3), NOW).unwrap().base_offset, offset(2), "{missing}");
+    }
 }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::counting::CountingFiles;
 use super::support::*;
+use crate::pool::{Clock, LetGo, Marks, Reopenable};
 use crate::{BoundedFiles, DiskFiles, FileLayer, FilePool, Log, SimCall, SimFault, SimFiles, SyncOutcome};
 
 const DESCRIPTORS: usize = 16;
@@ -138,4 +139,49 @@ fn a_file_that_is_in_use_is_not_closed() {
     append(&mut logs[1], &records(1));
     logs.truncate(2);
     assert!(pool.descriptors_open() <= 2, "{} are open", pool.descriptors_open());
+}
+
+/// Something that somebody opens again in the very moment after it was let go of.
+#[derive(Debug)]
+struct Wanted {
+    marks: Marks,
+    says: LetGo,
+    /// Whoever opened it again had to list it.
+    relisted: AtomicBool,
+}
+
+impl Reopenable for Wanted {
+    fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    fn let_go(&self) -> LetGo {
+        if self.says == LetGo::Done {
+            self.relisted.store(self.marks.note_listed(), Ordering::Relaxed);
+        }
+        self.says
+    }
+
+    fn sync_and_let_go(&self) -> LetGo {
+        LetGo::InUse
+    }
+}
+
+#[test]
+fn what_is_opened_again_while_it_is_let_go_of_is_listed_again() {
+    for (says, relisted, stays_listed) in [
+        (LetGo::Done, true, true),
+        (LetGo::Nothing, false, false),
+        (LetGo::InUse, false, true),
+        (LetGo::Unsynced, false, true),
+    ] {
+        let clock = Clock::new(8);
+        let one = Arc::new(Wanted { marks: Marks::default(), says, relisted: AtomicBool::new(false) });
+        clock.admit(&one);
+
+        clock.make_room(1);
+
+        assert_eq!(one.relisted.load(Ordering::Relaxed), relisted, "{says:?}");
+        assert_eq!(!one.marks.note_listed(), stays_listed, "{says:?}");
+    }
 }

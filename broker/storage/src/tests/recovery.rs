@@ -347,3 +347,25 @@ fn a_sidecar_of_another_history_is_not_used() {
     assert!(!log.append(&made(b'a', 1), epoch(3), NOW).unwrap().duplicate);
     assert!(log.append(&made(b'b', 2), epoch(3), NOW).unwrap().duplicate);
 }
+
+#[test]
+fn segments_that_a_crash_left_below_the_start_are_told_and_removed() {
+    let (mut home, files, mut log) = many_segments();
+    sync(&mut log);
+    let first = home.path("00000000000000000000.log");
+    let left = files.read(&first).unwrap();
+    let start = log.view().segments()[1].base();
+    log.delete_before(start).unwrap().run().unwrap();
+    home.known = Some(log.checkpoint());
+    log.close().unwrap();
+    // As if the crash had come before the file went.
+    home.files.open(&first, crate::Access::CreateNew).unwrap();
+    files.overwrite(&first, &left);
+
+    let (mut log, recovery) = home.open();
+
+    assert_eq!((recovery.segments_below, log.view().log_start()), (1, start));
+    assert_eq!(log.delete_before(start).unwrap().run().unwrap(), left.len() as u64);
+    assert!(files.read(&first).is_none());
+    assert_eq!(home.open().1.segments_below, 0);
+}
