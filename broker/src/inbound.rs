@@ -18,7 +18,7 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::Instant;
 
 use crate::buffers::BufferPool;
-use crate::memory::{Bytes as Size, Charge, MemorySize, SMALL_BUFFER_BYTES};
+use crate::memory::{Bytes as Size, Charge, FrameShare, MemorySize, SMALL_BUFFER_BYTES};
 
 /// Frames up to this size stay in the connection's own buffer.
 const SMALL_FRAME_BYTES_MAX: usize = SMALL_BUFFER_BYTES;
@@ -32,13 +32,19 @@ const PACE_TIME: Duration = Duration::from_secs(30);
 const PACE_BYTES: usize = 30 * 1024;
 /// What a client does that sends less.
 const TOO_SLOW: &str = "sent less than 1 KiB a second for 30 s";
-/// A frame is whole within this time if others wait for memory, not counting the time that it waited for some itself.
-const WHOLE_TIME: Duration = Duration::from_secs(30);
+/// A large frame is whole within this time if others wait for memory, not counting the time that it waited for some
+/// itself.
+const LARGE_WHOLE_TIME: Duration = Duration::from_secs(30);
+/// The same for a small one, which fits one packet or a few.
+const SMALL_WHOLE_TIME: Duration = Duration::from_secs(2);
 /// How often a frame that takes longer is looked at.
-const SHORTAGE_CHECK: Duration = Duration::from_secs(2);
-/// What a client does that takes longer.
-const DAWDLED: &str = "took longer than 30 s for it while others were waiting for the memory that it held; \
-                       a larger --memory lets more of them in at once";
+const SHORTAGE_CHECK: Duration = Duration::from_millis(500);
+/// What a client does that takes longer with a large frame.
+const LARGE_DAWDLED: &str = "took longer than 30 s for it while others were waiting for the memory that it held; \
+                             a larger --memory lets more of them in at once";
+/// What a client does that takes longer with a small frame.
+const SMALL_DAWDLED: &str = "took longer than 2 s for it while others were waiting for the memory that it held; \
+                             a larger --memory lets more of them in at once";
 
 /// The reading half of a connection.
 pub(crate) struct Inbound {
@@ -69,21 +75,33 @@ struct Pace {
     deadline: Instant,
     /// How much of the frame moves the deadline.
     goal: usize,
-    /// From here on it goes on only while nobody waits for memory.
+    /// From here on it goes on only while nobody waits for memory of its share.
     whole_by: Instant,
+    share: FrameShare,
 }
 
 impl Pace {
-    /// A frame begins at `now`, with `received` bytes of it at hand.
-    fn new(now: Instant, received: usize) -> Self {
-        let goal = received.saturating_add(PACE_BYTES);
-        Self { deadline: now + PACE_TIME, goal, whole_by: now + WHOLE_TIME }
+    /// A frame begins at `now`. It is a small one as long as nothing else is known.
+    fn new(now: Instant) -> Self {
+        Self {
+            deadline: now + PACE_TIME,
+            goal: PACE_BYTES,
+            whole_by: now + SMALL_WHOLE_TIME,
+            share: FrameShare::Small,
+        }
+    }
+
+    /// The frame turns out to be a large one.
+    fn is_large(&mut self) {
+        self.share = FrameShare::Large;
+        self.whole_by += LARGE_WHOLE_TIME - SMALL_WHOLE_TIME;
     }
 
     /// Bytes have come: `received` in all.
     fn advance(&mut self, now: impl FnOnce() -> Instant, received: usize) {
         if received >= self.goal {
-            *self = Self { whole_by: self.whole_by, ..Self::new(now(), received) };
+            self.deadline = now() + PACE_TIME;
+            self.goal = received.saturating_add(PACE_BYTES);
         }
     }
 
@@ -148,7 +166,7 @@ impl Inbound {
                 Ok(first) => first?,
             };
         }
-        let mut pace = Pace::new(Instant::now(), 0);
+        let mut pace = Pace::new(Instant::now());
         while self.buffer.len() < SIZE_PREFIX_BYTES {
             if self.fill(&pace, SIZE_PREFIX_BYTES).await? == 0 {
                 return Err(cut(self.buffer.len(), SIZE_PREFIX_BYTES, "closed the connection"));
@@ -204,6 +222,7 @@ impl Inbound {
 
     async fn large(&mut self, length: usize, mut pace: Pace) -> Result<Bytes, InboundError> {
         let first = self.delivered_bytes.max(FIRST_BYTES).max(self.buffer.len());
+        pace.is_large();
         let began = Instant::now();
         let mut frame = self.pool.take(length.min(first)).await.map_err(InboundError::Memory)?;
         pace.pardon(began, Instant::now());
@@ -240,8 +259,12 @@ impl Inbound {
         loop {
             let now = Instant::now();
             let late = now >= pace.whole_by;
-            if late && self.pool.memory().is_short(now) {
-                return Err(cut(received, expected, DAWDLED));
+            if late && self.pool.memory().is_short(pace.share, now) {
+                let dawdled = match pace.share {
+                    FrameShare::Small => SMALL_DAWDLED,
+                    FrameShare::Large => LARGE_DAWDLED,
+                };
+                return Err(cut(received, expected, dawdled));
             }
             let look_again = if late { now + SHORTAGE_CHECK } else { pace.whole_by };
             let until = pace.deadline.min(look_again);
@@ -300,13 +323,67 @@ fn cut(received: usize, expected: usize, ended: &'static str) -> InboundError {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
+    use crate::memory::Memory;
+
+    /// A client and what reads from it, with the least budget.
+    async fn connected() -> (TcpStream, Inbound, Arc<Memory>) {
+        let memory = Arc::new(Memory::new("32MiB".parse().unwrap(), 100 << 20));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (read, _) = listener.accept().await.unwrap().0.into_split();
+        let pool = Arc::new(BufferPool::new(Arc::clone(&memory)));
+        (client, Inbound::new(read, pool, 100 << 20), memory)
+    }
+
+    /// What comes of a future at the first look.
+    async fn look<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Poll<T> {
+        std::future::poll_fn(|cx| Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx))).await
+    }
+
+    /// Takes all memory for small frames.
+    async fn take_all(memory: &Memory) -> Vec<Charge> {
+        let mut charges = Vec::new();
+        while let Poll::Ready(charge) = look(&mut Box::pin(memory.small_frame())).await {
+            charges.push(charge);
+        }
+        charges
+    }
+
+    #[tokio::test]
+    async fn who_trickles_a_small_frame_is_cut_soon_once_others_wait_for_its_memory() {
+        let (mut client, mut inbound, memory) = connected().await;
+        client.write_all(&15_000_u32.to_be_bytes()).await.unwrap();
+        client.write_all(&[0, 18, 0, 3]).await.unwrap();
+        let mut frame = Box::pin(inbound.frame(PACE_TIME));
+        while memory.reading().used_bytes == 0 {
+            assert!(look(&mut frame).await.is_pending());
+            tokio::task::yield_now().await;
+        }
+
+        let began = Instant::now();
+        let _charges = take_all(&memory).await;
+        let mut other = Box::pin(memory.small_frame());
+        assert!(look(&mut other).await.is_pending());
+
+        let error = frame.await.unwrap_err().to_string();
+        assert!(error.contains("the 15000 bytes of a frame and then took longer than 2 s"), "{error}");
+        assert!(error.contains("--memory"), "{error}");
+        assert!(began.elapsed() < PACE_TIME / 2, "it held the memory for {:?}", began.elapsed());
+        drop(inbound);
+        assert!(look(&mut other).await.is_ready());
+    }
 
     #[test]
     fn a_frame_has_thirty_seconds_for_each_thirty_kibibytes() {
         let began = Instant::now();
         let later = |seconds| began + Duration::from_secs(seconds);
-        let mut pace = Pace::new(began, 0);
+        let mut pace = Pace::new(began);
 
         pace.advance(|| later(29), PACE_BYTES - 1);
         assert_eq!(pace.deadline, later(30), "a byte too few moves the deadline");
@@ -323,7 +400,9 @@ mod tests {
     fn a_frame_that_had_to_wait_for_memory_has_that_much_longer() {
         let began = Instant::now();
         let later = |seconds| began + Duration::from_secs(seconds);
-        let mut pace = Pace::new(began, 0);
+        let mut pace = Pace::new(began);
+        assert_eq!(pace.whole_by, later(2));
+        pace.is_large();
 
         pace.pardon(later(1), later(21));
         assert_eq!((pace.deadline, pace.whole_by), (later(50), later(50)));

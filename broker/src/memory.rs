@@ -47,8 +47,17 @@ const COLD_READ_BYTES: u64 = 256 << 10;
 const SCRATCH_BYTES_MAX: u64 = DECODES_MAX as u64 * DECODE_GROWTH * DECODE_BYTES_MAX + (128 << 20);
 /// The most unused receive buffers that are kept.
 const KEPT_BYTES_MAX: u64 = 64 << 20;
-/// Memory is short when somebody has been waiting for this long.
-const SHORT_AFTER: Duration = Duration::from_secs(5);
+/// Memory for large frames is short when somebody has been waiting for this long.
+const LARGE_SHORT_AFTER: Duration = Duration::from_secs(5);
+/// The same for small frames, among which are the first ones of clients that wait no more than seconds for anything.
+const SMALL_SHORT_AFTER: Duration = Duration::from_secs(1);
+
+/// Whose memory a frame holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum FrameShare {
+    Small,
+    Large,
+}
 
 /// Who gets how much of a budget, in bytes. Together with [`OWN_BYTES`] they are the budget.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -161,9 +170,13 @@ impl Memory {
         frame.add_beyond(units);
     }
 
-    /// Whether somebody has been waiting for a large frame's memory for so long that those who hold it must hurry.
-    pub(crate) fn is_short(&self, now: Instant) -> bool {
-        self.large.waiting_since().is_some_and(|since| now.saturating_duration_since(since) >= SHORT_AFTER)
+    /// Whether somebody has been waiting for memory of `share` for so long that those who hold it must hurry.
+    pub(crate) fn is_short(&self, share: FrameShare, now: Instant) -> bool {
+        let (lane, after) = match share {
+            FrameShare::Small => (&self.small, SMALL_SHORT_AFTER),
+            FrameShare::Large => (&self.large, LARGE_SHORT_AFTER),
+        };
+        lane.waiting_since().is_some_and(|since| now.saturating_duration_since(since) >= after)
     }
 
     /// An answer that may become as large as `bytes`.

@@ -123,15 +123,16 @@ async fn memory_is_short_once_somebody_has_waited_for_a_while() {
     memory.extend(&mut first, all).await;
     memory.extend(&mut second, all).await;
     let later = Instant::now() + Duration::from_secs(60);
-    assert!(!memory.is_short(later));
+    assert!(!memory.is_short(FrameShare::Large, later));
 
     let mut waiting = Box::pin(memory.extend(&mut third, 1));
     assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
 
-    assert!(memory.is_short(later));
-    assert!(!memory.is_short(Instant::now()));
+    assert!(memory.is_short(FrameShare::Large, later));
+    assert!(!memory.is_short(FrameShare::Small, later), "who holds small frames is in nobody's way");
+    assert!(!memory.is_short(FrameShare::Large, Instant::now()));
     drop(waiting);
-    assert!(!memory.is_short(later));
+    assert!(!memory.is_short(FrameShare::Large, later));
 }
 
 /// What one connection does: how it receives a frame, and after how many looks it is cut, if it is.
