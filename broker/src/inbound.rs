@@ -2,7 +2,8 @@
 //!
 //! Small frames are sliced out of the connection's own buffer, which an idle connection gives up. Large ones are
 //! received into a pooled buffer that grows with the bytes that arrive, never with the length that a client claims.
-//! Buffers are charged to the memory budget first; while there is nothing left of it, the socket is not read.
+//! Buffers are charged to the memory budget first; while there is nothing left of it, no more of a frame is read than its
+//! head, which says what it waits for. Many a heartbeat is no longer than that.
 //! A frame that has begun must go on at a least rate, so that a trickle cannot hold a connection for ever, and be whole
 //! in a reasonable time when others wait for the memory that it holds.
 
@@ -11,17 +12,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use highwater_protocol::{FrameError, SIZE_PREFIX_BYTES, frame_length};
+use highwater_protocol::{ApiKey, FrameError, SIZE_PREFIX_BYTES, frame_length};
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::Instant;
 
 use crate::buffers::BufferPool;
-use crate::memory::{Bytes as Size, Charge, FrameShare, MemorySize, SMALL_BUFFER_BYTES};
+use crate::memory::{Bytes as Size, Charge, FrameKind, FrameShare, MemorySize, SMALL_BUFFER_BYTES};
 
 /// Frames up to this size stay in the connection's own buffer.
 const SMALL_FRAME_BYTES_MAX: usize = SMALL_BUFFER_BYTES;
+/// How much of a frame is read while there is no memory for it: part of what a connection takes by itself.
+const HEAD_BYTES: usize = 256;
+/// What a frame begins with behind its length: the key of its API.
+const KEY_BYTES: usize = size_of::<i16>();
 /// A large frame is first given this much, however long it claims to be.
 const FIRST_BYTES: usize = 64 * 1024;
 /// A connection that has delivered larger frames is given what it delivered, up to this.
@@ -50,7 +55,8 @@ const SMALL_DAWDLED: &str = "took longer than 2 s for it while others were waiti
 pub(crate) struct Inbound {
     socket: OwnedReadHalf,
     buffer: BytesMut,
-    /// For the memory of `buffer`, which small frames are slices of. There is none while there is no buffer.
+    /// For the memory of `buffer`, which small frames are slices of. There is none while there is no buffer, or one that
+    /// has room for a head only.
     charge: Option<Arc<Charge>>,
     pool: Arc<BufferPool>,
     frame_bytes_max: u32,
@@ -183,6 +189,9 @@ impl Inbound {
         if length > SMALL_FRAME_BYTES_MAX && length > self.buffer.len() {
             return self.large(length, pace).await.map(Some);
         }
+        if length > self.buffer.len() && self.charge.is_none() {
+            self.charge_late(length, &mut pace).await?;
+        }
         while self.buffer.len() < length {
             if self.fill(&pace, length).await? == 0 {
                 return Err(cut(self.buffer.len(), length, "closed the connection"));
@@ -195,6 +204,24 @@ impl Inbound {
             self.give_up_buffer();
         }
         Ok(Some(Bytes::from_owner(frame)))
+    }
+
+    /// Takes the memory for a small frame of which only the head was read, once there is more of it: who sends no more
+    /// than that holds nothing.
+    async fn charge_late(&mut self, length: usize, pace: &mut Pace) -> Result<(), InboundError> {
+        while self.buffer.len() < KEY_BYTES.min(length) {
+            if self.fill(pace, KEY_BYTES.min(length)).await? == 0 {
+                return Err(cut(self.buffer.len(), length, "closed the connection"));
+            }
+        }
+        let is_produce = self.buffer.starts_with(&ApiKey::Produce.code().to_be_bytes());
+        let kind = if is_produce { FrameKind::Produce } else { FrameKind::Call };
+        let more = tokio::time::timeout_at(pace.deadline, self.socket.peek(&mut [0])).await;
+        more.map_err(|_| cut(self.buffer.len(), length, TOO_SLOW))??;
+        let began = Instant::now();
+        self.charge = Some(Arc::new(self.pool.memory().small_frame(kind).await));
+        pace.pardon(began, Instant::now());
+        Ok(())
     }
 
     /// An empty buffer is worth nothing: the memory is its frames' alone.
@@ -258,7 +285,8 @@ impl Inbound {
     async fn readable(&self, pace: &Pace, received: usize, expected: usize) -> Result<(), InboundError> {
         loop {
             let now = Instant::now();
-            let late = now >= pace.whole_by;
+            let holds = pace.share == FrameShare::Large || self.charge.is_some();
+            let late = holds && now >= pace.whole_by;
             if late && self.pool.memory().is_short(pace.share, now) {
                 let dawdled = match pace.share {
                     FrameShare::Small => SMALL_DAWDLED,
@@ -279,8 +307,8 @@ impl Inbound {
     /// Waits for the next frame to begin. An idle connection keeps no buffer. 0 is the end of the stream.
     async fn first_bytes(&mut self) -> Result<usize, InboundError> {
         loop {
-            self.charge = Some(Arc::new(self.pool.memory().small_frame().await));
-            self.buffer = BytesMut::with_capacity(SMALL_BUFFER_BYTES);
+            self.charge = self.pool.memory().try_small_frame().map(Arc::new);
+            self.buffer = BytesMut::with_capacity(self.buffer_bytes());
             match self.socket.try_read_buf(&mut self.buffer) {
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -293,10 +321,16 @@ impl Inbound {
         }
     }
 
+    /// How large the connection's own buffer may be.
+    const fn buffer_bytes(&self) -> usize {
+        if self.charge.is_some() { SMALL_BUFFER_BYTES } else { HEAD_BYTES }
+    }
+
     /// Reads into the connection's own buffer for a frame of `expected` bytes. 0 is the end of the stream.
     async fn fill(&mut self, pace: &Pace, expected: usize) -> Result<usize, InboundError> {
         loop {
-            make_room(&mut self.buffer, expected);
+            let size = self.buffer_bytes();
+            make_room(&mut self.buffer, expected, size);
             match self.socket.try_read_buf(&mut self.buffer) {
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -309,9 +343,9 @@ impl Inbound {
 }
 
 /// Room for a small frame of `expected` bytes, in a buffer of the size that is charged.
-fn make_room(buffer: &mut BytesMut, expected: usize) {
+fn make_room(buffer: &mut BytesMut, expected: usize, size: usize) {
     if buffer.capacity() < expected {
-        let mut whole = BytesMut::with_capacity(SMALL_BUFFER_BYTES);
+        let mut whole = BytesMut::with_capacity(size);
         whole.extend_from_slice(buffer);
         *buffer = whole;
     }
@@ -349,10 +383,73 @@ mod tests {
     /// Takes all memory for small frames.
     async fn take_all(memory: &Memory) -> Vec<Charge> {
         let mut charges = Vec::new();
-        while let Poll::Ready(charge) = look(&mut Box::pin(memory.small_frame())).await {
-            charges.push(charge);
+        for kind in [FrameKind::Produce, FrameKind::Call] {
+            while let Poll::Ready(charge) = look(&mut Box::pin(memory.small_frame(kind))).await {
+                charges.push(charge);
+            }
         }
         charges
+    }
+
+    /// A frame of `length` bytes behind its prefix, which asks for `key`.
+    fn frame_of(key: ApiKey, length: u32) -> Vec<u8> {
+        let mut frame = length.to_be_bytes().to_vec();
+        frame.extend_from_slice(&key.code().to_be_bytes());
+        frame.resize(SIZE_PREFIX_BYTES + length as usize, 7);
+        frame
+    }
+
+    #[tokio::test]
+    async fn what_appends_nothing_is_read_while_produce_requests_hold_all_that_they_may() {
+        let (mut client, mut inbound, memory) = connected().await;
+        let mut charges = Vec::new();
+        while let Some(charge) = memory.try_small_frame() {
+            charges.push(charge);
+        }
+
+        let heartbeat = frame_of(ApiKey::Heartbeat, 100);
+        let fetch = frame_of(ApiKey::Fetch, 10_000);
+        let produce = frame_of(ApiKey::Produce, 1_000);
+        for frame in [&heartbeat, &fetch] {
+            client.write_all(frame).await.unwrap();
+            let read = inbound.frame(PACE_TIME).await.unwrap().unwrap();
+            assert_eq!(read, frame[SIZE_PREFIX_BYTES..]);
+        }
+
+        client.write_all(&produce).await.unwrap();
+        let mut frame = Box::pin(inbound.frame(PACE_TIME));
+        while memory.reading().waiting == 0 {
+            assert!(look(&mut frame).await.is_pending());
+            tokio::task::yield_now().await;
+        }
+        drop(charges);
+
+        assert_eq!(frame.await.unwrap().unwrap(), produce[SIZE_PREFIX_BYTES..]);
+    }
+
+    #[tokio::test]
+    async fn who_sends_no_more_than_a_head_while_memory_is_short_holds_nothing() {
+        let (mut client, mut inbound, memory) = connected().await;
+        let charges = take_all(&memory).await;
+        let held = memory.reading().used_bytes;
+        let fetch = frame_of(ApiKey::Fetch, 10_000);
+        client.write_all(&fetch[..8]).await.unwrap();
+        let mut frame = Box::pin(inbound.frame(PACE_TIME));
+        for _ in 0..1_000 {
+            assert!(look(&mut frame).await.is_pending());
+            tokio::task::yield_now().await;
+        }
+        drop(charges);
+
+        assert!(look(&mut frame).await.is_pending());
+        assert_eq!(
+            (memory.reading().used_bytes, memory.reading().waiting),
+            (0, 0),
+            "{held} were held before"
+        );
+
+        client.write_all(&fetch[8..]).await.unwrap();
+        assert_eq!(frame.await.unwrap().unwrap(), fetch[SIZE_PREFIX_BYTES..]);
     }
 
     #[tokio::test]
@@ -368,7 +465,7 @@ mod tests {
 
         let began = Instant::now();
         let _charges = take_all(&memory).await;
-        let mut other = Box::pin(memory.small_frame());
+        let mut other = Box::pin(memory.small_frame(FrameKind::Call));
         assert!(look(&mut other).await.is_pending());
 
         let error = frame.await.unwrap_err().to_string();
@@ -417,7 +514,7 @@ mod tests {
         buffer.extend_from_slice(&[7; 10_000]);
         let frame = buffer.split_to(9_000).freeze();
 
-        make_room(&mut buffer, SMALL_FRAME_BYTES_MAX);
+        make_room(&mut buffer, SMALL_FRAME_BYTES_MAX, SMALL_BUFFER_BYTES);
 
         assert_eq!(
             (buffer.capacity(), &buffer[..], frame.len()),

@@ -2,7 +2,9 @@
 //!
 //! Memory is charged before it is allocated and given back when its last owner drops it. Who wants what is not there
 //! stops reading its socket until it is its turn, first come, first served; nobody is refused for it. Small requests
-//! have a share of their own, so that a heartbeat never waits for a neighbour's 16 MiB.
+//! have a share of their own, so that a heartbeat never waits for a neighbour's 16 MiB. Produce requests hold their memory
+//! for as long as the disk takes, so nobody but them waits for that: of the small frames a part is kept from them, and
+//! what waits for its acknowledgement is charged to another share than answers are.
 //!
 //! It cannot deadlock. Shares are asked for in one order: small frame, large frame, answer, scratch. Only a large frame
 //! asks for more of the share that it holds of, as its bytes arrive; when all wait in the middle of their frames, one
@@ -52,6 +54,15 @@ const LARGE_SHORT_AFTER: Duration = Duration::from_secs(5);
 /// The same for small frames, among which are the first ones of clients that wait no more than seconds for anything.
 const SMALL_SHORT_AFTER: Duration = Duration::from_secs(1);
 
+/// What a frame asks for, as far as its memory depends on it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum FrameKind {
+    /// To append records: its frame may be held for as long as the disk takes.
+    Produce,
+    /// Anything else.
+    Call,
+}
+
 /// Whose memory a frame holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum FrameShare {
@@ -66,10 +77,14 @@ struct Shares {
     reserve: u64,
     /// For frames that fit a connection's own buffer.
     small: u64,
+    /// For those of them that append nothing, when there is no more of `small`.
+    calls: u64,
     /// For all other frames.
     large: u64,
     /// For answers from the time when they are begun until they have left.
     answers: u64,
+    /// The same for answers that wait for their records to be durable.
+    pending: u64,
     /// For decompression and cold reads.
     scratch: u64,
     /// For receive buffers that nobody uses.
@@ -82,12 +97,14 @@ impl Shares {
         let reserve = (u64::from(request_bytes_max) + POOLED_BYTES_MAX as u64).min(all / 2);
         let scratch = (all / 8).min(SCRATCH_BYTES_MAX);
         let kept = (all / 32).min(KEPT_BYTES_MAX);
-        let (small, answers) = (all / 8, all / 8);
+        let (small, calls, answers, pending) = (all / 16, all / 32, all / 16, all / 32);
         Self {
             reserve,
             small,
-            large: all - reserve - scratch - kept - small - answers,
+            calls,
+            large: all - reserve - scratch - kept - small - calls - answers - pending,
             answers,
+            pending,
             scratch,
             kept,
         }
@@ -110,8 +127,10 @@ pub(crate) struct Memory {
     shares: Shares,
     ledger: Arc<Ledger>,
     small: Lane,
+    calls: Lane,
     large: Lane,
     answers: Lane,
+    pending: Lane,
     scratch: Lane,
     /// The right to the reserve.
     pass: Lane,
@@ -136,16 +155,32 @@ impl Memory {
             shares,
             ledger: Arc::default(),
             small: Lane::new(shares.small),
+            calls: Lane::new(shares.calls),
             large: Lane::new(shares.large),
             answers: Lane::new(shares.answers),
+            pending: Lane::new(shares.pending),
             scratch: Lane::new(shares.scratch),
             pass: Lane::new(charge::UNIT_BYTES),
         }
     }
 
-    /// The buffer of a small frame.
-    pub(crate) async fn small_frame(&self) -> Charge {
-        self.small.charge(&self.ledger, SMALL_BUFFER_BYTES as u64).await
+    /// The buffer of a small frame if it need not be waited for.
+    pub(crate) fn try_small_frame(&self) -> Option<Charge> {
+        self.small.try_charge(&self.ledger, SMALL_BUFFER_BYTES as u64)
+    }
+
+    /// The buffer of a small frame of this kind.
+    pub(crate) async fn small_frame(&self, kind: FrameKind) -> Charge {
+        const BYTES: u64 = SMALL_BUFFER_BYTES as u64;
+        match (kind, self.try_small_frame()) {
+            (_, Some(charge)) => charge,
+            (FrameKind::Produce, None) => self.small.charge(&self.ledger, BYTES).await,
+            (FrameKind::Call, None) => tokio::select! {
+                biased;
+                charge = self.calls.charge(&self.ledger, BYTES) => charge,
+                permit = self.small.take(units_of(BYTES)) => Charge::of(&self.ledger, permit),
+            },
+        }
     }
 
     /// A large frame of which nothing is held yet.
@@ -172,16 +207,25 @@ impl Memory {
 
     /// Whether somebody has been waiting for memory of `share` for so long that those who hold it must hurry.
     pub(crate) fn is_short(&self, share: FrameShare, now: Instant) -> bool {
-        let (lane, after) = match share {
-            FrameShare::Small => (&self.small, SMALL_SHORT_AFTER),
-            FrameShare::Large => (&self.large, LARGE_SHORT_AFTER),
+        let waits = |lane: &Lane, after| {
+            lane.waiting_since().is_some_and(|since| now.saturating_duration_since(since) >= after)
         };
-        lane.waiting_since().is_some_and(|since| now.saturating_duration_since(since) >= after)
+        match share {
+            FrameShare::Small => {
+                [&self.small, &self.calls].into_iter().any(|lane| waits(lane, SMALL_SHORT_AFTER))
+            }
+            FrameShare::Large => waits(&self.large, LARGE_SHORT_AFTER),
+        }
     }
 
     /// An answer that may become as large as `bytes`.
     pub(crate) async fn answer(&self, bytes: u64) -> Charge {
         self.answers.charge(&self.ledger, bytes).await
+    }
+
+    /// The answer to a produce request, which waits for its records to be durable.
+    pub(crate) async fn pending(&self, bytes: u64) -> Charge {
+        self.pending.charge(&self.ledger, bytes).await
     }
 
     /// An answer that waits for nobody, because somebody may be waiting for it. It is settled when it is there.
@@ -222,7 +266,7 @@ impl Memory {
 
     /// How it is used.
     pub(crate) fn reading(&self) -> MemoryUse {
-        let lanes = [&self.small, &self.large, &self.answers, &self.scratch];
+        let lanes = [&self.small, &self.calls, &self.large, &self.answers, &self.pending, &self.scratch];
         MemoryUse {
             budget_bytes: self.budget.bytes(),
             used_bytes: self.ledger.used_bytes(),

@@ -19,13 +19,19 @@ fn is_ready<T>(future: impl Future<Output = T>) -> bool {
     std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
+/// What comes of a wait at the first look.
+fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
 #[test]
 fn the_shares_are_the_budget_and_a_frame_that_moves_fits_the_reserve() {
     for (budget, frame) in [(32 * MIB, 4 * MIB), (64 * MIB, 20 * MIB), (6144 * MIB, 100 * MIB)] {
         let Memory { shares, .. } = memory(budget);
-        let Shares { reserve, small, large, answers, scratch, kept } = shares;
+        let Shares { reserve, small, calls, large, answers, pending, scratch, kept } = shares;
 
-        assert_eq!(OWN_BYTES + reserve + small + large + answers + scratch + kept, budget);
+        let all = [OWN_BYTES, reserve, small, calls, large, answers, pending, scratch, kept];
+        assert_eq!(all.iter().sum::<u64>(), budget);
         assert_eq!(u64::from(shares.frame_bytes_max()), frame);
         assert!(large >= MIB, "{shares:?}");
     }
@@ -109,9 +115,31 @@ async fn a_small_frame_does_not_wait_for_large_ones_nor_an_answer() {
     let mut third = memory.large_frame();
     assert!(!is_ready(memory.extend(&mut third, 1)));
 
-    assert!(is_ready(memory.small_frame()));
+    assert!(is_ready(memory.small_frame(FrameKind::Produce)));
     assert!(is_ready(memory.answer(1 << 20)));
     assert!(is_ready(memory.decode()));
+}
+
+#[tokio::test]
+async fn produce_requests_that_wait_for_the_disk_leave_room_for_calls_and_answers() {
+    let memory = memory(32 * MIB);
+    let mut held = Vec::new();
+    while let Poll::Ready(charge) = poll(&mut Box::pin(memory.small_frame(FrameKind::Produce))) {
+        held.push(charge);
+    }
+    while let Poll::Ready(charge) = poll(&mut Box::pin(memory.pending(1_000))) {
+        held.push(charge);
+    }
+
+    let call = memory.small_frame(FrameKind::Call).await;
+    let answer = memory.answer(100_000).await;
+
+    assert!(!is_ready(memory.small_frame(FrameKind::Produce)));
+    let later = Instant::now() + Duration::from_secs(60);
+    let mut waiting = Box::pin(memory.small_frame(FrameKind::Produce));
+    assert!(poll(&mut waiting).is_pending() && memory.is_short(FrameShare::Small, later));
+    drop((waiting, call, answer, held));
+    assert_eq!(memory.reading().used_bytes, 0);
 }
 
 #[tokio::test]
@@ -155,19 +183,20 @@ fn script() -> impl Strategy<Value = Script> {
     })
 }
 
+fn lanes(memory: &Memory) -> [&Lane; 6] {
+    [&memory.small, &memory.calls, &memory.large, &memory.answers, &memory.pending, &memory.scratch]
+}
+
 fn check(memory: &Memory) {
     let (reading, shares) = (memory.reading(), memory.shares);
-    let handed_out: u64 = [&memory.small, &memory.large, &memory.answers, &memory.scratch]
-        .map(|lane| lane.bytes() - lane.free_bytes())
-        .iter()
-        .sum();
+    let handed_out: u64 = lanes(memory).map(|lane| lane.bytes() - lane.free_bytes()).iter().sum();
     assert!(reading.used_bytes <= handed_out + shares.reserve, "{reading:?}, {handed_out} handed out");
     assert!(reading.peak_bytes <= reading.budget_bytes, "{reading:?}");
 }
 
 /// A frame that arrives in steps while its connection holds a small one, then its answer, then something decoded.
 async fn receive(memory: Arc<Memory>, steps: Vec<usize>) {
-    let small = memory.small_frame().await;
+    let small = memory.small_frame(FrameKind::Call).await;
     let mut frame = memory.large_frame();
     for (number, step) in steps.into_iter().enumerate() {
         memory.extend(&mut frame, step).await;
@@ -178,13 +207,13 @@ async fn receive(memory: Arc<Memory>, steps: Vec<usize>) {
         tokio::task::yield_now().await;
     }
     drop(small);
-    let answer = memory.answer(300_000).await;
+    let (answer, pending) = (memory.answer(300_000).await, memory.pending(1_000).await);
     let decoded = memory.decode().await;
     check(&memory);
     tokio::task::yield_now().await;
     drop((frame, decoded));
     tokio::task::yield_now().await;
-    drop(answer);
+    drop((answer, pending));
 }
 
 /// All connections of the scripts at once; those that are not cut must end.
@@ -210,7 +239,7 @@ async fn run(scripts: Vec<Script>) {
     }
     let reading = memory.reading();
     assert_eq!((reading.used_bytes, reading.waiting), (0, 0));
-    for lane in [&memory.small, &memory.large, &memory.answers, &memory.scratch, &memory.pass] {
+    for lane in lanes(&memory).into_iter().chain([&memory.pass]) {
         assert_eq!(lane.free_bytes(), lane.bytes(), "something was not given back");
     }
 }
