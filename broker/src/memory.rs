@@ -14,7 +14,8 @@
 //! Not charged, but bounded where they are made: the pieces of segment files in an answer, which leave by `sendfile`
 //! and are never in this process; consumer groups (10,000 of 1,000 members, `highwater-group`); what partitions remember
 //! of producers (10,000 each, `highwater-storage`); fetch sessions (`fetch/cache`); what a parked fetch remembers of its
-//! partitions, each of which exists; and a connection by itself (under 20 KiB; HTTP: 64 KiB). The system's socket
+//! partitions, each of which exists; and a connection by itself (under 20 KiB; HTTP: 64 KiB). What members of groups
+//! bring stays, so that waiting for it makes no sense: it has a share, and is refused above it. The system's socket
 //! buffers and its page cache are not this process's memory at all.
 
 mod charge;
@@ -47,6 +48,8 @@ pub(crate) const DECODES_MAX: usize = 2;
 const COLD_READ_BYTES: u64 = 256 << 10;
 /// The most that is set aside for decompression and cold reads.
 const SCRATCH_BYTES_MAX: u64 = DECODES_MAX as u64 * DECODE_GROWTH * DECODE_BYTES_MAX + (128 << 20);
+/// The most that members of groups may bring and be assigned.
+const MEMBERS_BYTES_MAX: u64 = 128 << 20;
 /// The most unused receive buffers that are kept.
 const KEPT_BYTES_MAX: u64 = 64 << 20;
 /// Memory for large frames is short when somebody has been waiting for this long.
@@ -89,6 +92,8 @@ struct Shares {
     scratch: u64,
     /// For receive buffers that nobody uses.
     kept: u64,
+    /// For what the members of groups bring and are assigned.
+    members: u64,
 }
 
 impl Shares {
@@ -97,16 +102,18 @@ impl Shares {
         let reserve = (u64::from(request_bytes_max) + POOLED_BYTES_MAX as u64).min(all / 2);
         let scratch = (all / 8).min(SCRATCH_BYTES_MAX);
         let kept = (all / 32).min(KEPT_BYTES_MAX);
+        let members = (all / 16).min(MEMBERS_BYTES_MAX);
         let (small, calls, answers, pending) = (all / 16, all / 32, all / 16, all / 32);
         Self {
             reserve,
             small,
             calls,
-            large: all - reserve - scratch - kept - small - calls - answers - pending,
+            large: all - reserve - scratch - kept - members - small - calls - answers - pending,
             answers,
             pending,
             scratch,
             kept,
+            members,
         }
     }
 
@@ -252,6 +259,11 @@ impl Memory {
     /// How many bytes of unused receive buffers may be kept.
     pub(crate) fn kept_bytes_max(&self) -> usize {
         usize::try_from(self.shares.kept).unwrap_or(usize::MAX)
+    }
+
+    /// How many bytes the members of all groups may bring and be assigned.
+    pub(crate) fn members_bytes_max(&self) -> usize {
+        usize::try_from(self.shares.members).unwrap_or(usize::MAX)
     }
 
     /// The largest frame that can be received.

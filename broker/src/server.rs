@@ -237,10 +237,10 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         append_pace: AppendPace::default(),
         decode_slots: Semaphore::new(DECODES_MAX),
         buffers: Arc::new(BufferPool::new(Arc::clone(&memory))),
+        groups: Groups::new(memory.members_bytes_max()),
         memory,
         shutdown: Shutdown::new(),
         recovery,
-        groups: Groups::new(),
         config,
     });
     recovery::register(&broker)?;

@@ -404,13 +404,13 @@ async fn what_members_bring_is_counted_until_they_are_gone() {
     join.protocols[0].metadata = vec![7; 1_000].into();
     let mut joining = Box::pin(park(&broker, GROUP, |machine, call, now| machine.join(call, join, now)));
     assert!(!ends_at_once(&mut joining).await);
-    let taken = MEMBER_BYTES_MAX - broker.groups.room_bytes();
+    let taken = broker.memory.members_bytes_max() - broker.groups.room_bytes();
     assert!((1_000..1_100).contains(&taken), "{taken}");
 
     // Nobody has heard of the member's id, so that it is gone with its connection.
     drop(joining);
 
-    assert_eq!(broker.groups.room_bytes(), MEMBER_BYTES_MAX);
+    assert_eq!(broker.groups.room_bytes(), broker.memory.members_bytes_max());
     close(broker).await;
 }
 

@@ -28,9 +28,9 @@ fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
 fn the_shares_are_the_budget_and_a_frame_that_moves_fits_the_reserve() {
     for (budget, frame) in [(32 * MIB, 4 * MIB), (64 * MIB, 20 * MIB), (6144 * MIB, 100 * MIB)] {
         let Memory { shares, .. } = memory(budget);
-        let Shares { reserve, small, calls, large, answers, pending, scratch, kept } = shares;
+        let Shares { reserve, small, calls, large, answers, pending, scratch, kept, members } = shares;
 
-        let all = [OWN_BYTES, reserve, small, calls, large, answers, pending, scratch, kept];
+        let all = [OWN_BYTES, reserve, small, calls, large, answers, pending, scratch, kept, members];
         assert_eq!(all.iter().sum::<u64>(), budget);
         assert_eq!(u64::from(shares.frame_bytes_max()), frame);
         assert!(large >= MIB, "{shares:?}");
