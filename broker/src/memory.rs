@@ -40,18 +40,25 @@ pub(crate) const SMALL_BUFFER_BYTES: usize = 16 * 1024;
 pub(crate) const POOLED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The most bytes that one decompression may make, if the budget is large.
 const DECODE_BYTES_MAX: u64 = 64 << 20;
+/// The same if it is small: more than twice what a batch may be by default, since most clients bound one before they
+/// compress it.
+const DECODE_BYTES_MIN: u64 = 5 << 19;
 /// How many times its output a decompression takes: the output grows by doubling.
 const DECODE_GROWTH: u64 = 2;
-/// Decompressions at once.
+/// Decompressions at once, if there is scratch memory for all of them.
 pub(crate) const DECODES_MAX: usize = 2;
 /// What reading a cold range takes on the pool (`FileRange::warm`).
 const COLD_READ_BYTES: u64 = 256 << 10;
+/// The least that is set aside for decompression and cold reads: one decompression at a time.
+const SCRATCH_BYTES_MIN: u64 = DECODE_GROWTH * DECODE_BYTES_MIN;
 /// The most that is set aside for decompression and cold reads.
 const SCRATCH_BYTES_MAX: u64 = DECODES_MAX as u64 * DECODE_GROWTH * DECODE_BYTES_MAX + (128 << 20);
 /// The most that members of groups may bring and be assigned.
 const MEMBERS_BYTES_MAX: u64 = 128 << 20;
 /// The most unused receive buffers that are kept.
 const KEPT_BYTES_MAX: u64 = 64 << 20;
+/// The least that is left for large frames besides the reserve: one moves into a buffer of 1 MiB, with others beside it.
+const LARGE_BYTES_MIN: u64 = 3 << 19;
 /// Memory for large frames is short when somebody has been waiting for this long.
 const LARGE_SHORT_AFTER: Duration = Duration::from_secs(5);
 /// The same for small frames, among which are the first ones of clients that wait no more than seconds for anything.
@@ -99,27 +106,23 @@ struct Shares {
 impl Shares {
     fn of(budget: MemorySize, request_bytes_max: u32) -> Self {
         let all = budget.bytes() - OWN_BYTES;
-        let reserve = (u64::from(request_bytes_max) + POOLED_BYTES_MAX as u64).min(all / 2);
-        let scratch = (all / 8).min(SCRATCH_BYTES_MAX);
+        let scratch = (all / 8).clamp(SCRATCH_BYTES_MIN, SCRATCH_BYTES_MAX);
         let kept = (all / 32).min(KEPT_BYTES_MAX);
         let members = (all / 16).min(MEMBERS_BYTES_MAX);
         let (small, calls, answers, pending) = (all / 16, all / 32, all / 16, all / 32);
-        Self {
-            reserve,
-            small,
-            calls,
-            large: all - reserve - scratch - kept - members - small - calls - answers - pending,
-            answers,
-            pending,
-            scratch,
-            kept,
-            members,
-        }
+        let left = all - scratch - kept - members - small - calls - answers - pending;
+        let wanted = u64::from(request_bytes_max) + POOLED_BYTES_MAX as u64;
+        let reserve = wanted.min(all / 2).min(left - LARGE_BYTES_MIN);
+        Self { reserve, small, calls, large: left - reserve, answers, pending, scratch, kept, members }
     }
 
-    /// The largest frame: one that moves between two buffers fits the reserve.
+    /// The largest frame: one that moves between two buffers fits the reserve. Pooled buffers grow fourfold.
     fn frame_bytes_max(self) -> u32 {
-        u32::try_from(self.reserve - POOLED_BYTES_MAX as u64).unwrap_or(u32::MAX)
+        let pooled = POOLED_BYTES_MAX as u64;
+        let beyond_the_pool = self.reserve - pooled;
+        let bytes =
+            if beyond_the_pool > pooled { beyond_the_pool } else { pooled.min(self.reserve - pooled / 4) };
+        u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 }
 
@@ -247,8 +250,13 @@ impl Memory {
 
     /// The most bytes that one decompression may make.
     pub(crate) fn decode_bytes_max(&self) -> usize {
-        usize::try_from((self.shares.scratch / DECODES_MAX as u64 / DECODE_GROWTH).min(DECODE_BYTES_MAX))
-            .unwrap_or(usize::MAX)
+        let each = self.shares.scratch / DECODES_MAX as u64 / DECODE_GROWTH;
+        usize::try_from(each.clamp(DECODE_BYTES_MIN, DECODE_BYTES_MAX)).unwrap_or(usize::MAX)
+    }
+
+    /// Whether a larger budget would let one decompression make more.
+    pub(crate) fn limits_decodes(&self) -> bool {
+        (self.decode_bytes_max() as u64) < DECODE_BYTES_MAX
     }
 
     /// One read of a cold range.

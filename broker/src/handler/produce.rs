@@ -253,6 +253,11 @@ fn check_batch(
                 "{error} on {:?}; send smaller batches or create the topic with a larger max.message.bytes",
                 partition.id().topic.as_str()
             ),
+            ProduceError::Codec(CodecError::TooLarge { limit, .. }) if is_for_memory(context, *limit) => format!(
+                "{error}, the most that fits a memory budget of {}; send smaller batches or start the broker with a larger \
+                 --memory",
+                context.broker.memory.budget()
+            ),
             _ => error.to_string(),
         };
         let record = match &error {
@@ -263,6 +268,12 @@ fn check_batch(
         tracing::debug!(partition = %partition.id(), peer = %context.peer, client_id, message, "refused a batch");
         Rejection { code: code_of(&error), message: Some(message), record }
     })
+}
+
+/// Whether this limit of a decompression is the memory budget's, and not the ratio's.
+fn is_for_memory(context: &Context<'_>, limit: usize) -> bool {
+    let memory = &context.broker.memory;
+    memory.limits_decodes() && limit == memory.decode_bytes_max()
 }
 
 fn code_of(error: &ProduceError) -> ErrorCode {

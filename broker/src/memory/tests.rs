@@ -33,7 +33,18 @@ fn the_shares_are_the_budget_and_a_frame_that_moves_fits_the_reserve() {
         let all = [OWN_BYTES, reserve, small, calls, large, answers, pending, scratch, kept, members];
         assert_eq!(all.iter().sum::<u64>(), budget);
         assert_eq!(u64::from(shares.frame_bytes_max()), frame);
-        assert!(large >= MIB, "{shares:?}");
+        assert!(large >= LARGE_BYTES_MIN, "{shares:?}");
+    }
+}
+
+#[test]
+fn one_decompression_fits_its_share_and_may_make_more_than_two_batches_however_small_the_budget_is() {
+    for (budget, bytes_max) in [(32 * MIB, 5 * MIB / 2), (64 * MIB, 5 * MIB / 2), (6144 * MIB, 64 * MIB)] {
+        let memory = memory(budget);
+
+        assert_eq!(memory.decode_bytes_max() as u64, bytes_max);
+        assert!(DECODE_GROWTH * bytes_max <= memory.shares.scratch, "{:?}", memory.shares);
+        assert_eq!(memory.limits_decodes(), bytes_max < DECODE_BYTES_MAX);
     }
 }
 
