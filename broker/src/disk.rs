@@ -224,8 +224,6 @@ pub(crate) async fn run(broker: Arc<Broker>) {
             broker.append_pace.observe(SLOW_AFTER);
         }
         metrics::set_disk(&broker.disk.reading());
-        // As often as this, or samples of a second's requests pile up by the megabyte.
-        metrics::upkeep();
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = broker.disk.sooner.notified() => {}

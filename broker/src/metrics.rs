@@ -16,6 +16,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::disk::DiskReading;
 use crate::memory::MemoryUse;
+use crate::shutdown::Stopping;
 
 /// Upper bounds of latency buckets, in seconds.
 const LATENCY_BUCKETS: &[f64] = &[
@@ -305,10 +306,19 @@ pub(crate) fn render() -> String {
     EXPORTER.as_ref().map(PrometheusHandle::render).unwrap_or_default()
 }
 
-/// Moves samples out of the recorder's buffers; histograms grow without it. Called about every few seconds.
-pub(crate) fn upkeep() {
-    if let Some(exporter) = EXPORTER.as_ref() {
-        exporter.run_upkeep();
+/// How often samples are moved: those of a longer time pile up by the megabyte.
+const UPKEEP: Duration = Duration::from_secs(1);
+
+/// Moves samples out of the recorder's buffers until the broker stops; histograms grow without it.
+pub(crate) async fn keep_up(mut stopping: Stopping) {
+    loop {
+        if let Some(exporter) = EXPORTER.as_ref() {
+            exporter.run_upkeep();
+        }
+        tokio::select! {
+            () = tokio::time::sleep(UPKEEP) => {}
+            () = stopping.stopped() => return,
+        }
     }
 }
 

@@ -114,6 +114,7 @@ pub async fn run(
         serving.spawn(listener::serve(listener, Arc::clone(&door), Arc::clone(&broker)));
     }
     let watcher = tokio::spawn(disk::run(Arc::clone(&broker)));
+    let upkeep = tokio::spawn(metrics::keep_up(broker.stopping()));
     let recovering = Arc::clone(&broker);
     tokio::task::spawn_blocking(move || recovery::recover(&recovering)).await?;
     recovery::finish_deletions(&broker).await;
@@ -133,6 +134,7 @@ pub async fn run(
     cleaner.await?;
     retention.await?;
     watcher.await?;
+    upkeep.await?;
     let drained =
         tokio::time::timeout(DRAIN_DEADLINE, async { while serving.join_next().await.is_some() {} }).await;
     if drained.is_err() {
