@@ -384,7 +384,10 @@ impl PendingProduce {
                 continue;
             }
             match results.next() {
-                Some(Ok(accepted)) => partition.accept(accepted),
+                Some(Ok(accepted)) => {
+                    broker.disk.found_space();
+                    partition.accept(accepted);
+                }
                 Some(Err(refused)) => reject(&mut partition.response, rejection_of(broker, &refused)),
                 None => reject(&mut partition.response, ErrorCode::UnknownServerError.into()),
             }
