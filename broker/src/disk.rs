@@ -115,6 +115,11 @@ impl Disk {
         }
     }
 
+    /// Whether `bytes` more leave the reserve free, as far as is known.
+    pub(crate) fn fits(&self, bytes: u64) -> bool {
+        self.state.lock().room.fits(bytes)
+    }
+
     /// Asks the file system how much room there is. May wait for the disk.
     pub(crate) fn measure(&self, files: &dyn FileLayer, now: Instant) {
         if let Some(space) = self.space(files) {

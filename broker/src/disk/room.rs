@@ -104,6 +104,12 @@ impl Room {
         self.failure.as_ref().is_some_and(|failure| !failure.succeeded)
     }
 
+    /// Whether `bytes` more leave the reserve free, as far as is known.
+    pub(super) fn fits(&self, bytes: u64) -> bool {
+        let after = self.free_bytes().map(|free| free.saturating_sub(bytes));
+        !self.full && after.is_none_or(|after| after >= self.reserve_bytes())
+    }
+
     pub(super) fn free_bytes(&self) -> Option<u64> {
         self.space.map(|space| space.free_bytes)
     }
@@ -237,6 +243,17 @@ mod tests {
         room.found_some();
         assert!(room.measured(free(50 * MIB), now + 2 * CALM));
         assert!(!room.is_full());
+    }
+
+    #[test]
+    fn what_fits_leaves_the_reserve_free() {
+        let mut room = room("8MiB");
+        assert!(room.fits(u64::MAX), "nothing is known yet");
+        room.measured(free(10 * MIB), Instant::now());
+
+        assert!(room.fits(2 * MIB) && !room.fits(2 * MIB + 1));
+        room.found_none(Instant::now());
+        assert!(!room.fits(0));
     }
 
     #[test]
