@@ -120,6 +120,19 @@ impl Disk {
         self.state.lock().room.fits(bytes)
     }
 
+    /// Says which flag is the cause if the reserve that was asked for is more than there is.
+    pub(crate) fn check_reserve(&self) {
+        let state = self.state.lock();
+        if state.room.asks_too_much() {
+            tracing::error!(
+                path = %self.path.display(),
+                "no record is taken for now: --disk-reserve {} is more than the {} that are free; a smaller one would do",
+                Bytes(state.room.reserve_bytes()),
+                Bytes(state.room.free_bytes().unwrap_or_default())
+            );
+        }
+    }
+
     /// Asks the file system how much room there is. May wait for the disk.
     pub(crate) fn measure(&self, files: &dyn FileLayer, now: Instant) {
         if let Some(space) = self.space(files) {
@@ -173,12 +186,15 @@ impl Disk {
                 format!("a write found no space although {free} are free, as with a quota")
             }
         };
-        let then = if room.reserve_bytes() == 0 {
-            "without --disk-reserve every write is tried".to_owned()
-        } else if room.cause() == Some(Cause::Untold) {
-            "it tries records again by itself".to_owned()
-        } else {
-            format!("with {resume} free, a little more than --disk-reserve, it takes records again by itself")
+        let then = match room.total_bytes().filter(|total| *total < room.resume_bytes()) {
+            _ if room.reserve_bytes() == 0 => "without --disk-reserve every write is tried".to_owned(),
+            _ if room.cause() == Some(Cause::Untold) => "it tries records again by itself".to_owned(),
+            Some(total) => {
+                format!("with {} in all it takes records only with a smaller --disk-reserve", Bytes(total))
+            }
+            None => format!(
+                "with {resume} free, a little more than --disk-reserve, it takes records again by itself"
+            ),
         };
         format!(
             "the disk of {path} is full: {why}. Reads go on, and deletions and commits as long as they find space. Delete \
@@ -276,6 +292,22 @@ mod tests {
             assert!(refusal.contains(part), "{part:?} is not in {refusal:?}");
         }
         assert_eq!(disk.reading().full, Some(refusal));
+    }
+
+    #[test]
+    fn a_reserve_that_is_larger_than_the_disk_is_named_as_the_cause() {
+        let disk = Disk::new("/data".into(), Some("500GiB".parse().unwrap()));
+
+        disk.change(|room| {
+            room.measured(Space { free_bytes: 47 << 30, total_bytes: 60 << 30 }, Instant::now())
+        });
+
+        let refusal = disk.refusal().unwrap();
+        assert!(
+            refusal.contains("with 60 GiB in all it takes records only with a smaller --disk-reserve"),
+            "{refusal}"
+        );
+        assert!(!refusal.contains("562"), "{refusal}");
     }
 
     #[test]

@@ -110,6 +110,15 @@ impl Room {
         !self.full && after.is_none_or(|after| after >= self.reserve_bytes())
     }
 
+    /// Whether the reserve was said, and is more than there is.
+    pub(super) fn asks_too_much(&self) -> bool {
+        self.reserve.is_some() && self.is_below_reserve()
+    }
+
+    pub(super) fn total_bytes(&self) -> Option<u64> {
+        self.space.map(|space| space.total_bytes)
+    }
+
     pub(super) fn free_bytes(&self) -> Option<u64> {
         self.space.map(|space| space.free_bytes)
     }
