@@ -2,8 +2,9 @@
 //!
 //! It looks every 15 seconds which logs are dirty enough and begins with the broker's own topics, since a start replays
 //! those, then with the dirtiest. The work is done on the blocking pool at a bounded rate, and ends within a piece when
-//! the broker stops: what was swapped stays, the rest is begun again by the next start. Storage does the work; this
-//! file knows clocks and order.
+//! the broker stops: what was swapped stays, the rest is begun again by the next start. A pass takes space before it gives
+//! some back, so none is begun where that might eat the disk's reserve, and one ends when the disk is full. Storage does
+//! the work; this file knows clocks and order.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -57,6 +58,10 @@ pub(crate) fn pass(broker: &Broker, mut resting: Resting) -> Resting {
     dirty.retain(|(partition, _)| !resting.contains_key(partition.id()));
     dirty.sort_by_key(|(partition, ratio)| (!partition.id().topic.is_internal(), std::cmp::Reverse(*ratio)));
     for (partition, _) in dirty {
+        if !broker.disk.fits(space_of(&partition)) {
+            tracing::debug!(partition = %partition.id(), "a log is not compacted while the disk has no room for it");
+            continue;
+        }
         match compact(broker, &partition) {
             Ok(()) => {}
             Err(CompactionError::Stopped) => break,
@@ -68,6 +73,12 @@ pub(crate) fn pass(broker: &Broker, mut resting: Resting) -> Resting {
         }
     }
     resting
+}
+
+/// How much more of the disk a pass over a log may take for a while: segments are replaced one after another.
+fn space_of(partition: &Partition) -> u64 {
+    let size = partition.standing().map_or(0, |standing| standing.size_bytes);
+    size.min(partition.log_config().segment_bytes.into())
 }
 
 /// The logs that are worth a pass, and how dirty they are.
@@ -121,7 +132,7 @@ fn compact(broker: &Broker, partition: &Partition) -> Result<(), CompactionError
     }
 }
 
-/// Keeps the work to its rate, and ends it when the broker stops.
+/// Keeps the work to its rate, and ends it when the broker stops or the disk is full.
 struct Pace<'a> {
     broker: &'a Broker,
     runtime: Handle,
@@ -143,6 +154,10 @@ impl<'a> Pace<'a> {
             // It ends early only when the broker stops.
             let _ = self.runtime.block_on(async { tokio::time::timeout(wait, stopping.stopped()).await });
         }
-        if stopping.is_stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if stopping.is_stopped() || !self.broker.disk.fits(0) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::broker::Broker;
 use crate::memory::Bytes;
 use crate::metrics;
 
-use room::Room;
+use room::{Cause, Room};
 pub use room::{DiskReserve, DiskReserveError};
 pub(crate) use under_way::UnderWay;
 
@@ -38,6 +38,8 @@ pub(crate) struct Disk {
     state: Mutex<State>,
     /// Whether records of clients are refused: what an append looks at.
     refuses: AtomicBool,
+    /// Whether it matters that an append succeeds.
+    awaits_success: AtomicBool,
     /// How many bytes may be appended before the room is measured sooner than planned.
     margin_bytes: AtomicI64,
     sooner: Notify,
@@ -71,6 +73,7 @@ impl Disk {
             under_way: Arc::default(),
             state: Mutex::new(state),
             refuses: AtomicBool::new(false),
+            awaits_success: AtomicBool::new(false),
             margin_bytes: AtomicI64::new(0),
             sooner: Notify::new(),
         }
@@ -102,6 +105,34 @@ impl Disk {
         self.sentence(&self.state.lock().room)
     }
 
+    /// Takes note of an append that found space.
+    pub(crate) fn found_space(&self) {
+        if self.awaits_success.load(Ordering::Relaxed) {
+            self.change(|room| {
+                room.found_some();
+                false
+            });
+        }
+    }
+
+    /// Whether `bytes` more leave the reserve free, as far as is known.
+    pub(crate) fn fits(&self, bytes: u64) -> bool {
+        self.state.lock().room.fits(bytes)
+    }
+
+    /// Says which flag is the cause if the reserve that was asked for is more than there is.
+    pub(crate) fn check_reserve(&self) {
+        let state = self.state.lock();
+        if state.room.asks_too_much() {
+            tracing::error!(
+                path = %self.path.display(),
+                "no record is taken for now: --disk-reserve {} is more than the {} that are free; a smaller one would do",
+                Bytes(state.room.reserve_bytes()),
+                Bytes(state.room.free_bytes().unwrap_or_default())
+            );
+        }
+    }
+
     /// Asks the file system how much room there is. May wait for the disk.
     pub(crate) fn measure(&self, files: &dyn FileLayer, now: Instant) {
         if let Some(space) = self.space(files) {
@@ -127,6 +158,7 @@ impl Disk {
         let mut state = self.state.lock();
         let changed = change(&mut state.room);
         self.refuses.store(state.room.refuses(), Ordering::Relaxed);
+        self.awaits_success.store(state.room.awaits_success(), Ordering::Relaxed);
         self.margin_bytes.store(state.room.margin_bytes(), Ordering::Relaxed);
         if !changed {
             return;
@@ -141,18 +173,28 @@ impl Disk {
 
     fn sentence(&self, room: &Room) -> String {
         let path = self.path.display();
-        let free =
-            room.free_bytes().map_or_else(|| "an unknown rest".to_owned(), |free| Bytes(free).to_string());
+        let free = Bytes(room.free_bytes().unwrap_or_default());
         let (reserve, resume) = (Bytes(room.reserve_bytes()), Bytes(room.resume_bytes()));
-        let why = if room.is_below_reserve() {
-            format!("{free} are free, and below {reserve} (--disk-reserve) records are refused")
-        } else {
-            format!("a write found no space, with {free} free by its own account")
+        let why = match room.cause() {
+            _ if room.is_below_reserve() => {
+                format!("{free} are free, and below {reserve} (--disk-reserve) records are refused")
+            }
+            // What was measured before it was full is not worth telling.
+            None | Some(Cause::Unknown) => "a write found no space".to_owned(),
+            Some(Cause::Full) => format!("a write found no space, with {free} free by its own account"),
+            Some(Cause::Untold) => {
+                format!("a write found no space although {free} are free, as with a quota")
+            }
         };
-        let then = if room.reserve_bytes() == 0 {
-            "without --disk-reserve every write is tried".to_owned()
-        } else {
-            format!("with {resume} free, a little more than --disk-reserve, it takes records again by itself")
+        let then = match room.total_bytes().filter(|total| *total < room.resume_bytes()) {
+            _ if room.reserve_bytes() == 0 => "without --disk-reserve every write is tried".to_owned(),
+            _ if room.cause() == Some(Cause::Untold) => "it tries records again by itself".to_owned(),
+            Some(total) => {
+                format!("with {} in all it takes records only with a smaller --disk-reserve", Bytes(total))
+            }
+            None => format!(
+                "with {resume} free, a little more than --disk-reserve, it takes records again by itself"
+            ),
         };
         format!(
             "the disk of {path} is full: {why}. Reads go on, and deletions and commits as long as they find space. Delete \
@@ -224,8 +266,6 @@ pub(crate) async fn run(broker: Arc<Broker>) {
             broker.append_pace.observe(SLOW_AFTER);
         }
         metrics::set_disk(&broker.disk.reading());
-        // As often as this, or samples of a second's requests pile up by the megabyte.
-        metrics::upkeep();
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = broker.disk.sooner.notified() => {}
@@ -252,6 +292,43 @@ mod tests {
             assert!(refusal.contains(part), "{part:?} is not in {refusal:?}");
         }
         assert_eq!(disk.reading().full, Some(refusal));
+    }
+
+    #[test]
+    fn a_reserve_that_is_larger_than_the_disk_is_named_as_the_cause() {
+        let disk = Disk::new("/data".into(), Some("500GiB".parse().unwrap()));
+
+        disk.change(|room| {
+            room.measured(Space { free_bytes: 47 << 30, total_bytes: 60 << 30 }, Instant::now())
+        });
+
+        let refusal = disk.refusal().unwrap();
+        assert!(
+            refusal.contains("with 60 GiB in all it takes records only with a smaller --disk-reserve"),
+            "{refusal}"
+        );
+        assert!(!refusal.contains("562"), "{refusal}");
+    }
+
+    #[test]
+    fn a_write_that_finds_no_space_tells_nothing_that_was_measured_before() {
+        let (disk, now) = (Disk::new("/data".into(), Some("1MiB".parse().unwrap())), Instant::now());
+        let measure = |free_bytes, now| {
+            disk.change(|room| room.measured(Space { free_bytes, total_bytes: 64 << 20 }, now));
+            disk.reading().full.unwrap_or_default()
+        };
+        assert_eq!(measure(16 << 20, now), "");
+
+        let told = disk.no_space(now);
+        assert!(told.contains("a write found no space.") && !told.contains("16 MiB"), "{told}");
+        let told = measure(1 << 20, now);
+        assert!(told.contains("a write found no space, with 1 MiB free by its own account"), "{told}");
+
+        disk.no_space(now);
+        let told = measure(16 << 20, now + Duration::from_secs(2));
+        assert!(told.contains("although 16 MiB are free") && disk.refusal().is_none(), "{told}");
+        disk.found_space();
+        assert_eq!(measure(16 << 20, now + Duration::from_secs(60)), "");
     }
 
     #[test]

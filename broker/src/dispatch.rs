@@ -150,7 +150,7 @@ async fn produce(
     began: Instant,
 ) -> Result<Handled, Hangup> {
     let acks_nothing = request.acks == 0;
-    let charge = context.broker.memory.answer(answer_size::of_produce(&request)).await;
+    let charge = context.broker.memory.pending(answer_size::of_produce(&request)).await;
     let mut pending = handler::produce::handle(context, request).await;
     let mute = pending.throttle();
     let answer = match (acks_nothing, pending.first_error()) {

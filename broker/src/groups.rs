@@ -34,6 +34,7 @@ use crate::broker::Broker;
 use crate::clock;
 use crate::config::Config;
 use crate::log_limit::note;
+use crate::memory::Bytes;
 use alarm::Alarm;
 use shard::{Pending, Place, Shard};
 
@@ -46,8 +47,6 @@ pub(crate) const TOPIC: &str = "__consumer_offsets";
 const SHARDS: u32 = 50;
 /// Most groups of a broker.
 const GROUPS_MAX: usize = 10_000;
-/// Most bytes of what the members of all groups bring and are assigned. Who joins at the same moment may exceed it.
-const MEMBER_BYTES_MAX: usize = 128 << 20;
 /// How long an answer waits for the disk (`offsets.commit.timeout.ms`): a member whose commit hangs must get to its
 /// next heartbeat.
 const DURABLE_DEADLINE: Duration = Duration::from_secs(5);
@@ -106,9 +105,10 @@ pub(crate) fn code_of(error: &GroupError) -> ErrorCode {
             note(|dropped| {
                 tracing::warn!(
                     dropped,
-                    bytes,
-                    room,
-                    "refused a member: what the members of all groups bring may take {MEMBER_BYTES_MAX} bytes"
+                    "refused a member: {} more of members' metadata and assignments are too many, there is room for {}; all \
+                     members may take a sixteenth of --memory, and 128 MiB at most",
+                    Bytes(*bytes as u64),
+                    Bytes(*room as u64)
                 );
             });
             ErrorCode::CoordinatorNotAvailable
@@ -123,15 +123,17 @@ pub(crate) fn code_of(error: &GroupError) -> ErrorCode {
 /// The coordinators of all groups.
 pub(crate) struct Groups {
     shards: Vec<Shard>,
+    /// Most bytes of what the members of all groups bring and are assigned. Who joins at the same moment may exceed it.
+    member_bytes_max: usize,
     started: Instant,
     alarm: Alarm,
 }
 
 impl Groups {
-    /// Coordinators that are not loaded yet.
-    pub(crate) fn new() -> Self {
+    /// Coordinators that are not loaded yet. Their members bring and are assigned `member_bytes_max` in all.
+    pub(crate) fn new(member_bytes_max: usize) -> Self {
         let shards = (0..SHARDS).map(|_| Shard::loading()).collect();
-        Self { shards, started: Instant::now(), alarm: Alarm::new() }
+        Self { shards, member_bytes_max, started: Instant::now(), alarm: Alarm::new() }
     }
 
     /// Whether one more group may be made.
@@ -141,7 +143,7 @@ impl Groups {
 
     /// How many bytes more members may bring or be assigned.
     pub(crate) fn room_bytes(&self) -> usize {
-        MEMBER_BYTES_MAX.saturating_sub(self.shards.iter().map(Shard::member_bytes).sum())
+        self.member_bytes_max.saturating_sub(self.shards.iter().map(Shard::member_bytes).sum())
     }
 
     /// Numbers for metrics, of all partitions.

@@ -18,6 +18,7 @@ use metrics::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::disk::DiskReading;
+use crate::shutdown::Stopping;
 
 pub(crate) use compaction::{count_compaction_failure, observe_compaction, set_dirty_ratio_max};
 pub(crate) use groups::{count_group_records, count_groups, observe_groups_load, set_groups};
@@ -218,10 +219,19 @@ pub(crate) fn render() -> String {
     EXPORTER.as_ref().map(PrometheusHandle::render).unwrap_or_default()
 }
 
-/// Moves samples out of the recorder's buffers; histograms grow without it. Called about every few seconds.
-pub(crate) fn upkeep() {
-    if let Some(exporter) = EXPORTER.as_ref() {
-        exporter.run_upkeep();
+/// How often samples are moved: those of a longer time pile up by the megabyte.
+const UPKEEP: Duration = Duration::from_secs(1);
+
+/// Moves samples out of the recorder's buffers until the broker stops; histograms grow without it.
+pub(crate) async fn keep_up(mut stopping: Stopping) {
+    loop {
+        if let Some(exporter) = EXPORTER.as_ref() {
+            exporter.run_upkeep();
+        }
+        tokio::select! {
+            () = tokio::time::sleep(UPKEEP) => {}
+            () = stopping.stopped() => return,
+        }
     }
 }
 

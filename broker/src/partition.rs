@@ -26,6 +26,7 @@ use highwater_storage::{
     RemovalJob, Retention, SyncJob, SyncOutcome,
 };
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Durability;
 use crate::fetch::Watchers;
@@ -69,6 +70,8 @@ pub(crate) struct Partition {
     /// Replaced under the log's lock, so that an append sees one set of them.
     settings: ArcSwap<Settings>,
     log: Mutex<Slot>,
+    /// One at a time waits for `log` on a thread of the pool; the others wait here, which takes no thread.
+    turn: Arc<Semaphore>,
     /// The leader epoch while the partition is in service, else -1. Beside the log, so that reads need no lock.
     epoch: AtomicI32,
     view: OnceLock<Arc<LogView>>,
@@ -159,6 +162,7 @@ impl Partition {
             id,
             settings: ArcSwap::new(settings),
             log: Mutex::new(Slot::Recovering),
+            turn: Arc::new(Semaphore::new(1)),
             epoch: AtomicI32::new(NO_EPOCH),
             view: OnceLock::new(),
             dormant: OnceLock::new(),
@@ -264,6 +268,16 @@ impl Partition {
         None
     }
 
+    /// The right to append on a thread of the pool, first come, first served.
+    pub(crate) async fn turn(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.turn).acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// The same if nobody has it or waits for it.
+    pub(crate) fn try_turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.turn).try_acquire_owned().ok()
+    }
+
     /// Appends, waiting for the owner's lock and for the log to be opened: not for reactor threads.
     pub(crate) fn append(
         self: &Arc<Self>,
@@ -277,7 +291,7 @@ impl Partition {
     }
 
     /// The same, unless the log is not free before `deadline`: then nothing is appended, so that what a client was told
-    /// has timed out does not come in after what it sent since.
+    /// has timed out does not come in after what it sent since. For whoever has the [`Self::turn`].
     pub(crate) fn append_until(
         self: &Arc<Self>,
         batch: &Batch,

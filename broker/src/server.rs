@@ -127,7 +127,8 @@ pub async fn run(
     for listener in listeners {
         serving.spawn(listener::serve(listener, Arc::clone(&door), Arc::clone(&broker)));
     }
-    let mut background = vec![tokio::spawn(disk::run(Arc::clone(&broker)))];
+    let mut background =
+        vec![tokio::spawn(disk::run(Arc::clone(&broker))), tokio::spawn(metrics::keep_up(broker.stopping()))];
     let recovering = Arc::clone(&broker);
     tokio::task::spawn_blocking(move || recovery::recover(&recovering)).await?;
     recovery::finish_deletions(&broker).await;
@@ -238,6 +239,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
     let opener = LogOpener::new(Arc::clone(&data), Arc::clone(&metadata), Arc::clone(&recovery), epoch);
     let memory = Arc::new(Memory::new(config.memory, config.request_bytes_max));
     disk.measure(&*files, Instant::now());
+    disk.check_reserve();
     let scheduler =
         SyncScheduler::start(next_epoch, Arc::clone(disk.under_way())).map_err(RunError::Threads)?;
     let broker = Arc::new(Broker {
@@ -261,10 +263,10 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         append_pace: AppendPace::default(),
         decode_slots: Semaphore::new(DECODES_MAX),
         buffers: Arc::new(BufferPool::new(Arc::clone(&memory))),
+        groups: Groups::new(memory.members_bytes_max()),
         memory,
         shutdown: Shutdown::new(),
         recovery,
-        groups: Groups::new(),
         config,
     });
     recovery::register(&broker)?;

@@ -3,6 +3,8 @@
 //! strace lets every write, or every sync, of some segments wait before it begins. The others answer meanwhile, which
 //! is shown by the order of events and not by the clock.
 
+use std::io::ErrorKind;
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -35,11 +37,16 @@ const HANG: Duration = Duration::from_secs(20);
 const LONGER_THAN_A_STOP: Duration = Duration::from_secs(40);
 /// How long a client waits for its records.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same of a client in a crowd. The others are looked at meanwhile; it is shorter than the hang, so that few writes
+/// hang one after another.
+const CROWD_PATIENCE_MS: i32 = 15_000;
 const SLOW: &str = "highwater_disk_state{state=\"slow\"}";
 
 /// A broker whose `calls` wait for `hang` before they begin.
 fn hanging(data: &Path, calls: &str, hang: Duration) -> Options {
     let mut options = Options::new(data);
+fn start(data: &Path, calls: &str, flags: &[&str]) -> anyhow::Result<Broker> {
+    let mut options = Options::new(data).flags(flags);
     let fixed = ["strace", "-D", "-f", "-qq", "-y", "-e", "signal=none", "-o", "/dev/null"];
     options.wrapper = fixed.map(str::to_owned).to_vec();
     options.wrapper.extend(["-e".to_owned(), format!("trace={calls}")]);
@@ -66,7 +73,7 @@ fn impatient(partition: i32, counter: u32) -> ProduceRequest {
 fn check_hang(calls: &str) -> anyhow::Result<usize> {
     let directory = tempfile::tempdir()?;
     let data = directory.path().canonicalize()?.join("data");
-    let broker = start(&data, calls)?;
+    let broker = start(&data, calls, &[])?;
     let address = broker.address();
     let mut bystander = Connection::open(address)?;
     bystander.create_topic(HUNG, PARTITIONS, &[])?;
@@ -154,4 +161,86 @@ fn a_stop_does_not_wait_for_ever_for_a_disk_that_hangs() -> anyhow::Result<()> {
     ensure!(broker.log().contains("the last stop was not a clean one"), "{}", broker.log());
     ensure!(read_all(broker.address(), FINE, 1)?.len() == 1, "what was acknowledged is not there");
     Ok(())
+/// Hangs `calls` under a crowd of producers of one partition, each with so many requests, and looks at everybody else.
+fn check_crowd(calls: &str, memory: &str, producers: usize, requests: usize) -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let data = directory.path().canonicalize()?.join("data");
+    let broker = start(&data, calls, &["--memory", memory])?;
+    let address = broker.address();
+    let mut bystander = Connection::open(address)?;
+    bystander.create_topic(HUNG, 1, &[])?;
+    bystander.create_topic(FINE, 1, &[])?;
+    ensure!(bystander.produce(FINE, 0, plain_batch(0, 100))?.error_code == 0, "the first record");
+    let group = Group { name: "readers".into(), topic: FINE.into(), partitions: 1 };
+    let nobody = (&Str::default(), -1);
+    ensure!(group.commit(&mut bystander, nobody, &[(0, 0)])?.get(&0) == Some(&0), "the first commit");
+
+    let request = produce_request(HUNG, [(0, plain_batch(0, 100))]);
+    let request = ProduceRequest { timeout_ms: CROWD_PATIENCE_MS, ..request };
+    let crowd = (0..producers).map(|_| {
+        let mut producer = Connection::open(address)?;
+        for _ in 0..requests {
+            producer.send(PRODUCE_VERSION, &request)?;
+        }
+        Ok(producer)
+    });
+    let mut crowd = crowd.collect::<anyhow::Result<Vec<_>>>()?;
+    wait::until("the disk to be called slow", || Ok(metric(address, SLOW)? == 1))?;
+
+    let mut latecomer = Connection::open(address)?;
+    let beat = group.beat(&mut latecomer, &Str::from("member"), 1)?;
+    ensure!(beat == ErrorCode::UnknownMemberId.code(), "a heartbeat is answered {}", name_of(beat));
+    ensure!(read_all(address, FINE, 1)?.len() == 1, "what is in memory cannot be read");
+    ensure!(group.commit(&mut latecomer, nobody, &[(0, 1)])?.get(&0) == Some(&0), "a commit");
+    latecomer.create_topic("late", 1, &[])?;
+    // With a small budget producers wait for one another.
+    if memory == AMPLE {
+        ensure!(latecomer.produce(FINE, 0, plain_batch(1, 100))?.error_code == 0, "a record elsewhere");
+    }
+    for producer in &crowd {
+        ensure!(!has_answer(&producer.socket()?)?, "the others waited until the crowd was answered");
+    }
+
+    for producer in &mut crowd {
+        for _ in 0..requests {
+            let (_, response) = producer.receive::<ProduceResponse>(PRODUCE_VERSION)?;
+            let code = answers_of(response).pop().context("the answer names the partition")?.error_code;
+            let expected = [0, ErrorCode::RequestTimedOut.code()];
+            ensure!(expected.contains(&code), "a producer is answered {}", name_of(code));
+        }
+    }
+    Ok(())
+}
+
+/// Whether something has come that was not read yet.
+fn has_answer(socket: &TcpStream) -> anyhow::Result<bool> {
+    socket.set_nonblocking(true)?;
+    let peeked = socket.peek(&mut [0]);
+    socket.set_nonblocking(false)?;
+    match peeked {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+        peeked => Ok(peeked.map(|_| true)?),
+    }
+}
+
+/// A budget in which nobody waits for memory.
+const AMPLE: &str = "1GiB";
+
+#[test]
+#[ignore = "slow; cargo xtask ci runs it"]
+fn a_crowd_behind_a_write_that_hangs_leaves_threads_for_everybody_else() -> anyhow::Result<()> {
+    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+        return Ok(());
+    }
+    check_crowd("pwritev", AMPLE, 600, 1)
+}
+
+#[test]
+#[ignore = "slow; cargo xtask ci runs it"]
+fn a_crowd_behind_a_disk_that_hangs_leaves_memory_for_everybody_else() -> anyhow::Result<()> {
+    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+        return Ok(());
+    }
+    check_crowd("pwritev", "32MiB", 140, 1)?;
+    check_crowd("fsync,fdatasync", "32MiB", 10, 256)
 }

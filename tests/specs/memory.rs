@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow, ensure};
 use bytes::Bytes;
 use highwater_protocol::api::fetch::{FetchPartition, FetchRequest, FetchTopic};
-use highwater_protocol::api::{FetchResponse, ProduceResponse};
+use highwater_protocol::api::join_group::JoinGroupRequestProtocol;
+use highwater_protocol::api::{FetchResponse, JoinGroupRequest, JoinGroupResponse, ProduceResponse};
 use highwater_protocol::wire::Str;
-use highwater_protocol::{SIZE_PREFIX_BYTES, decode_response, encode_request};
+use highwater_protocol::{ErrorCode, SIZE_PREFIX_BYTES, decode_response, encode_request};
+use highwater_record::{BatchBuilder, Codec, NewRecord, TimestampMs};
 use tempfile::TempDir;
 
 use crate::faults::batches::plain_batch;
@@ -289,6 +291,84 @@ fn who_dawdles_with_memory_that_others_wait_for_is_closed_and_small_requests_nev
     })?;
     let log = served.broker.log();
     ensure!(log.contains("while others were waiting for the memory that it held"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn what_members_of_groups_bring_stays_within_the_budget() -> anyhow::Result<()> {
+    const MEMBERS: usize = 100;
+    const BUDGET_MIB: u64 = 64;
+    /// Joins at once, without an id.
+    const JOIN_VERSION: i16 = 3;
+    let served = Served::start(BUDGET_MIB, 1)?;
+    let join = |number: usize| JoinGroupRequest {
+        group_id: Str::from(format!("group{number}")),
+        session_timeout_ms: 60_000,
+        rebalance_timeout_ms: 60_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![JoinGroupRequestProtocol { name: "range".into(), metadata: vec![7; 900_000].into() }],
+        ..JoinGroupRequest::default()
+    };
+
+    let joining = (0..MEMBERS).map(|number| {
+        let mut connection = Connection::open_patient(served.address())?;
+        connection.send(JOIN_VERSION, &join(number))?;
+        Ok(connection)
+    });
+    let mut joining = joining.collect::<anyhow::Result<Vec<_>>>()?;
+    let (mut joined, mut refused) = (0, 0);
+    for connection in &mut joining {
+        let (_, answer) = connection.receive::<JoinGroupResponse>(JOIN_VERSION)?;
+        match ErrorCode::from_code(answer.error_code) {
+            Some(ErrorCode::None) => joined += 1,
+            Some(ErrorCode::CoordinatorNotAvailable) => refused += 1,
+            _ => anyhow::bail!("a member is answered {}", answer.error_code),
+        }
+    }
+
+    let resident = resident_peak_bytes(served.broker.pid())?;
+    say(&format!(
+        "{joined} members of 900 KB joined, {refused} were refused: {} MiB resident of {BUDGET_MIB}",
+        resident / MIB
+    ));
+    ensure!(joined > 0 && refused > 0, "{joined} joined, {refused} were refused");
+    ensure!(resident < BUDGET_MIB * MIB * 11 / 10, "the process held {resident} bytes");
+    let log = served.broker.log();
+    ensure!(log.contains("refused a member: ") && log.contains("a sixteenth of --memory"), "{log}");
+    Ok(())
+}
+
+/// Records with keys that zstd makes less than half as large, and no smaller than a hundredth.
+fn zstd_batch(value_bytes: usize) -> anyhow::Result<Bytes> {
+    let mut state = 1_u64;
+    let digits = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        b'0' + u8::try_from((state >> 33) % 10).unwrap_or_default()
+    });
+    let value: Vec<u8> = digits.take(value_bytes).collect();
+    let mut builder = BatchBuilder::new(Codec::Zstd);
+    let record =
+        NewRecord { timestamp: TimestampMs(1), key: Some(b"key"), value: Some(&value), headers: &[] };
+    builder.append(&record)?;
+    Ok(builder.build()?)
+}
+
+#[test]
+fn compressed_batches_get_into_compacted_topics_with_the_least_budget() -> anyhow::Result<()> {
+    const COMPACTED: &str = "compacted";
+    let served = Served::start(32, 1)?;
+    let mut producer = Connection::open(served.address())?;
+    let settings = [("cleanup.policy", "compact"), ("max.message.bytes", "33554432")];
+    producer.create_topic(COMPACTED, 1, &settings)?;
+
+    let taken = producer.produce(COMPACTED, 0, zstd_batch(2 << 20)?)?;
+    let refused = producer.produce(COMPACTED, 0, zstd_batch(4 << 20)?)?;
+
+    ensure!(taken.error_code == 0, "a batch of 2 MiB is refused: {taken:?}");
+    assert_eq!(refused.error_code, ErrorCode::MessageTooLarge.code());
+    let sentence = refused.error_message.context("a refusal has a sentence")?;
+    ensure!(sentence.contains("2621440 bytes, the most that fits a memory budget of 32 MiB"), "{sentence}");
+    ensure!(sentence.contains("larger --memory"), "{sentence}");
     Ok(())
 }
 

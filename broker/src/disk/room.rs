@@ -1,7 +1,9 @@
 //! The room on the disk as a state machine: measurements and failed writes in, full or not out.
 //!
 //! Full is entered below the reserve, or when a write found no space, and left a little above the reserve, when no write
-//! has failed for a moment: it does not flutter. Without a reserve nothing is refused that was not tried.
+//! has failed for a moment. Where a write found no space although there is some, a quota for example, measurements say
+//! nothing: writes are tried again after a moment, and it is left once they have gone well for a while. So it does not
+//! flutter. Without a reserve nothing is refused that was not tried.
 
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -22,6 +24,8 @@ const RESUME_PART: u64 = 8;
 const RESUME_BYTES: u64 = MIB;
 /// How long no write may have failed before it is tried again.
 const HOLD: Duration = Duration::from_secs(2);
+/// How long no write may have failed, if none should have, before it is full no longer.
+const CALM: Duration = Duration::from_secs(30);
 
 /// How much of the disk clients' records leave free.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -48,14 +52,36 @@ pub(super) struct Room {
     reserve: Option<DiskReserve>,
     space: Option<Space>,
     full: bool,
-    /// When a write last found no space.
-    found_none_at: Option<Instant>,
+    /// A write found no space, and it is full still.
+    failure: Option<Failure>,
+}
+
+/// A write that found no space.
+#[derive(Debug)]
+struct Failure {
+    /// When the last one did.
+    at: Instant,
+    /// What the measurements since then say.
+    cause: Cause,
+    /// Another has succeeded since then.
+    succeeded: bool,
+}
+
+/// Why a write found no space.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Cause {
+    /// Not known yet.
+    Unknown,
+    /// A measurement since then found little.
+    Full,
+    /// Measurements find enough: writes are tried again.
+    Untold,
 }
 
 impl Room {
     /// Not measured yet. The reserve is the smaller of 1 GiB and 5 % of the file system unless it was said.
     pub(super) const fn new(reserve: Option<DiskReserve>) -> Self {
-        Self { reserve, space: None, full: false, found_none_at: None }
+        Self { reserve, space: None, full: false, failure: None }
     }
 
     pub(super) const fn is_full(&self) -> bool {
@@ -64,7 +90,33 @@ impl Room {
 
     /// Whether what is not the broker's own is refused.
     pub(super) fn refuses(&self) -> bool {
-        self.full && self.reserve_bytes() > 0
+        let on_trial = self.failure.as_ref().is_some_and(|failure| failure.cause == Cause::Untold);
+        self.full && !on_trial && self.reserve_bytes() > 0
+    }
+
+    /// Why a write found no space, if that is why it is full.
+    pub(super) fn cause(&self) -> Option<Cause> {
+        self.failure.as_ref().map(|failure| failure.cause)
+    }
+
+    /// Whether it matters that a write succeeds.
+    pub(super) fn awaits_success(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| !failure.succeeded)
+    }
+
+    /// Whether `bytes` more leave the reserve free, as far as is known.
+    pub(super) fn fits(&self, bytes: u64) -> bool {
+        let after = self.free_bytes().map(|free| free.saturating_sub(bytes));
+        !self.full && after.is_none_or(|after| after >= self.reserve_bytes())
+    }
+
+    /// Whether the reserve was said, and is more than there is.
+    pub(super) fn asks_too_much(&self) -> bool {
+        self.reserve.is_some() && self.is_below_reserve()
+    }
+
+    pub(super) fn total_bytes(&self) -> Option<u64> {
+        self.space.map(|space| space.total_bytes)
     }
 
     pub(super) fn free_bytes(&self) -> Option<u64> {
@@ -99,19 +151,44 @@ impl Room {
     /// The file system was asked. True if it is full now and was not, or the other way round.
     pub(super) fn measured(&mut self, space: Space, now: Instant) -> bool {
         self.space = Some(space);
-        let failed = self.found_none_at.is_some_and(|at| now.saturating_duration_since(at) < HOLD);
-        let full = if self.full {
-            failed || space.free_bytes < self.resume_bytes()
-        } else {
-            self.is_below_reserve()
+        let is_short = space.free_bytes < self.resume_bytes();
+        let full = match &mut self.failure {
+            None if self.full => is_short,
+            None => self.is_below_reserve(),
+            Some(failure) => failure.lasts(is_short, now),
         };
+        if !full {
+            self.failure = None;
+        }
         std::mem::replace(&mut self.full, full) != full
     }
 
     /// A write found no space. True if it was not known to be full.
     pub(super) fn found_none(&mut self, now: Instant) -> bool {
-        self.found_none_at = Some(now);
+        self.failure = Some(Failure { at: now, cause: Cause::Unknown, succeeded: false });
         !std::mem::replace(&mut self.full, true)
+    }
+
+    /// A write succeeded.
+    pub(super) fn found_some(&mut self) {
+        if let Some(failure) = &mut self.failure {
+            failure.succeeded = true;
+        }
+    }
+}
+
+impl Failure {
+    /// Takes note of a measurement that says whether space `is_short`. Whether it is full still.
+    fn lasts(&mut self, is_short: bool, now: Instant) -> bool {
+        let ago = now.saturating_duration_since(self.at);
+        if is_short {
+            self.cause = Cause::Full;
+        } else if self.cause == Cause::Full {
+            return ago < HOLD;
+        } else if ago >= HOLD {
+            self.cause = Cause::Untold;
+        }
+        is_short || !self.succeeded || ago < CALM
     }
 }
 
@@ -149,9 +226,43 @@ mod tests {
         assert!(!room.found_none(now), "it is told once");
         assert!(room.refuses() && !room.is_below_reserve());
 
+        assert!(!room.measured(free(MIB), now));
         assert!(!room.measured(free(50 * MIB), now + HOLD - Duration::from_millis(1)));
         assert!(room.measured(free(50 * MIB), now + HOLD));
         assert!(!room.refuses());
+    }
+
+    #[test]
+    fn writes_that_fail_for_another_reason_than_space_are_tried_again_and_it_is_told_once() {
+        let (mut room, began) = (room("8MiB"), Instant::now());
+        let mut now = began;
+        room.measured(free(50 * MIB), now);
+        assert!(room.found_none(now));
+        for _ in 0..100 {
+            assert!(!room.measured(free(50 * MIB), now + HOLD / 2) && room.refuses());
+            now += HOLD;
+            assert!(!room.measured(free(50 * MIB), now), "it flutters");
+            assert!(room.is_full() && !room.refuses(), "nothing is tried");
+            // A small one may succeed where a large one fails.
+            room.found_some();
+            assert!(!room.found_none(now));
+        }
+
+        assert!(!room.measured(free(50 * MIB), now + 2 * CALM), "nothing was tried since");
+        room.found_some();
+        assert!(room.measured(free(50 * MIB), now + 2 * CALM));
+        assert!(!room.is_full());
+    }
+
+    #[test]
+    fn what_fits_leaves_the_reserve_free() {
+        let mut room = room("8MiB");
+        assert!(room.fits(u64::MAX), "nothing is known yet");
+        room.measured(free(10 * MIB), Instant::now());
+
+        assert!(room.fits(2 * MIB) && !room.fits(2 * MIB + 1));
+        room.found_none(Instant::now());
+        assert!(!room.fits(0));
     }
 
     #[test]

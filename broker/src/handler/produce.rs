@@ -7,6 +7,7 @@
 //! refused before it is tried. A client above its quota is told to wait after its records are appended (KIP-219). Not here: transactions (refused),
 //! internal topics (not writable).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use highwater_record::{
     validate,
 };
 use highwater_storage::AppendError;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinError;
 
 use super::{partition, topic_by_id, topic_by_name};
@@ -251,6 +253,11 @@ fn check_batch(
                 "{error} on {:?}; send smaller batches or create the topic with a larger max.message.bytes",
                 partition.id().topic.as_str()
             ),
+            ProduceError::Codec(CodecError::TooLarge { limit, .. }) if is_for_memory(context, *limit) => format!(
+                "{error}, the most that fits a memory budget of {}; send smaller batches or start the broker with a larger \
+                 --memory",
+                context.broker.memory.budget()
+            ),
             _ => error.to_string(),
         };
         let record = match &error {
@@ -261,6 +268,12 @@ fn check_batch(
         tracing::debug!(partition = %partition.id(), peer = %context.peer, client_id, message, "refused a batch");
         Rejection { code: code_of(&error), message: Some(message), record }
     })
+}
+
+/// Whether this limit of a decompression is the memory budget's, and not the ratio's.
+fn is_for_memory(context: &Context<'_>, limit: usize) -> bool {
+    let memory = &context.broker.memory;
+    memory.limits_decodes() && limit == memory.decode_bytes_max()
 }
 
 fn code_of(error: &ProduceError) -> ErrorCode {
@@ -296,31 +309,70 @@ async fn append_in_order(
         }
         broker.append_pace.observe(began.elapsed());
     }
-    let done = results.len();
-    if done == appends.len() {
+    if results.len() == appends.len() {
         return results;
     }
     metrics::count_pooled_append();
-    let count = appends.len();
-    let broker = Arc::clone(broker);
-    let pooled = tokio::task::spawn_blocking(move || {
-        let began = Instant::now();
-        let _under_way = broker.disk.under_way().begin(began);
-        let rest = appends[done..].iter();
-        let results = rest.map(|append| append.run(&broker, now, deadline)).collect::<Vec<_>>();
-        broker.append_pace.observe(began.elapsed());
-        results
-    });
-    match tokio::time::timeout_at(deadline.into(), pooled).await {
-        Ok(Ok(rest)) => results.extend(rest),
-        // One write may be under way still; the rest gives up by itself.
-        Err(_) => results.extend((done..count).map(|_| Err(Refused::TimedOut))),
-        Ok(Err(error)) => {
-            tracing::error!(%error, "an append panicked");
-            results.extend((done..count).map(|_| Err(Refused::NotLeader)));
+    Box::pin(append_on_the_pool(broker, appends, results, deadline)).await
+}
+
+/// Appends what `results` lacks, on threads of the pool. A log that is not free keeps one of them, however many wait for
+/// it: the others wait for their turn without a thread.
+async fn append_on_the_pool(
+    broker: &Arc<Broker>,
+    mut appends: Vec<Append>,
+    mut results: Vec<Result<Accepted, Refused>>,
+    deadline: Instant,
+) -> Vec<Result<Accepted, Refused>> {
+    let (count, now) = (appends.len(), clock::now());
+    let mut rest = VecDeque::from(appends.split_off(results.len()));
+    while let Some(first) = rest.front() {
+        let partition = Arc::clone(&first.partition);
+        let broker = Arc::clone(broker);
+        let pooled = async {
+            let turn = partition.turn().await;
+            tokio::task::spawn_blocking(move || append_while_free(&broker, rest, turn, now, deadline)).await
+        };
+        match tokio::time::timeout_at(deadline.into(), pooled).await {
+            Ok(Ok((done, left))) => {
+                results.extend(done);
+                rest = left;
+            }
+            // One write may be under way still; the rest gives up by itself.
+            Err(_) => {
+                results.resize_with(count, || Err(Refused::TimedOut));
+                break;
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "an append panicked");
+                results.resize_with(count, || Err(Refused::NotLeader));
+                break;
+            }
         }
     }
     results
+}
+
+/// Appends the first of `appends`, whose turn it is, and those behind it whose turn nobody else has. Gives back what they
+/// came to and the others.
+fn append_while_free(
+    broker: &Broker,
+    mut appends: VecDeque<Append>,
+    turn: OwnedSemaphorePermit,
+    now: TimestampMs,
+    deadline: Instant,
+) -> (Vec<Result<Accepted, Refused>>, VecDeque<Append>) {
+    let began = Instant::now();
+    let _under_way = broker.disk.under_way().begin(began);
+    let (mut results, mut turn) = (Vec::new(), Some(turn));
+    while let Some(append) = appends.front() {
+        let Some(turn) = turn.take().or_else(|| append.partition.try_turn()) else { break };
+        results.push(append.run(broker, now, deadline));
+        drop(turn);
+        appends.pop_front();
+    }
+    broker.append_pace.observe(began.elapsed());
+    (results, appends)
 }
 
 impl PendingProduce {
@@ -332,7 +384,10 @@ impl PendingProduce {
                 continue;
             }
             match results.next() {
-                Some(Ok(accepted)) => partition.accept(accepted),
+                Some(Ok(accepted)) => {
+                    broker.disk.found_space();
+                    partition.accept(accepted);
+                }
                 Some(Err(refused)) => reject(&mut partition.response, rejection_of(broker, &refused)),
                 None => reject(&mut partition.response, ErrorCode::UnknownServerError.into()),
             }

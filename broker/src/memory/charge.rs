@@ -104,17 +104,16 @@ impl Lane {
 
     /// A charge for `bytes`, or for the whole lane if it is smaller than that.
     pub(super) async fn charge(&self, ledger: &Arc<Ledger>, bytes: u64) -> Charge {
-        let units = units_of(bytes).min(self.units);
-        let permit = match self.try_take(units) {
-            Some(permit) => permit,
-            None => {
-                let _in_line = self.stand_in_line();
-                self.take(units).await
-            }
-        };
-        let mut charge = Charge::nothing(ledger);
-        charge.add(permit);
-        charge
+        if let Some(charge) = self.try_charge(ledger, bytes) {
+            return charge;
+        }
+        let _in_line = self.stand_in_line();
+        Charge::of(ledger, self.take(units_of(bytes).min(self.units)).await)
+    }
+
+    /// The same if nobody waits and it is there.
+    pub(super) fn try_charge(&self, ledger: &Arc<Ledger>, bytes: u64) -> Option<Charge> {
+        self.try_take(units_of(bytes).min(self.units)).map(|permit| Charge::of(ledger, permit))
     }
 
     /// How many wait.
@@ -158,6 +157,13 @@ impl Charge {
     /// A charge of no bytes.
     pub(super) fn nothing(ledger: &Arc<Ledger>) -> Self {
         Self { ledger: Arc::clone(ledger), permit: None, pass: None, beyond: 0 }
+    }
+
+    /// A charge of what `permit` stands for.
+    pub(super) fn of(ledger: &Arc<Ledger>, permit: OwnedSemaphorePermit) -> Self {
+        let mut charge = Self::nothing(ledger);
+        charge.add(permit);
+        charge
     }
 
     /// Adds what `permit` stands for.

@@ -19,15 +19,32 @@ fn is_ready<T>(future: impl Future<Output = T>) -> bool {
     std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
+/// What comes of a wait at the first look.
+fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
 #[test]
 fn the_shares_are_the_budget_and_a_frame_that_moves_fits_the_reserve() {
     for (budget, frame) in [(32 * MIB, 4 * MIB), (64 * MIB, 20 * MIB), (6144 * MIB, 100 * MIB)] {
         let Memory { shares, .. } = memory(budget);
-        let Shares { reserve, small, large, answers, scratch, kept } = shares;
+        let Shares { reserve, small, calls, large, answers, pending, scratch, kept, members } = shares;
 
-        assert_eq!(OWN_BYTES + reserve + small + large + answers + scratch + kept, budget);
+        let all = [OWN_BYTES, reserve, small, calls, large, answers, pending, scratch, kept, members];
+        assert_eq!(all.iter().sum::<u64>(), budget);
         assert_eq!(u64::from(shares.frame_bytes_max()), frame);
-        assert!(large >= MIB, "{shares:?}");
+        assert!(large >= LARGE_BYTES_MIN, "{shares:?}");
+    }
+}
+
+#[test]
+fn one_decompression_fits_its_share_and_may_make_more_than_two_batches_however_small_the_budget_is() {
+    for (budget, bytes_max) in [(32 * MIB, 5 * MIB / 2), (64 * MIB, 5 * MIB / 2), (6144 * MIB, 64 * MIB)] {
+        let memory = memory(budget);
+
+        assert_eq!(memory.decode_bytes_max() as u64, bytes_max);
+        assert!(DECODE_GROWTH * bytes_max <= memory.shares.scratch, "{:?}", memory.shares);
+        assert_eq!(memory.limits_decodes(), bytes_max < DECODE_BYTES_MAX);
     }
 }
 
@@ -109,9 +126,31 @@ async fn a_small_frame_does_not_wait_for_large_ones_nor_an_answer() {
     let mut third = memory.large_frame();
     assert!(!is_ready(memory.extend(&mut third, 1)));
 
-    assert!(is_ready(memory.small_frame()));
+    assert!(is_ready(memory.small_frame(FrameKind::Produce)));
     assert!(is_ready(memory.answer(1 << 20)));
     assert!(is_ready(memory.decode()));
+}
+
+#[tokio::test]
+async fn produce_requests_that_wait_for_the_disk_leave_room_for_calls_and_answers() {
+    let memory = memory(32 * MIB);
+    let mut held = Vec::new();
+    while let Poll::Ready(charge) = poll(&mut Box::pin(memory.small_frame(FrameKind::Produce))) {
+        held.push(charge);
+    }
+    while let Poll::Ready(charge) = poll(&mut Box::pin(memory.pending(1_000))) {
+        held.push(charge);
+    }
+
+    let call = memory.small_frame(FrameKind::Call).await;
+    let answer = memory.answer(100_000).await;
+
+    assert!(!is_ready(memory.small_frame(FrameKind::Produce)));
+    let later = Instant::now() + Duration::from_secs(60);
+    let mut waiting = Box::pin(memory.small_frame(FrameKind::Produce));
+    assert!(poll(&mut waiting).is_pending() && memory.is_short(FrameShare::Small, later));
+    drop((waiting, call, answer, held));
+    assert_eq!(memory.reading().used_bytes, 0);
 }
 
 #[tokio::test]
@@ -123,15 +162,16 @@ async fn memory_is_short_once_somebody_has_waited_for_a_while() {
     memory.extend(&mut first, all).await;
     memory.extend(&mut second, all).await;
     let later = Instant::now() + Duration::from_secs(60);
-    assert!(!memory.is_short(later));
+    assert!(!memory.is_short(FrameShare::Large, later));
 
     let mut waiting = Box::pin(memory.extend(&mut third, 1));
     assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
 
-    assert!(memory.is_short(later));
-    assert!(!memory.is_short(Instant::now()));
+    assert!(memory.is_short(FrameShare::Large, later));
+    assert!(!memory.is_short(FrameShare::Small, later), "who holds small frames is in nobody's way");
+    assert!(!memory.is_short(FrameShare::Large, Instant::now()));
     drop(waiting);
-    assert!(!memory.is_short(later));
+    assert!(!memory.is_short(FrameShare::Large, later));
 }
 
 /// What one connection does: how it receives a frame, and after how many looks it is cut, if it is.
@@ -154,19 +194,20 @@ fn script() -> impl Strategy<Value = Script> {
     })
 }
 
+fn lanes(memory: &Memory) -> [&Lane; 6] {
+    [&memory.small, &memory.calls, &memory.large, &memory.answers, &memory.pending, &memory.scratch]
+}
+
 fn check(memory: &Memory) {
     let (reading, shares) = (memory.reading(), memory.shares);
-    let handed_out: u64 = [&memory.small, &memory.large, &memory.answers, &memory.scratch]
-        .map(|lane| lane.bytes() - lane.free_bytes())
-        .iter()
-        .sum();
+    let handed_out: u64 = lanes(memory).map(|lane| lane.bytes() - lane.free_bytes()).iter().sum();
     assert!(reading.used_bytes <= handed_out + shares.reserve, "{reading:?}, {handed_out} handed out");
     assert!(reading.peak_bytes <= reading.budget_bytes, "{reading:?}");
 }
 
 /// A frame that arrives in steps while its connection holds a small one, then its answer, then something decoded.
 async fn receive(memory: Arc<Memory>, steps: Vec<usize>) {
-    let small = memory.small_frame().await;
+    let small = memory.small_frame(FrameKind::Call).await;
     let mut frame = memory.large_frame();
     for (number, step) in steps.into_iter().enumerate() {
         memory.extend(&mut frame, step).await;
@@ -177,13 +218,13 @@ async fn receive(memory: Arc<Memory>, steps: Vec<usize>) {
         tokio::task::yield_now().await;
     }
     drop(small);
-    let answer = memory.answer(300_000).await;
+    let (answer, pending) = (memory.answer(300_000).await, memory.pending(1_000).await);
     let decoded = memory.decode().await;
     check(&memory);
     tokio::task::yield_now().await;
     drop((frame, decoded));
     tokio::task::yield_now().await;
-    drop(answer);
+    drop((answer, pending));
 }
 
 /// All connections of the scripts at once; those that are not cut must end.
@@ -209,7 +250,7 @@ async fn run(scripts: Vec<Script>) {
     }
     let reading = memory.reading();
     assert_eq!((reading.used_bytes, reading.waiting), (0, 0));
-    for lane in [&memory.small, &memory.large, &memory.answers, &memory.scratch, &memory.pass] {
+    for lane in lanes(&memory).into_iter().chain([&memory.pass]) {
         assert_eq!(lane.free_bytes(), lane.bytes(), "something was not given back");
     }
 }

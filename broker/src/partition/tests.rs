@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering;
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::offset_for_leader_epoch::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use highwater_protocol::api::{
-    DescribeLogDirsRequest, FetchRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest, fetch,
-    list_offsets,
+    DescribeLogDirsRequest, FetchRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    fetch, list_offsets, produce,
 };
+use highwater_protocol::wire::Records;
 use highwater_record::{Batch, BatchBuilder, Codec, NewRecord, Offset, TimestampMs, TopicName};
 use tempfile::TempDir;
 
@@ -68,13 +69,18 @@ fn is_open(broker: &Broker, index: i32) -> bool {
     partition(broker, index).view_if_open().is_some()
 }
 
-/// A record with this time, appended and durable.
-async fn append(broker: &Arc<Broker>, index: i32, timestamp: i64) -> Result<Offset, Refused> {
+/// A batch of one record with this time.
+fn batch(timestamp: i64) -> Batch {
     let mut builder = BatchBuilder::new(Codec::None);
     let record =
         NewRecord { timestamp: TimestampMs(timestamp), key: None, value: Some(b"value"), headers: &[] };
     builder.append(&record).unwrap();
-    let batch = Batch::new(builder.build().unwrap()).unwrap();
+    Batch::new(builder.build().unwrap()).unwrap()
+}
+
+/// A record with this time, appended and durable.
+async fn append(broker: &Arc<Broker>, index: i32, timestamp: i64) -> Result<Offset, Refused> {
+    let batch = batch(timestamp);
     let shared = Arc::clone(broker);
     let appended = tokio::task::spawn_blocking(move || {
         partition(&shared, index).append(&batch, clock::now(), &shared.scheduler)
@@ -514,4 +520,61 @@ async fn the_cleaner_opens_dormant_logs_only_if_they_are_dirty() {
     clean(&broker).await.unwrap();
     assert!(!is_open(&broker, 0), "it was compacted before");
     stop(broker).await;
+}
+
+/// Errors that a produce request to both partitions is answered.
+async fn produced(broker: Arc<Broker>) -> Vec<i16> {
+    let data =
+        |index| produce::PartitionProduceData { index, records: Records::Bytes(batch(100).bytes().clone()) };
+    let topic = produce::TopicProduceData {
+        name: TOPIC.into(),
+        partition_data: vec![data(0), data(1)],
+        ..Default::default()
+    };
+    let request =
+        ProduceRequest { acks: -1, timeout_ms: 600_000, topic_data: vec![topic], ..Default::default() };
+    let answer = handler::produce::handle(&context(&broker, 12), request).await.finish().await;
+    answer.responses[0].partition_responses.iter().map(|partition| partition.error_code).collect()
+}
+
+#[test]
+fn however_many_wait_for_a_log_they_take_one_thread_of_the_pool() {
+    const CROWD: usize = 20;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let directory = filled().await;
+        let broker = start(&directory).await;
+        append(&broker, 0, 100).await.unwrap();
+        let hung = partition(&broker, 0);
+        let (holds, held) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let hanging = std::thread::spawn(move || {
+            hung.with_log(|_| {
+                holds.send(()).unwrap();
+                released.recv().unwrap();
+            });
+        });
+        held.recv().unwrap();
+
+        let mut crowd: Vec<_> = (0..CROWD).map(|_| Box::pin(produced(Arc::clone(&broker)))).collect();
+        for produced in &mut crowd {
+            let looked = std::future::poll_fn(|cx| std::task::Poll::Ready(produced.as_mut().poll(cx)));
+            assert!(looked.await.is_pending());
+        }
+        let other = tokio::time::timeout(Duration::from_secs(60), append(&broker, 1, 100)).await;
+
+        assert!(other.is_ok(), "the pool is full of those who wait");
+        release.send(()).unwrap();
+        for produced in crowd {
+            assert_eq!(produced.await, [0, 0]);
+        }
+        assert_eq!(partition(&broker, 0).high_watermark().get(), 4 + CROWD as i64);
+        hanging.join().unwrap();
+        stop(broker).await;
+    });
 }
