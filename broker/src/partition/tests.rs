@@ -297,6 +297,22 @@ async fn a_log_that_does_not_open_takes_its_partition_out_of_service() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_made_since_the_start_is_counted_and_so_is_its_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = start(&directory).await;
+    let told = |broker: &Broker| broker.progress().to_json(None, &Default::default());
+    let new = NewTopic { name: topic_name(), partitions: Some(2), configs: Default::default() };
+    topic_admin::create(&broker, new).await.unwrap();
+    assert!(told(&broker).contains("\"partitions\":2,\"recovered\":2,\"failed\":0"), "{}", told(&broker));
+    std::fs::write(directory.path().join("data/logs-0"), "in the way").unwrap();
+
+    assert!(append(&broker, 0, 100).await.is_err());
+
+    assert!(told(&broker).contains("\"partitions\":2,\"recovered\":1,\"failed\":1"), "{}", told(&broker));
+    stop(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dormant_log_is_deleted_without_opening_it() {
     let directory = filled().await;
     let broker = start(&directory).await;
