@@ -313,6 +313,25 @@ async fn a_topic_made_since_the_start_is_counted_and_so_is_its_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_every_record_frees_the_file_that_is_appended_to() {
+    let directory = filled().await;
+    let broker = start(&directory).await;
+    append(&broker, 0, 400).await.unwrap();
+
+    delete_before(&broker, 3).await;
+    assert!(size_bytes(&broker).await > 0, "a record is left in it");
+    delete_before(&broker, 4).await;
+
+    assert_eq!(size_bytes(&broker).await, 0);
+    assert!(!directory.path().join("data/logs-0/00000000000000000000.log").exists());
+    assert_eq!(append(&broker, 0, 500).await.unwrap().get(), 4);
+    stop(broker).await;
+    let broker = start(&directory).await;
+    assert_eq!((listed(&broker, -2).await.0, listed(&broker, -1).await.0), (4, 5));
+    stop(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dormant_log_is_deleted_without_opening_it() {
     let directory = filled().await;
     let broker = start(&directory).await;
