@@ -80,7 +80,11 @@ pub(crate) fn adopt(broker: &Broker) {
         let count = u32::try_from(last).unwrap_or_default() + 1;
         let record = TopicRecord { id: id.to_string(), partitions: count, configs: BTreeMap::new() };
         let Ok(config) = TopicConfig::parse(&record.configs, broker.config()) else { continue };
-        tracing::warn!(topic = %name, %id, partitions = count, "a topic is known by its directories alone; it can be read");
+        // Partitions that never had a record have no directory.
+        tracing::warn!(
+            topic = %name, %id,
+            "a topic is known by its directories alone, and by these has at least {count} partitions; it can be read"
+        );
         let settings = topic_admin::settings(broker, &name, id, &config);
         let topic = topic_admin::assemble(name, id, record, settings);
         broker.recovery.total.fetch_add(topic.partitions.len(), Ordering::Relaxed);
