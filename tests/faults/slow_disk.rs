@@ -15,7 +15,7 @@ use highwater_protocol::wire::Str;
 use crate::harness::broker::{Broker, Options};
 use crate::harness::metrics::{get, metric};
 use crate::harness::skip::or_skip;
-use crate::harness::toolbox;
+use crate::harness::strace::{self, Tampering};
 use crate::harness::wait;
 
 use super::batches::plain_batch;
@@ -36,16 +36,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const SLOW: &str = "highwater_disk_state{state=\"slow\"}";
 
 fn start(data: &Path, calls: &str) -> anyhow::Result<Broker> {
-    let mut options = Options::new(data);
-    let fixed = ["strace", "-D", "-f", "-qq", "-y", "-e", "signal=none", "-o", "/dev/null"];
-    options.wrapper = fixed.map(str::to_owned).to_vec();
-    options.wrapper.extend(["-e".to_owned(), format!("trace={calls}")]);
-    options.wrapper.extend(["-e".to_owned(), format!("inject={calls}:delay_enter={}", HANG.as_micros())]);
-    for partition in 0..PARTITIONS {
-        let segment = data.join(format!("{HUNG}-{partition}/00000000000000000000.log"));
-        options.wrapper.extend(["-P".to_owned(), segment.display().to_string()]);
-    }
-    Broker::start(options)
+    let segment = |partition| data.join(format!("{HUNG}-{partition}/00000000000000000000.log"));
+    let segments: Vec<_> = (0..PARTITIONS).map(segment).collect();
+    let injection = format!("delay_enter={}", HANG.as_micros());
+    let trace = Path::new("/dev/null");
+    let hung = Tampering { calls, injection: &injection, files: &segments, trace };
+    Broker::start(Options::new(data).under(hung.wrapper()))
 }
 
 fn impatient(partition: i32, counter: u32) -> ProduceRequest {
@@ -104,7 +100,7 @@ fn check_hang(calls: &str) -> anyhow::Result<usize> {
 
 #[test]
 fn a_sync_that_hangs_times_its_producers_out_and_holds_up_nobody_else() -> anyhow::Result<()> {
-    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+    if or_skip(strace::available())?.is_none() {
         return Ok(());
     }
     assert_eq!(check_hang("fsync,fdatasync")?, PARTITIONS as usize);
@@ -113,7 +109,7 @@ fn a_sync_that_hangs_times_its_producers_out_and_holds_up_nobody_else() -> anyho
 
 #[test]
 fn a_write_that_hangs_holds_up_neither_heartbeats_nor_health_nor_reads() -> anyhow::Result<()> {
-    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+    if or_skip(strace::available())?.is_none() {
         return Ok(());
     }
     // Those whose write hangs on a thread of the reactor hear of it when it ends; one thread is kept clear of the disk.
