@@ -54,4 +54,3 @@ mod slow_clients;
 mod slow_disk;
 mod starts;
 mod trials;
-mod unreadable;

@@ -120,9 +120,16 @@ impl Broker {
         self.shutdown.listen()
     }
 
-    /// How far recovery has come.
+    /// How far recovery has come, and what is in service since it is done.
     pub(crate) fn progress(&self) -> Progress {
-        self.recovery.read()
+        let progress = self.recovery.read();
+        if !progress.is_ready() {
+            return progress;
+        }
+        let topics = self.topics.all();
+        let partitions = || topics.iter().flat_map(|topic| &topic.partitions);
+        let in_service = partitions().filter(|partition| partition.leader_epoch().is_ok()).count();
+        progress.of(partitions().count(), in_service)
     }
 
     /// The metrics in Prometheus' text format.

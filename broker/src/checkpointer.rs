@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use highwater_record::{LeaderEpoch, TopicPartition};
-use highwater_storage::{Checkpoint, CheckpointFile, LoadedCheckpoint, PartitionCheckpoint};
+use highwater_record::{LeaderEpoch, Offset, TopicPartition};
+use highwater_storage::{Checkpoint, CheckpointFile, DataDir, LoadedCheckpoint, PartitionCheckpoint};
 
 use crate::broker::Broker;
 use crate::{quarantine, topic_admin};
@@ -67,6 +67,15 @@ pub(crate) fn load(broker: &Broker) -> Checkpoint {
     }
 }
 
+/// Where the metadata log ended at the last checkpoint, at least; 0 if nobody knows.
+pub(crate) fn metadata_end(data: &DataDir) -> Offset {
+    match CheckpointFile::new(Arc::clone(data.files()), data.path()).load() {
+        LoadedCheckpoint::Found(checkpoint) => checkpoint.metadata_end,
+        // Said when the partitions' part of it is looked for.
+        LoadedCheckpoint::Absent | LoadedCheckpoint::Unusable { .. } => Offset::ZERO,
+    }
+}
+
 /// Stores the state of producers, for as many partitions as the time allows; the next pass begins with the others, since
 /// these have nothing to store by then. Each waits for the disk, and the next checkpoint must not wait for thousands.
 fn store_producers(broker: &Broker) {
@@ -101,7 +110,8 @@ pub(crate) fn store(broker: &Broker, partitions: Checkpoints, clean_stop: Option
         // It may know logs that the metadata does not know any more.
         return;
     }
-    if let Err(error) = file(broker).store(&Checkpoint { clean_stop, partitions }) {
+    let metadata_end = Offset::new(broker.metadata.end()).unwrap_or_default();
+    if let Err(error) = file(broker).store(&Checkpoint { clean_stop, metadata_end, partitions }) {
         tracing::warn!(%error, "cannot write the checkpoint file; the next start scans more");
     }
 }

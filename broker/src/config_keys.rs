@@ -98,7 +98,12 @@ fn unless_never(value: u64) -> Option<u64> {
 const UNLIMITED: &str = "-1";
 
 fn or_unlimited(key: &str, value: &str) -> Result<Option<u64>, String> {
-    if value.trim() == UNLIMITED { Ok(None) } else { number(key, value, 0, NEVER).map(Some) }
+    if value.trim() == UNLIMITED {
+        return Ok(None);
+    }
+    number(key, value, 0, NEVER)
+        .map(Some)
+        .map_err(|sentence| format!("{sentence}, or {UNLIMITED} for no limit"))
 }
 
 fn shown_unlimited(limit: Option<u64>) -> String {

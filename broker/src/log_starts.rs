@@ -2,8 +2,12 @@
 //!
 //! A log's start is kept in the metadata before the log moves: what was deleted does not come back, whatever happens
 //! (design D2). Whole segments below the start are removed then. Knows no message.
+//!
+//! Topics do not change while starts are kept, else one that is deleted would leave its starts behind, nor while files
+//! are removed, which are found by the topic's name. They may change in between: a log whose disk hangs keeps those
+//! waiting who move its start, and nobody else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use highwater_protocol::ErrorCode;
@@ -68,18 +72,14 @@ pub(crate) type Moved = Result<Offset, MoveError>;
 /// Makes the moves, in one transaction; each on its own succeeds or not. The answers are in their order.
 pub(crate) async fn move_all(broker: &Arc<Broker>, moves: Vec<Move>) -> Vec<Moved> {
     let (broker, count) = (Arc::clone(broker), moves.len());
-    let moved = tokio::task::spawn_blocking(move || {
-        // A topic that is deleted meanwhile would leave its log starts behind.
-        let _one_at_a_time = broker.topic_changes.lock();
-        move_locked(&broker, &moves)
-    });
+    let moved = tokio::task::spawn_blocking(move || move_found(&broker, &moves));
     moved.await.unwrap_or_else(|error| {
         tracing::error!(%error, "deleting records panicked");
         vec![Err(MoveError::Panicked); count]
     })
 }
 
-fn move_locked(broker: &Broker, moves: &[Move]) -> Vec<Moved> {
+fn move_found(broker: &Broker, moves: &[Move]) -> Vec<Moved> {
     let found: Vec<_> = moves.iter().map(|wanted| find(broker, wanted)).collect();
     // Each partition once, however often it is named; of several moves the furthest counts.
     let mut furthest: BTreeMap<&TopicPartition, Found> = BTreeMap::new();
@@ -99,9 +99,7 @@ fn move_locked(broker: &Broker, moves: &[Move]) -> Vec<Moved> {
 
 /// Makes the moves that retention wants. Blocks on the disk.
 pub(crate) fn retain(broker: &Broker, wanted: &[Found]) {
-    let _one_at_a_time = broker.topic_changes.lock();
-    // What was deleted meanwhile would leave its log starts behind.
-    let wanted = wanted.iter().filter(|found| found.is_ahead() && broker.topics.by_id(found.topic).is_some());
+    let wanted = wanted.iter().filter(|found| found.is_ahead());
     begin_all(broker, &wanted.map(|found| (found.partition.id(), found.clone())).collect());
 }
 
@@ -110,17 +108,33 @@ fn begin_all<'a>(
     broker: &Broker,
     furthest: &BTreeMap<&'a TopicPartition, Found>,
 ) -> BTreeMap<&'a TopicPartition, Moved> {
-    let kept = if furthest.is_empty() {
-        Ok(())
-    } else {
-        let starts = furthest.iter().map(|(id, found)| (found.topic, id.partition, found.start));
-        broker.metadata.set_log_starts(starts).map_err(|error| MoveError::Metadata(Arc::new(error)))
-    };
+    if furthest.is_empty() {
+        return BTreeMap::new();
+    }
+    let kept = keep(broker, furthest).map_err(|error| MoveError::Metadata(Arc::new(error)));
     if let Err(error) = &kept {
         tracing::error!(%error, "records are not deleted");
     }
-    let begin = |found: &Found| kept.clone().and_then(|()| begin_at(&found.partition, found.start));
+    let begin = |found: &Found| {
+        if !kept.clone()?.contains(&found.topic) {
+            return Err(MoveError::Unknown);
+        }
+        begin_at(broker, found)
+    };
     furthest.iter().map(|(id, found)| (*id, begin(found))).collect()
+}
+
+/// Keeps in the metadata where logs of topics begin that exist still, and says which topics these are.
+fn keep(
+    broker: &Broker,
+    furthest: &BTreeMap<&TopicPartition, Found>,
+) -> Result<BTreeSet<TopicId>, MetadataError> {
+    let _one_at_a_time = broker.topic_changes.lock();
+    let exists = |found: &&Found| broker.topics.by_id(found.topic).is_some();
+    let existing: Vec<&Found> = furthest.values().filter(exists).collect();
+    let starts = existing.iter().map(|found| (found.topic, found.partition.id().partition, found.start));
+    broker.metadata.advance_log_starts(starts)?;
+    Ok(existing.iter().map(|found| found.topic).collect())
 }
 
 /// A partition, and the offset where it is to begin.
@@ -157,10 +171,17 @@ fn find(broker: &Broker, wanted: &Move) -> Result<Found, MoveError> {
     Ok(Found { topic: topic.id, partition: Arc::clone(partition), start })
 }
 
-/// Moves the start of a log that is not beyond `start`, and removes what lies below.
-fn begin_at(partition: &Partition, start: Offset) -> Moved {
+/// Moves the start of a log that is not beyond the wanted one, and removes what lies below.
+fn begin_at(broker: &Broker, found: &Found) -> Moved {
+    let Found { topic, partition, start } = found;
+    let start = *start;
     match partition.delete_before(start).ok_or(MoveError::NotLeader)? {
         Ok((removal, log_start)) => {
+            let _one_at_a_time = broker.topic_changes.lock();
+            if broker.topics.by_id(*topic).is_none() {
+                // Its files went with it, and a topic of the same name may have begun others.
+                return Err(MoveError::Unknown);
+            }
             match removal.run() {
                 Ok(removed) => {
                     metrics::count_deleted(removed);

@@ -244,15 +244,17 @@ impl Metadata {
         self.write(forgotten.fold(Transaction::new(), |transaction, key| transaction.delete(key)))
     }
 
-    /// Keeps where logs begin, in one transaction.
-    pub(crate) fn set_log_starts(
+    /// Keeps where logs begin, in one transaction. One that begins later already is left alone.
+    pub(crate) fn advance_log_starts(
         &self,
         starts: impl IntoIterator<Item = (TopicId, PartitionId, Offset)>,
     ) -> Result<(), MetadataError> {
-        let transaction =
-            starts.into_iter().fold(Transaction::new(), |transaction, (id, partition, start)| {
-                transaction.put(log_start_key(id, partition), encode(&start.get()))
-            });
+        let mut transaction = Transaction::new();
+        for (id, partition, start) in starts {
+            if self.log_start(id, partition)?.is_none_or(|kept| kept < start) {
+                transaction = transaction.put(log_start_key(id, partition), encode(&start.get()));
+            }
+        }
         self.write(transaction)
     }
 

@@ -28,6 +28,7 @@ use highwater_storage::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::clock;
 use crate::config::Durability;
 use crate::fetch::Watchers;
 use crate::log_opener::LogOpener;
@@ -486,7 +487,17 @@ impl Partition {
     /// is not in service. The job removes the files below; the start is where the log begins now.
     pub(crate) fn delete_before(&self, start: Offset) -> Option<Result<(RemovalJob, Offset), CutError>> {
         self.open_view().ok()?;
-        let moved = self.with_log(|log| log.delete_before(start).map(|job| (job, log.view().log_start())));
+        let moved = self.with_log(|log| {
+            if start == log.view().end().offset
+                && let Err(error) = log.roll(clock::now())
+            {
+                tracing::warn!(
+                    partition = %self.id, %error,
+                    "cannot start a new segment, so the file of the last one stays although all of it is deleted"
+                );
+            }
+            log.delete_before(start).map(|job| (job, log.view().log_start()))
+        });
         self.fetches.disturb();
         moved
     }

@@ -1,4 +1,5 @@
-//! How far the start has come: counted while partitions recover, told by `/readyz` and, once a second, by the log.
+//! How far the start has come: counted while partitions recover, told by `/readyz` and, once a second, by the log. Once
+//! the start is over, `/readyz` tells of the partitions that there are by then.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -51,7 +52,9 @@ impl RecoveryProgress {
 
     /// A partition does not open at its first use, although it was in service.
     pub(crate) fn fail_later(&self, partition: &TopicPartition, error: &dyn std::fmt::Display) {
-        self.recovered.fetch_sub(1, Ordering::Relaxed);
+        if !self.done.load(Ordering::Acquire) {
+            self.recovered.fetch_sub(1, Ordering::Relaxed);
+        }
         self.fail(partition, error);
     }
 
@@ -79,6 +82,11 @@ impl Progress {
     /// Whether every partition that can serve does.
     pub(crate) const fn is_ready(&self) -> bool {
         self.done
+    }
+
+    /// The same once the start is over: of `total` partitions so many are `in_service`.
+    pub(crate) const fn of(self, total: usize, in_service: usize) -> Self {
+        Self { total, recovered: in_service, failed: total - in_service, ..self }
     }
 
     /// In words.

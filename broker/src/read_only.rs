@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use highwater_record::{LeaderEpoch, TopicId, TopicName, TopicPartition};
-use highwater_storage::{CheckpointFile, DataDir, LoadedCheckpoint, MetaDamage};
+use highwater_record::{TopicId, TopicName, TopicPartition};
+use highwater_storage::{DataDir, MetaDamage};
 
 use crate::broker::Broker;
 use crate::meta::{Metadata, MetadataError, TopicRecord};
@@ -28,7 +28,7 @@ pub(crate) fn reason(
     let wrong = match (damage, metadata.incarnation()?) {
         (Some(damage), _) => Some(format!("the metadata log is damaged: {damage}")),
         (None, None) => lost(data),
-        (None, Some(incarnation)) => older(data, incarnation),
+        (None, Some(_)) => None,
     };
     Ok(wrong.map(|wrong| {
         format!(
@@ -53,17 +53,6 @@ fn lost(data: &DataDir) -> Option<String> {
             path.display()
         )
     })
-}
-
-/// Metadata that is older than the checkpoint: its end is gone.
-fn older(data: &DataDir, incarnation: LeaderEpoch) -> Option<String> {
-    let file = CheckpointFile::new(Arc::clone(data.files()), data.path());
-    let LoadedCheckpoint::Found(checkpoint) = file.load() else { return None };
-    let stopped = checkpoint.clean_stop.filter(|stopped| *stopped > incarnation)?;
-    Some(format!(
-        "the metadata log {} has lost its end: it knows {incarnation} as the last start, the checkpoint knows {stopped}",
-        data.path().join(format!("{METADATA_TOPIC}-0")).display()
-    ))
 }
 
 /// Takes up topics that the metadata has lost, as far as their partitions' directories name them.
@@ -91,7 +80,11 @@ pub(crate) fn adopt(broker: &Broker) {
         let count = u32::try_from(last).unwrap_or_default() + 1;
         let record = TopicRecord { id: id.to_string(), partitions: count, configs: BTreeMap::new() };
         let Ok(config) = TopicConfig::parse(&record.configs, broker.config()) else { continue };
-        tracing::warn!(topic = %name, %id, partitions = count, "a topic is known by its directories alone; it can be read");
+        // Partitions that never had a record have no directory.
+        tracing::warn!(
+            topic = %name, %id,
+            "a topic is known by its directories alone, and by these has at least {count} partitions; it can be read"
+        );
         let settings = topic_admin::settings(broker, &name, id, &config);
         let topic = topic_admin::assemble(name, id, record, settings);
         broker.recovery.total.fetch_add(topic.partitions.len(), Ordering::Relaxed);

@@ -212,7 +212,8 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         let _ = std::fs::create_dir_all(parent);
     }
     let data = Arc::new(DataDir::open(config.data.clone(), Arc::clone(&files))?);
-    let store = MetaLog::open(Arc::clone(&files), data.path(), clock::now())?;
+    let known_end = checkpointer::metadata_end(&data);
+    let store = MetaLog::open(Arc::clone(&files), data.path(), known_end, clock::now())?;
     let damage = store.damage().cloned();
     let disk = Disk::new(data.path().to_owned(), config.disk_reserve);
     let metadata = Arc::new(Metadata::new(Box::new(store), Arc::clone(disk.under_way())));

@@ -268,7 +268,7 @@ fn withdraw(broker: &Broker, name: &TopicName, id: TopicId) -> Result<Arc<Topic>
     if name.is_internal() {
         return Err(DeleteError::Internal);
     }
-    if !broker.progress().is_ready() {
+    if !broker.recovery.read().is_ready() {
         // A log that is being opened looks its files up by name, and would meet those of the next topic.
         return Err(DeleteError::Recovering);
     }

@@ -317,6 +317,8 @@ mod tests {
             ("min.cleanable.dirty.ratio", "1.5", "it must be a number from 0 to 1"),
             ("delete.retention.ms", "-1", "it must be a number from 0 to"),
             ("max.compaction.lag.ms", "0", "it must be a number from 1 to"),
+            ("retention.ms", "-2", ", or -1 for no limit"),
+            ("retention.bytes", "much", ", or -1 for no limit"),
         ] {
             let refused = log(&[(key, value)]).unwrap_err();
             assert!(refused.contains(sentence), "{refused}");

@@ -41,5 +41,5 @@ pub use groups::{CommittedOffset, GroupError, GroupInfo, GroupListing, GroupMemb
 pub use partitioner::{murmur2, partition_of_key};
 pub use producer::{
     Acked, Acks, Delivery, OutgoingRecord, PartitionSummary, ProduceError, Producer, ProducerConfig,
-    SendError,
+    RetryObserver, SendError,
 };

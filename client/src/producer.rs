@@ -56,6 +56,23 @@ impl Acks {
     }
 }
 
+/// Who is told when something must be tried again, the first time since it went well: a producer tries for minutes.
+#[derive(Clone)]
+pub struct RetryObserver(Arc<dyn Fn(&TopicPartition, &ClientError) + Send + Sync>);
+
+impl RetryObserver {
+    /// Calls `tell` with the partition and with what went wrong. It must not block.
+    pub fn new(tell: impl Fn(&TopicPartition, &ClientError) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+}
+
+impl std::fmt::Debug for RetryObserver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RetryObserver").finish_non_exhaustive()
+    }
+}
+
 /// How a producer behaves.
 #[derive(Clone, Debug)]
 pub struct ProducerConfig {
@@ -73,11 +90,13 @@ pub struct ProducerConfig {
     pub delivery_timeout: Duration,
     /// Whether brokers may create topics that do not exist.
     pub create_topics: bool,
+    /// Who is told of a first retry, if anybody.
+    pub on_retry: Option<RetryObserver>,
 }
 
 impl Default for ProducerConfig {
     /// Acks all, no compression, batches of 1,000,000 bytes that wait 5 ms, 32 MiB of buffer, two minutes of trying,
-    /// no creation of topics.
+    /// no creation of topics, nobody told of retries.
     fn default() -> Self {
         Self {
             acks: Acks::All,
@@ -87,6 +106,7 @@ impl Default for ProducerConfig {
             buffer_bytes: 32 << 20,
             delivery_timeout: Duration::from_mins(2),
             create_topics: false,
+            on_retry: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A clock that jumps by an hour, either way: nobody's session ends by it, and nothing is lost.
 
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::ensure;
 
@@ -8,9 +9,15 @@ use crate::harness::broker::{Broker, Options};
 use crate::harness::skip::{Absent, Unavailable, or_skip};
 use crate::harness::toolbox;
 
+use super::batches::plain_batch;
 use super::campaign::{Crew, under_load};
+use super::client::Connection;
 use super::setting::Trials;
 use super::trials::run_trials;
+
+/// A topic whose records have the broker's time.
+const STAMPED: &str = "stamped";
+const HOUR_MS: i64 = 60 * 60 * 1000;
 
 /// The library that bends the time of a program, threads included.
 fn library() -> Result<PathBuf, Unavailable> {
@@ -19,6 +26,17 @@ fn library() -> Result<PathBuf, Unavailable> {
     let mut files = places.iter().map(|place| Path::new(place).join("faketime/libfaketimeMT.so.1"));
     let found = files.find(|file| file.is_file());
     found.ok_or_else(|| Absent::Toolchain("libfaketime is not where it is looked for".to_owned()).into())
+}
+
+/// The time that the broker stamps a record with.
+fn stamp_ms(probe: &mut Connection) -> anyhow::Result<i64> {
+    let answer = probe.produce(STAMPED, 0, plain_batch(0, 10))?;
+    ensure!(answer.error_code == 0, "{answer:?}");
+    Ok(answer.log_append_time_ms)
+}
+
+fn now_ms() -> anyhow::Result<i64> {
+    Ok(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?)
 }
 
 #[test]
@@ -41,10 +59,18 @@ fn a_clock_that_jumps_an_hour_ends_no_session() -> anyhow::Result<()> {
         under_load(&mut broker, &Crew::default(), seed, |broker, campaign| {
             campaign.let_settle()?;
             let generation = campaign.generation();
-            let jumps = if seed % 2 == 0 { ["+1h\n", "-1h\n"] } else { ["-1h\n", "+1h\n"] };
-            for jump in jumps {
-                std::fs::write(&offset, jump)?;
+            let mut probe = Connection::open(broker.address())?;
+            probe.create_topic(STAMPED, 1, &[("message.timestamp.type", "LogAppendTime")])?;
+            let jumps = if seed % 2 == 0 { [1, -1] } else { [-1, 1] };
+            for hours in jumps {
+                std::fs::write(&offset, format!("{hours:+}h\n"))?;
                 campaign.let_everybody_work()?;
+                let ahead_ms = stamp_ms(&mut probe)? - now_ms()?;
+                let off_by_ms = ahead_ms - hours * HOUR_MS;
+                ensure!(
+                    off_by_ms.abs() < HOUR_MS / 2,
+                    "{hours} h: the broker's clock is {ahead_ms} ms ahead"
+                );
             }
             ensure!(campaign.generation() == generation, "members were dropped when the clock jumped");
             broker.kill()?;

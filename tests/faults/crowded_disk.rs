@@ -1,6 +1,6 @@
 //! A full disk under a whole crew: producers, consumers and a group go on when there is space again.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::ensure;
 use highwater_protocol::ErrorCode;
@@ -12,15 +12,13 @@ use crate::harness::{metrics, wait};
 use super::batches::plain_batch;
 use super::campaign::{Crew, TOPIC as CAMPAIGN, under_load};
 use super::client::{Connection, name_of};
-use super::full_disk::fill;
+use super::full_disk::{RESUME_DEADLINE, fill};
 use super::mounts::{FileSystem, Mount, can_mount_images};
 use super::setting::Trials;
 use super::trials::run_trials;
 
 const TOPIC: &str = "full";
 const VALUE_BYTES: usize = 64 << 10;
-/// How soon writes must go on when there is space.
-const RESUME_DEADLINE: Duration = Duration::from_secs(5);
 
 #[test]
 #[ignore = "slow; cargo xtask ci runs it"]

@@ -5,7 +5,7 @@ use anyhow::ensure;
 use crate::harness::broker::{Broker, Options};
 use crate::harness::metrics::get;
 use crate::harness::skip::or_skip;
-use crate::harness::toolbox;
+use crate::harness::strace::{self, Tampering};
 
 use super::batches::plain_batch;
 use super::client::{Connection, name_of};
@@ -19,11 +19,12 @@ const RECORDS: i64 = 12;
 
 #[test]
 fn a_read_error_fails_that_fetch_alone_and_is_over_when_the_disk_is_well() -> anyhow::Result<()> {
-    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+    if or_skip(strace::can_attach())?.is_none() {
         return Ok(());
     }
     let directory = tempfile::tempdir()?;
-    let data = directory.path().canonicalize()?.join("data");
+    let directory = directory.path().canonicalize()?;
+    let (data, trace) = (directory.join("data"), directory.join("trace"));
     let mut broker = Broker::start(Options::new(&data))?;
     let mut connection = Connection::open(broker.address())?;
     connection.create_topic(TOPIC, 1, &[("segment.bytes", "1048576")])?;
@@ -32,15 +33,12 @@ fn a_read_error_fails_that_fetch_alone_and_is_over_when_the_disk_is_well() -> an
         ensure!(answer.error_code == 0, "{}", name_of(answer.error_code));
     }
     broker.terminate()?;
+    // The first fetch opens the log, so that opening it meets the error as well.
+    broker.restart()?;
     let segment = data.join(format!("{TOPIC}-0/{PER_SEGMENT:020}.log"));
-    let mut options = Options::new(&data);
-    let fixed = ["strace", "-D", "-f", "-qq", "-y", "-e", "signal=none", "-o", "/dev/null"];
-    options.wrapper = fixed.map(str::to_owned).to_vec();
-    options
-        .wrapper
-        .extend(["-e", "trace=pread64", "-e", "inject=pread64:error=EIO", "-P"].map(str::to_owned));
-    options.wrapper.push(segment.display().to_string());
-    let mut broker = Broker::start(options)?;
+    let (calls, injection) = ("pread64,preadv,sendfile", "error=EIO");
+    let unreadable = Tampering { calls, injection, files: &[segment], trace: &trace };
+    let tracer = unreadable.attach(broker.pid())?;
 
     let mut connection = Connection::open(broker.address())?;
     let mut fetch = |offset| -> anyhow::Result<(&'static str, Option<i64>)> {
@@ -56,8 +54,9 @@ fn a_read_error_fails_that_fetch_alone_and_is_over_when_the_disk_is_well() -> an
     let answer = connection.produce(TOPIC, 0, plain_batch(RECORDS as u32, 100))?;
     assert_eq!((name_of(answer.error_code), answer.base_offset), ("NONE", RECORDS));
 
-    broker.kill()?;
-    let broker = Broker::start(Options::new(&data))?;
+    ensure!(std::fs::read_to_string(&trace)?.contains("(INJECTED)"), "nothing was read from the file");
+
+    drop(tracer);
     assert_eq!(read_all(broker.address(), TOPIC, 1)?.len() as i64, RECORDS + 1);
     Ok(())
 }

@@ -33,7 +33,7 @@ const TOPIC: &str = "full";
 const SPARE: &str = "spare";
 const VALUE_BYTES: usize = 64 << 10;
 /// How soon writes must go on when there is space.
-const RESUME_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const RESUME_DEADLINE: Duration = Duration::from_secs(5);
 const FULL: &str = "highwater_disk_state{state=\"full\"}";
 
 /// A broker on a disk of its own that has little room.

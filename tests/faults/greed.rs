@@ -22,7 +22,8 @@ use crate::harness::broker::{Broker, Options};
 use crate::harness::process::anonymous_bytes;
 use crate::harness::served::Served;
 use crate::harness::skip::or_skip;
-use crate::harness::{toolbox, wait};
+use crate::harness::strace::{self, Tampering};
+use crate::harness::wait;
 
 use super::batches::{Stamped, batch_of, plain_batch};
 use super::client::{Connection, PRODUCE_VERSION, answers_of, name_of, produce_request};
@@ -337,19 +338,16 @@ const SYNC_US: u64 = 5_000_000;
 #[test]
 #[ignore = "slow; cargo xtask ci runs it"]
 fn whoever_claims_to_be_a_replica_sees_what_a_consumer_sees() -> anyhow::Result<()> {
-    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+    if or_skip(strace::available())?.is_none() {
         return Ok(());
     }
     let directory = TempDir::new()?;
     let data = directory.path().canonicalize()?.join("data");
     let segment = data.join(format!("{TOPIC}-0/00000000000000000000.log"));
-    let mut options = Options::new(&data);
-    let slow_syncs = format!("inject=fsync,fdatasync:delay_enter={SYNC_US}");
-    let fixed = ["strace", "-D", "-f", "-qq", "-y", "-e", "signal=none", "-e", "trace=fsync,fdatasync", "-e"];
-    options.wrapper = fixed.map(str::to_owned).to_vec();
-    options.wrapper.extend([slow_syncs, "-P".to_owned(), segment.display().to_string()]);
-    options.wrapper.extend(["-o".to_owned(), "/dev/null".to_owned()]);
-    let broker = Broker::start(options)?;
+    let injection = format!("delay_enter={SYNC_US}");
+    let (files, trace) = ([segment.clone()], Path::new("/dev/null"));
+    let slow = Tampering { calls: "fsync,fdatasync", injection: &injection, files: &files, trace };
+    let broker = Broker::start(Options::new(&data).under(slow.wrapper()))?;
     let mut producer = Connection::open(broker.address())?;
     let id = producer.create_topic(TOPIC, 1, &[])?;
     let mut replica = Connection::open(broker.address())?;

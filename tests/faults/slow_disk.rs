@@ -5,7 +5,7 @@
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -17,7 +17,7 @@ use highwater_protocol::wire::Str;
 use crate::harness::broker::{Broker, Options};
 use crate::harness::metrics::{get, metric};
 use crate::harness::skip::or_skip;
-use crate::harness::toolbox;
+use crate::harness::strace::{self, Tampering};
 use crate::harness::wait;
 
 use super::batches::plain_batch;
@@ -42,25 +42,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const CROWD_PATIENCE_MS: i32 = 15_000;
 const SLOW: &str = "highwater_disk_state{state=\"slow\"}";
 
-/// A broker whose `calls` wait for `hang` before they begin.
-fn hanging(data: &Path, calls: &str, hang: Duration) -> Options {
-    let mut options = Options::new(data);
-fn start(data: &Path, calls: &str, flags: &[&str]) -> anyhow::Result<Broker> {
-    let mut options = Options::new(data).flags(flags);
-    let fixed = ["strace", "-D", "-f", "-qq", "-y", "-e", "signal=none", "-o", "/dev/null"];
-    options.wrapper = fixed.map(str::to_owned).to_vec();
-    options.wrapper.extend(["-e".to_owned(), format!("trace={calls}")]);
-    options.wrapper.extend(["-e".to_owned(), format!("inject={calls}:delay_enter={}", hang.as_micros())]);
-    options
+/// A broker whose `calls` on some files, or on all of them, wait for `hang` before they begin.
+fn hanging(data: &Path, calls: &str, hang: Duration, files: &[PathBuf]) -> Options {
+    let injection = format!("delay_enter={}", hang.as_micros());
+    let hung = Tampering { calls, injection: &injection, files, trace: Path::new("/dev/null") };
+    Options::new(data).under(hung.wrapper())
 }
 
-fn start(data: &Path, calls: &str) -> anyhow::Result<Broker> {
-    let mut options = hanging(data, calls, HANG);
-    for partition in 0..PARTITIONS {
-        let segment = data.join(format!("{HUNG}-{partition}/00000000000000000000.log"));
-        options.wrapper.extend(["-P".to_owned(), segment.display().to_string()]);
-    }
-    Broker::start(options)
+fn start(data: &Path, calls: &str, flags: &[&str]) -> anyhow::Result<Broker> {
+    let segment = |partition| data.join(format!("{HUNG}-{partition}/00000000000000000000.log"));
+    let segments: Vec<_> = (0..PARTITIONS).map(segment).collect();
+    Broker::start(hanging(data, calls, HANG, &segments).flags(flags))
 }
 
 fn impatient(partition: i32, counter: u32) -> ProduceRequest {
@@ -119,7 +111,7 @@ fn check_hang(calls: &str) -> anyhow::Result<usize> {
 
 #[test]
 fn a_sync_that_hangs_times_its_producers_out_and_holds_up_nobody_else() -> anyhow::Result<()> {
-    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+    if or_skip(strace::available())?.is_none() {
         return Ok(());
     }
     assert_eq!(check_hang("fsync,fdatasync")?, PARTITIONS as usize);
@@ -128,7 +120,7 @@ fn a_sync_that_hangs_times_its_producers_out_and_holds_up_nobody_else() -> anyho
 
 #[test]
 fn a_write_that_hangs_holds_up_neither_heartbeats_nor_health_nor_reads() -> anyhow::Result<()> {
-    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+    if or_skip(strace::available())?.is_none() {
         return Ok(());
     }
     // Those whose write hangs on a thread of the reactor hear of it when it ends; one thread is kept clear of the disk.
@@ -141,12 +133,12 @@ fn a_write_that_hangs_holds_up_neither_heartbeats_nor_health_nor_reads() -> anyh
 #[test]
 #[ignore = "slow; cargo xtask ci runs it"]
 fn a_stop_does_not_wait_for_ever_for_a_disk_that_hangs() -> anyhow::Result<()> {
-    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+    if or_skip(strace::available())?.is_none() {
         return Ok(());
     }
     let directory = tempfile::tempdir()?;
     let data = directory.path().join("data");
-    let mut broker = Broker::start(hanging(&data, "syncfs", LONGER_THAN_A_STOP))?;
+    let mut broker = Broker::start(hanging(&data, "syncfs", LONGER_THAN_A_STOP, &[]))?;
     let mut client = Connection::open(broker.address())?;
     client.create_topic(FINE, 1, &[])?;
     ensure!(client.produce(FINE, 0, plain_batch(0, 100))?.error_code == 0, "the record is not acknowledged");
@@ -229,7 +221,7 @@ const AMPLE: &str = "1GiB";
 #[test]
 #[ignore = "slow; cargo xtask ci runs it"]
 fn a_crowd_behind_a_write_that_hangs_leaves_threads_for_everybody_else() -> anyhow::Result<()> {
-    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+    if or_skip(strace::available())?.is_none() {
         return Ok(());
     }
     check_crowd("pwritev", AMPLE, 600, 1)
@@ -238,7 +230,7 @@ fn a_crowd_behind_a_write_that_hangs_leaves_threads_for_everybody_else() -> anyh
 #[test]
 #[ignore = "slow; cargo xtask ci runs it"]
 fn a_crowd_behind_a_disk_that_hangs_leaves_memory_for_everybody_else() -> anyhow::Result<()> {
-    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+    if or_skip(strace::available())?.is_none() {
         return Ok(());
     }
     check_crowd("pwritev", "32MiB", 140, 1)?;

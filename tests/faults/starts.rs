@@ -12,7 +12,7 @@ use highwater_protocol::api::produce::ProduceResponse;
 
 use crate::harness::broker::{Broker, Options};
 use crate::harness::skip::or_skip;
-use crate::harness::toolbox;
+use crate::harness::strace::{self, Tampering};
 use crate::harness::wait::until;
 
 use super::batches::plain_batch;
@@ -23,13 +23,9 @@ const PARTITIONS: i32 = 40;
 /// Starts and stops sync the metadata and the checkpoint: a handful of times, however many partitions there are.
 const SYNCS_MAX: usize = 20;
 
-/// A broker under strace, which writes the calls of these kinds to `trace`.
-fn traced(data: &Path, trace: &Path, what: &[&str]) -> Options {
-    let mut options = Options::new(data);
-    let fixed = ["strace", "-D", "-f", "-q", "-y", "-e", "signal=none"];
-    options.wrapper = fixed.into_iter().chain(what.iter().copied()).map(str::to_owned).collect();
-    options.wrapper.extend(["-o".to_owned(), trace.display().to_string()]);
-    options
+/// A broker under strace, which writes these calls to `trace`.
+fn traced(data: &Path, trace: &Path, calls: &str) -> Options {
+    Options::new(data).under(strace::recording(calls, trace))
 }
 
 fn produce(address: SocketAddr, partitions: std::ops::Range<i32>, value_bytes: usize) -> anyhow::Result<()> {
@@ -67,15 +63,15 @@ fn naming<'a>(calls: &'a [String], name: &str) -> Vec<&'a String> {
 
 #[test]
 fn a_clean_start_and_stop_open_and_sync_nothing_of_a_partition() -> anyhow::Result<()> {
-    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+    if or_skip(strace::available())?.is_none() {
         return Ok(());
     }
     let directory = tempfile::tempdir()?;
     let (data, trace) = (directory.path().join("data"), directory.path().join("trace"));
     filled(&data)?;
 
-    let kinds = ["-e", "trace=open,openat,creat,fsync,fdatasync"];
-    let mut broker = Broker::start(traced(&data, &trace, &kinds))?;
+    let kinds = "open,openat,creat,fsync,fdatasync";
+    let mut broker = Broker::start(traced(&data, &trace, kinds))?;
     ensure!(broker.terminate()?.success(), "{}", broker.log());
 
     let idle = calls(&trace)?;
@@ -87,7 +83,7 @@ fn a_clean_start_and_stop_open_and_sync_nothing_of_a_partition() -> anyhow::Resu
 
     // One that is used is opened, and no other.
     std::fs::remove_file(&trace)?;
-    let mut broker = Broker::start(traced(&data, &trace, &kinds))?;
+    let mut broker = Broker::start(traced(&data, &trace, kinds))?;
     produce(broker.address(), 7..8, 100)?;
     ensure!(broker.terminate()?.success(), "{}", broker.log());
     let used = calls(&trace)?;
@@ -99,7 +95,7 @@ fn a_clean_start_and_stop_open_and_sync_nothing_of_a_partition() -> anyhow::Resu
 
 #[test]
 fn a_start_after_kill_9_opens_only_what_was_appended_to() -> anyhow::Result<()> {
-    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+    if or_skip(strace::available())?.is_none() {
         return Ok(());
     }
     let directory = tempfile::tempdir()?;
@@ -109,7 +105,7 @@ fn a_start_after_kill_9_opens_only_what_was_appended_to() -> anyhow::Result<()> 
     produce(broker.address(), 7..8, 100)?;
     broker.kill()?;
 
-    let mut broker = Broker::start(traced(&data, &trace, &["-e", "trace=open,openat,creat"]))?;
+    let mut broker = Broker::start(traced(&data, &trace, "open,openat,creat"))?;
     ensure!(broker.terminate()?.success(), "{}", broker.log());
 
     let calls = calls(&trace)?;
@@ -133,7 +129,7 @@ fn readyz(address: SocketAddr) -> String {
 #[test]
 #[ignore = "slow; cargo xtask ci runs it"]
 fn a_long_recovery_says_how_far_it_has_come() -> anyhow::Result<()> {
-    if or_skip(toolbox::debian("strace", "strace"))?.is_none() {
+    if or_skip(strace::available())?.is_none() {
         return Ok(());
     }
     let directory = tempfile::tempdir()?;
@@ -148,9 +144,9 @@ fn a_long_recovery_says_how_far_it_has_come() -> anyhow::Result<()> {
     broker.kill()?;
 
     // A slow disk: each read of the tail takes 300 ms more.
-    let segment = data.join(format!("{TOPIC}-0/00000000000000000000.log")).display().to_string();
-    let slow = ["-e", "trace=pread64", "-e", "inject=pread64:delay_enter=300000", "-P", &segment];
-    let mut options = traced(&data, &trace, &slow);
+    let files = [data.join(format!("{TOPIC}-0/00000000000000000000.log"))];
+    let slow = Tampering { calls: "pread64", injection: "delay_enter=300000", files: &files, trace: &trace };
+    let mut options = Options::new(&data).under(slow.wrapper());
     options.port = broker.address().port();
     let (address, is_over) = (broker.address(), AtomicBool::new(false));
     let (broker, heard) = thread::scope(|scope| {

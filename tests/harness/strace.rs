@@ -1,4 +1,4 @@
-//! strace, which makes chosen system calls of a broker fail, wait, lie or kill.
+//! strace, which makes chosen system calls of a broker fail, wait, lie or kill, or only writes them down.
 //!
 //! The broker stays the direct child (`-D`), so that signals reach it. Calls are counted per thread: `when=3` is the
 //! third call of whichever thread gets there first.
@@ -23,6 +23,13 @@ pub(crate) fn can_attach() -> Result<(), Unavailable> {
         return Err(Absent::Root("attaching strace to a process needs root".to_owned()).into());
     }
     available()
+}
+
+/// What a broker is run under whose `calls` (names with commas between) are written down in `trace`, up to its end.
+pub(crate) fn recording(calls: &str, trace: &Path) -> Vec<String> {
+    let fixed = ["strace", "-D", "-f", "-q", "-y", "-e", "signal=none", "-e"].map(str::to_owned);
+    let named = [format!("trace={calls}"), "-o".to_owned(), trace.display().to_string()];
+    fixed.into_iter().chain(named).collect()
 }
 
 /// Which system calls are tampered with, and how.

@@ -4,5 +4,6 @@ mod crash;
 mod groups;
 mod help;
 mod mirror;
+mod produce;
 mod session;
 mod topics;

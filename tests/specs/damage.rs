@@ -255,19 +255,35 @@ fn without_metadata_topics_are_read_as_their_directories_name_them() -> anyhow::
     Ok(())
 }
 
-#[test]
-fn metadata_that_lost_its_end_is_not_built_on() -> anyhow::Result<()> {
+/// Cuts the metadata log of a broker that was stopped cleanly, whose second start created a topic. `bytes_left` is told
+/// how long it was after the first start and is now. That must make the broker read-only, and change no file.
+fn cut_metadata(bytes_left: impl FnOnce(u64, u64) -> u64) -> anyhow::Result<()> {
     let mut served = Served::stopped()?;
     let metadata = served.broker.data().join("__cluster_metadata-0/00000000000000000000.log");
-    let first = std::fs::read(&metadata)?.len() as u64;
+    let first_start = std::fs::metadata(&metadata)?.len();
     served.broker.restart()?;
+    served.connect()?.create_topic("acknowledged", 1, &[])?;
     served.broker.terminate()?;
-    // The second start is forgotten, but the checkpoint knows of it.
-    std::fs::OpenOptions::new().write(true).open(&metadata)?.set_len(first)?;
+    let file = std::fs::OpenOptions::new().write(true).open(&metadata)?;
+    file.set_len(bytes_left(first_start, file.metadata()?.len()))?;
+    let before = files(served.broker.data())?;
 
     served.broker.restart()?;
 
-    is_read_only(&served, "lost its end")
+    is_read_only(&served, "lost its end")?;
+    served.broker.terminate()?;
+    assert!(files(served.broker.data())? == before, "a read-only broker has changed a file");
+    Ok(())
+}
+
+#[test]
+fn metadata_that_lost_its_end_is_not_built_on() -> anyhow::Result<()> {
+    cut_metadata(|first_start, _| first_start)
+}
+
+#[test]
+fn metadata_that_was_cut_in_its_last_transaction_is_not_taken_for_a_torn_tail() -> anyhow::Result<()> {
+    cut_metadata(|_, now| now - 30)
 }
 
 /// The group's partition: Java's "group".hashCode() is 98629247, modulo 50.

@@ -1,17 +1,19 @@
 //! `highwater produce`: records from a file or stdin to a topic.
 //!
 //! Idempotent and repeated on errors by default, so that each record arrives once and in its order. stdout stays
-//! empty; one line on stderr says what was acknowledged.
+//! empty; one line on stderr says what was acknowledged, and one what is tried again.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use highwater_client::{
-    Acks, Client, OutgoingRecord, PartitionSummary, ProduceError, Producer, ProducerConfig, SendError,
+    Acks, Client, OutgoingRecord, PartitionSummary, ProduceError, Producer, ProducerConfig, RetryObserver,
+    SendError,
 };
 use highwater_record::{Codec, NewRecord, PartitionId, TopicName};
 
@@ -289,9 +291,24 @@ impl ProduceArgs {
             batch_bytes: self.batch_bytes as usize,
             linger: Duration::from_millis(self.linger_ms.into()),
             create_topics: !self.no_create,
+            on_retry: Some(say_retries()),
             ..ProducerConfig::default()
         }
     }
+}
+
+/// Says what is tried again and why, once as long as the reason stays the same: it may take minutes.
+fn say_retries() -> RetryObserver {
+    let said = Mutex::new(String::new());
+    RetryObserver::new(move |partition, error| {
+        let reason = error.to_string();
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        if *said != reason {
+            let seconds = ProducerConfig::default().delivery_timeout.as_secs();
+            note(format_args!("{partition}: {reason}; it is tried again for up to {seconds} s"));
+            *said = reason;
+        }
+    })
 }
 
 fn explain_send(error: SendError) -> anyhow::Error {

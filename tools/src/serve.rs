@@ -35,12 +35,12 @@ pub(crate) struct ServeArgs {
     /// What an acknowledgement waits for: fsync, interval=<ms> or os. `os` loses acknowledged records in a power cut.
     #[arg(long, value_name = "MODE", default_value = "fsync", env = "HIGHWATER_DURABILITY")]
     durability: Durability,
-    /// Memory for requests, answers and the broker itself: bytes, or a number of KiB, MiB or GiB; at least 32MiB. When it
+    /// Memory for requests, answers and the broker itself: bytes, or a number with K, M, G or T (of 1024); at least 32M. When it
     /// is used up, connections wait for their turn. Default: a quarter of the machine's memory, or of its control group's
     /// limit if that is less; at least 64MiB.
     #[arg(long, value_name = "SIZE", env = "HIGHWATER_MEMORY")]
     memory: Option<MemorySize>,
-    /// Space on the data directory's disk that clients' records leave free: bytes, or a number of KiB, MiB or GiB; 0 for
+    /// Space on the data directory's disk that clients' records leave free: bytes, or a number with K, M, G or T (of 1024); 0 for
     /// none. Below it produce requests are refused until there is space again, while reads, deletions and commits go on.
     /// Default: 1GiB, or 5 % of the file system if that is less.
     #[arg(long, value_name = "SIZE", env = "HIGHWATER_DISK_RESERVE")]

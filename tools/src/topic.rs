@@ -61,6 +61,9 @@ enum TopicCommand {
     /// Create topics.
     Create(CreateArgs),
     /// Show the partitions of topics: leaders and offsets.
+    ///
+    /// RECORDS counts the offsets from START to END, among them those of records that compaction removed or that are lost
+    /// to damage.
     Describe(DescribeArgs),
     /// Delete topics and all their records.
     #[command(alias = "delete")]

@@ -34,7 +34,7 @@ pub struct DiskReserve(u64);
 /// Text that is no number of bytes.
 #[derive(Clone, Debug, Error, Eq, PartialEq)]
 #[error(
-    "{0:?} is no size; write bytes, or a whole number of KiB, MiB or GiB, for example 512MiB, or 0 for no reserve"
+    "{0:?} is no size; write bytes, or a whole number with K, M, G or T, for example 512M, 512MB or 512MiB, or 0 for no reserve"
 )]
 pub struct DiskReserveError(String);
 

@@ -32,7 +32,11 @@ async fn fresh(context: &Context<'_>) -> InitProducerIdResponse {
             match taken {
                 Ok(Ok(id)) => id,
                 // Final: a producer that asks again and again would never say why it sends nothing.
-                Ok(Err(error)) if error.code() == ErrorCode::PolicyViolation => return refuse(error.code()),
+                Ok(Err(error)) if error.code() == ErrorCode::PolicyViolation => {
+                    // The answer has no field for it.
+                    tracing::warn!(peer = %context.peer, "refused a producer id: {error}");
+                    return refuse(error.code());
+                }
                 Ok(Err(error)) => {
                     tracing::error!(%error, "cannot take a block of producer ids");
                     return refuse(ErrorCode::CoordinatorNotAvailable);

@@ -8,6 +8,7 @@ use thiserror::Error;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
 
 /// What the broker itself takes when it serves nobody: code, threads, the metadata. Not handed out.
 pub(super) const OWN_BYTES: u64 = 16 * MIB;
@@ -50,7 +51,9 @@ impl fmt::Display for MemoryOrigin {
 #[derive(Clone, Debug, Error, Eq, PartialEq)]
 pub enum MemorySizeError {
     /// Not a number of bytes at all.
-    #[error("{0:?} is no size; write bytes, or a whole number of KiB, MiB or GiB, for example 512MiB")]
+    #[error(
+        "{0:?} is no size; write bytes, or a whole number with K, M, G or T, for example 512M, 512MB or 512MiB"
+    )]
     Text(String),
     /// Too small to serve.
     #[error(
@@ -89,14 +92,16 @@ impl FromStr for MemorySize {
     }
 }
 
-/// The bytes that a text says: a number of them, or a whole number of KiB, MiB or GiB.
+/// The bytes that a text says: a number of them, or a whole number with a unit. `M`, `MB` and `MiB` are the same in any
+/// case, as Docker and others have it: who is given a little more than a power of ten loses nothing.
 pub(crate) fn bytes_of(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
-        "" => 1,
-        "kib" => KIB,
-        "mib" => MIB,
-        "gib" => GIB,
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => KIB,
+        "m" | "mb" | "mib" => MIB,
+        "g" | "gb" | "gib" => GIB,
+        "t" | "tb" | "tib" => TIB,
         _ => return None,
     };
     digits.parse::<u64>().ok()?.checked_mul(unit)
@@ -128,12 +133,21 @@ mod tests {
 
     #[test]
     fn a_size_is_bytes_or_a_whole_number_of_a_unit() {
-        for (text, bytes) in
-            [("67108864", 64 * MIB), ("65536KiB", 64 * MIB), ("64MiB", 64 * MIB), ("2 gib", 2 * GIB)]
-        {
+        for (text, bytes) in [
+            ("67108864", 64 * MIB),
+            ("67108864b", 64 * MIB),
+            ("65536KiB", 64 * MIB),
+            ("65536k", 64 * MIB),
+            ("64M", 64 * MIB),
+            ("64MB", 64 * MIB),
+            ("64MiB", 64 * MIB),
+            ("1g", GIB),
+            ("2 gib", 2 * GIB),
+            ("3T", 3 * TIB),
+        ] {
             assert_eq!(text.parse::<MemorySize>().unwrap().bytes(), bytes, "{text:?}");
         }
-        for text in ["", "much", "MiB", "-64MiB", "1.5GiB", "64MB", "64M", "99999999999GiB"] {
+        for text in ["", "much", "M", "MiB", "-64MiB", "1.5GiB", "64Mi", "64X", "99999999999GiB"] {
             assert!(matches!(text.parse::<MemorySize>(), Err(MemorySizeError::Text(_))), "{text:?}");
         }
     }

@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use highwater_protocol::ErrorCode;
 use highwater_protocol::api::offset_for_leader_epoch::{OffsetForLeaderPartition, OffsetForLeaderTopic};
@@ -12,7 +13,7 @@ use highwater_protocol::api::{
     fetch, list_offsets, produce,
 };
 use highwater_protocol::wire::Records;
-use highwater_record::{Batch, BatchBuilder, Codec, NewRecord, Offset, TimestampMs, TopicName};
+use highwater_record::{Batch, BatchBuilder, Codec, NewRecord, Offset, PartitionId, TimestampMs, TopicName};
 use tempfile::TempDir;
 
 use super::*;
@@ -384,6 +385,75 @@ async fn a_log_that_does_not_open_takes_its_partition_out_of_service() {
     let broker = start(&directory).await;
     assert!(partition(&broker, 0).leader_epoch().is_err());
     assert_eq!(broker.recovery.failed.load(Ordering::Relaxed), 1);
+    stop(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_made_since_the_start_is_counted_and_so_is_its_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = start(&directory).await;
+    let told = |broker: &Broker| broker.progress().to_json(None, &Default::default());
+    let new = NewTopic { name: topic_name(), partitions: Some(2), configs: Default::default() };
+    topic_admin::create(&broker, new).await.unwrap();
+    assert!(told(&broker).contains("\"partitions\":2,\"recovered\":2,\"failed\":0"), "{}", told(&broker));
+    std::fs::write(directory.path().join("data/logs-0"), "in the way").unwrap();
+
+    assert!(append(&broker, 0, 100).await.is_err());
+
+    assert!(told(&broker).contains("\"partitions\":2,\"recovered\":1,\"failed\":1"), "{}", told(&broker));
+    stop(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_every_record_frees_the_file_that_is_appended_to() {
+    let directory = filled().await;
+    let broker = start(&directory).await;
+    append(&broker, 0, 400).await.unwrap();
+
+    delete_before(&broker, 3).await;
+    assert!(size_bytes(&broker).await > 0, "a record is left in it");
+    delete_before(&broker, 4).await;
+
+    assert_eq!(size_bytes(&broker).await, 0);
+    assert!(!directory.path().join("data/logs-0/00000000000000000000.log").exists());
+    assert_eq!(append(&broker, 0, 500).await.unwrap().get(), 4);
+    stop(broker).await;
+    let broker = start(&directory).await;
+    assert_eq!((listed(&broker, -2).await.0, listed(&broker, -1).await.0), (4, 5));
+    stop(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_hangs_while_its_start_moves_keeps_no_topic_from_being_made() {
+    let directory = filled().await;
+    let broker = start(&directory).await;
+    append(&broker, 0, 400).await.unwrap();
+    let (id, hung) = (broker.topics.by_name(&topic_name()).unwrap().id, partition(&broker, 0));
+    let (hang, released) = std::sync::mpsc::channel::<()>();
+    let (holds, held) = tokio::sync::oneshot::channel();
+    let holder = std::thread::spawn(move || {
+        let _slot = hung.log.lock();
+        holds.send(()).unwrap();
+        released.recv().unwrap_err();
+    });
+    held.await.unwrap();
+    let mover = tokio::spawn({
+        let broker = Arc::clone(&broker);
+        async move { delete_before(&broker, 2).await }
+    });
+    let kept = || broker.metadata.log_start(id, PartitionId::new(0).unwrap()).unwrap();
+    while kept().is_none() {
+        tokio::task::yield_now().await;
+    }
+
+    let new =
+        NewTopic { name: TopicName::new("other").unwrap(), partitions: Some(1), configs: Default::default() };
+    let created = tokio::time::timeout(Duration::from_secs(60), topic_admin::create(&broker, new)).await;
+
+    drop(hang);
+    holder.join().unwrap();
+    mover.await.unwrap();
+    created.expect("the topic waits for a log that is not its own").unwrap();
     stop(broker).await;
 }
 

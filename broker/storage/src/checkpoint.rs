@@ -14,7 +14,7 @@ use crate::files::FileLayer;
 use crate::log::{LogCheckpoint, LogOutline, TailSegment};
 use crate::own_file::{self, Durable, Fields, Kind, frame, unframe};
 
-const KIND: Kind = Kind { magic: *b"HWCP", version: 2 };
+const KIND: Kind = Kind { magic: *b"HWCP", version: 3 };
 /// Name of the file in the data directory.
 const FILE_NAME: &str = "checkpoint";
 
@@ -34,6 +34,8 @@ pub struct PartitionCheckpoint {
 pub struct Checkpoint {
     /// The incarnation that stopped cleanly, if the last one did: all that it wrote is durable.
     pub clean_stop: Option<LeaderEpoch>,
+    /// Where the metadata log ended, durably: one that ends before has lost something.
+    pub metadata_end: Offset,
     /// The partitions.
     pub partitions: BTreeMap<TopicPartition, PartitionCheckpoint>,
 }
@@ -91,8 +93,9 @@ impl CheckpointFile {
 
 impl Checkpoint {
     fn encode(&self) -> Vec<u8> {
-        let mut body = Vec::with_capacity(16 + self.partitions.len() * 112);
+        let mut body = Vec::with_capacity(24 + self.partitions.len() * 112);
         body.extend_from_slice(&self.clean_stop.map_or(-1, LeaderEpoch::get).to_be_bytes());
+        body.extend_from_slice(&self.metadata_end.get().to_be_bytes());
         body.extend_from_slice(&(self.partitions.len() as u32).to_be_bytes());
         for (partition, known) in &self.partitions {
             let topic = partition.topic.as_str().as_bytes();
@@ -115,6 +118,7 @@ impl Checkpoint {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(unframe(KIND, bytes)?);
         let clean_stop = LeaderEpoch::new(fields.i32()?);
+        let metadata_end = Offset::new(fields.i64()?)?;
         let count = fields.u32()?;
         let mut partitions = BTreeMap::new();
         for _ in 0..count {
@@ -135,7 +139,7 @@ impl Checkpoint {
             let known = PartitionCheckpoint { topic_id, log, outline };
             partitions.insert(TopicPartition { topic, partition }, known);
         }
-        fields.0.is_empty().then_some(Self { clean_stop, partitions })
+        fields.0.is_empty().then_some(Self { clean_stop, metadata_end, partitions })
     }
 }
 
@@ -185,6 +189,7 @@ mod tests {
         };
         Checkpoint {
             clean_stop: LeaderEpoch::new(7),
+            metadata_end: offset(33),
             partitions: BTreeMap::from([
                 (partition("logs", 0), known(3, Some(outline))),
                 (partition("logs", 1), known(3, Some(LogOutline::EMPTY))),

@@ -9,8 +9,8 @@
 //! in `broker/docs/format.md`.
 //!
 //! Each transaction is synced before the next is written, so at most one batch can be torn, the last. A fault with a
-//! valid batch after it is damage: then the store is read-only, and nothing on disk is touched. What cannot be told
-//! from a torn tail is damage to the very last transaction.
+//! valid batch after it is damage, and so is an end before the one that somebody remembers: then the store is read-only,
+//! and nothing on disk is touched. What cannot be told from a torn tail is damage to the last transactions since then.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -97,11 +97,17 @@ struct Map {
 }
 
 impl MetaLog {
-    /// Replays the log in `data_dir`; a missing one is an empty store.
-    pub fn open(files: Arc<dyn FileLayer>, data_dir: &Path, now: TimestampMs) -> Result<Self, MetaOpenError> {
+    /// Replays the log in `data_dir`; a missing one is an empty store. A log that ends before `known_end`, which was
+    /// durable once ([`MetaStore::end`]), is damaged.
+    pub fn open(
+        files: Arc<dyn FileLayer>,
+        data_dir: &Path,
+        known_end: Offset,
+        now: TimestampMs,
+    ) -> Result<Self, MetaOpenError> {
         let dir = data_dir.join(DIR_NAME);
         let mut map = Map::default();
-        let damage = replay(&*files, &dir, &mut map)
+        let damage = replay(&*files, &dir, known_end, &mut map)
             .map_err(|source| MetaOpenError::Io { path: dir.clone(), source })?;
         if damage.is_some() {
             return Ok(Self { map: RwLock::new(map), log: Mutex::new(None), view: None, damage });
@@ -362,14 +368,20 @@ fn append_error(error: AppendError) -> TransactError {
 }
 
 /// Replays all segments into `map`. Reads only.
-fn replay(files: &dyn FileLayer, dir: &Path, map: &mut Map) -> io::Result<Option<MetaDamage>> {
+fn replay(
+    files: &dyn FileLayer,
+    dir: &Path,
+    known_end: Offset,
+    map: &mut Map,
+) -> io::Result<Option<MetaDamage>> {
     let mut bases: Vec<Offset> = match files.list(dir) {
         Ok(entries) => entries.iter().filter_map(|entry| base_of(&entry.name, "log")).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
     bases.sort_unstable();
     let mut expected = bases.first().copied().unwrap_or_default();
+    let mut end = (dir.to_owned(), 0);
     for (at, base) in bases.iter().enumerate() {
         let path = dir.join(file_name(*base, "log"));
         if *base != expected {
@@ -377,17 +389,27 @@ fn replay(files: &dyn FileLayer, dir: &Path, map: &mut Map) -> io::Result<Option
             return Ok(Some(MetaDamage { path, position: 0, reason }));
         }
         let ended = match replay_segment(files, &path, &mut expected, map)? {
-            ControlFlow::Continue(()) => continue,
+            ControlFlow::Continue(position) => {
+                end = (path, position);
+                continue;
+            }
             ControlFlow::Break(ended) => ended,
         };
-        let later = dir_has_batches(files, dir, &bases[at + 1..])?;
-        let damage = MetaDamage { path, position: ended.position, reason: ended.reason };
-        return Ok((later || ended.batch_follows).then_some(damage));
+        if ended.batch_follows || dir_has_batches(files, dir, &bases[at + 1..])? {
+            return Ok(Some(MetaDamage { path, position: ended.position, reason: ended.reason }));
+        }
+        end = (path, ended.position);
+        break;
     }
-    Ok(None)
+    Ok((expected < known_end).then(|| {
+        let what = if bases.is_empty() { "is missing or empty" } else { "has lost its end" };
+        let reason =
+            format!("it {what}: it ends at offset {expected}, the checkpoint knows offset {known_end}");
+        MetaDamage { path: end.0, position: end.1, reason }
+    }))
 }
 
-/// Where and why a replay ended.
+/// Where and why a replay ended before its file did.
 struct Ended {
     position: u64,
     reason: String,
@@ -400,12 +422,12 @@ fn replay_segment(
     path: &Path,
     expected: &mut Offset,
     map: &mut Map,
-) -> io::Result<ControlFlow<Ended>> {
+) -> io::Result<ControlFlow<Ended, u64>> {
     let mut scan = SegmentScan::open_on(files, path)?;
     loop {
         let position = scan.position();
         let batch = match scan.next() {
-            None => return Ok(ControlFlow::Continue(())),
+            None => return Ok(ControlFlow::Continue(position)),
             Some(Ok(found)) if found.header.base_offset != *expected => {
                 let (expected, actual) = (*expected, found.header.base_offset);
                 let fault = BatchFault::OffsetOrder { expected, actual };

@@ -27,7 +27,7 @@ use highwater_record::{
 use tokio::time::{Instant, sleep_until};
 
 use super::queue::{Batch, Next, Queue, Receipt};
-use super::{Acks, IN_FLIGHT_MAX, ProduceError, ProducerConfig};
+use super::{Acks, IN_FLIGHT_MAX, ProduceError, ProducerConfig, RetryObserver};
 use crate::client::Lane;
 use crate::retry::Backoff;
 use crate::{BrokerError, Client, ClientError};
@@ -186,6 +186,7 @@ impl Sender {
     /// The producer fields of the next batch; asks for a producer id if there is none.
     async fn fields(&mut self, deadline: Instant) -> Result<ProducerFields, ProduceError> {
         let mut backoff = Backoff::until(deadline);
+        let mut told = false;
         let (id, epoch) = loop {
             if let Some(identity) = self.identity {
                 break identity;
@@ -196,9 +197,13 @@ impl Sender {
                     self.next_sequence = Sequence::ZERO;
                     self.is_known = false;
                 }
-                Err(error) if error.is_retriable() && backoff.pause().await => {}
                 Err(source) => {
-                    return Err(ProduceError::Client { partition: self.link.partition.clone(), source });
+                    if source.is_retriable() && !std::mem::replace(&mut told, true) {
+                        self.link.tell(&source);
+                    }
+                    if !source.is_retriable() || !backoff.pause().await {
+                        return Err(ProduceError::Client { partition: self.link.partition.clone(), source });
+                    }
                 }
             }
         };
@@ -277,6 +282,9 @@ impl Sender {
 
     /// Sends again what has no acknowledgement.
     async fn repeat(&mut self, error: ClientError) -> Result<(), ProduceError> {
+        if self.backoff.is_none() {
+            self.link.tell(&error);
+        }
         self.settle().await;
         let Some(deadline) = self.window.front().map(|front| front.deadline) else { return Ok(()) };
         let mut backoff = *self.backoff.get_or_insert_with(|| Backoff::until(deadline));
@@ -323,6 +331,13 @@ impl Sender {
 }
 
 impl Link {
+    /// Says that something is tried again.
+    fn tell(&self, error: &ClientError) {
+        if let Some(RetryObserver(tell)) = &self.config.on_retry {
+            tell(&self.partition, error);
+        }
+    }
+
     async fn ask_identity(&self) -> Result<(ProducerId, ProducerEpoch), ClientError> {
         let connection = self.client.any_connection().await?;
         let version = connection.version::<InitProducerIdRequest>(i16::MAX)?;
@@ -330,7 +345,15 @@ impl Link {
         let answer = connection.call(&request, version, Duration::ZERO).await.inspect_err(|_| {
             self.client.forget(&connection);
         })?;
-        BrokerError::check(answer.error_code, None)?;
+        if let Some(error) = BrokerError::from_answer(answer.error_code, None) {
+            // The answer has no room for a sentence, and this code is a broker's that changes nothing any more.
+            let is_read_only = error.is(ErrorCode::PolicyViolation);
+            let message = is_read_only.then(|| {
+                "the broker gives out no producer ids: it is read-only; its log and /readyz say why"
+                    .to_owned()
+            });
+            return Err(BrokerError { message, ..error }.into());
+        }
         match (ProducerId::new(answer.producer_id), ProducerEpoch::new(answer.producer_epoch)) {
             (Some(id), Some(epoch)) => Ok((id, epoch)),
             _ => Err(BrokerError {

@@ -38,8 +38,13 @@ impl Ran {
 impl Session {
     /// With a fresh broker.
     pub(super) fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// With a fresh broker that has further flags.
+    pub(super) fn start_with(flags: &[&str]) -> anyhow::Result<Self> {
         let directory = TempDir::new()?;
-        let broker = Broker::start(Options::new(&directory.path().join("data")))?;
+        let broker = Broker::start(Options::new(&directory.path().join("data")).flags(flags))?;
         Ok(Self { directory, broker })
     }
 

@@ -33,7 +33,7 @@ use crate::own_file;
 use crate::point::LogPoint;
 use crate::producers::{self, Fingerprint, Producers, Snapshot};
 use crate::quarantine::{Lost, QuarantinedRange};
-use crate::segment::{Extent, MaxTime, NO_TIMESTAMP, Place, Segment, base_of};
+use crate::segment::{Extent, MaxTime, NO_TIMESTAMP, Place, Segment, base_of, file_name};
 use crate::view::LogView;
 
 /// What opening a log found and did.
@@ -435,34 +435,32 @@ impl Recoverer {
         self.last_indexer = None;
     }
 
-    /// Says of a range without bytes what the manifest knows: whether the file was cut, or others are gone.
+    /// Says of a range without bytes which file was cut or is gone.
     fn named(&self, mut lost: Lost, log_bytes: u64) -> Lost {
         if !lost.bytes.is_empty() {
             return lost;
         }
-        let Some(manifest) = Manifest::load(&self.place) else { return lost };
+        let manifest = Manifest::load(&self.place).unwrap_or_default();
+        let sealed_bytes = manifest.bytes_of(lost.base);
         let range = &mut lost.range;
-        match manifest.bytes_of(lost.base) {
-            Some(bytes) if bytes > log_bytes => {
-                range.cause = format!("the file has {log_bytes} bytes, it had {bytes} when it was sealed");
-            }
-            _ => {
-                let gone = manifest.names(range.from, range.to);
-                if !gone.is_empty() {
-                    range.cause = format!("these segment files are missing: {}", gone.join(", "));
-                }
-            }
+        if let Some(bytes) = sealed_bytes.filter(|bytes| *bytes > log_bytes) {
+            range.cause = format!("the file has {log_bytes} bytes, it had {bytes} when it was sealed");
+            return lost;
         }
+        (range.path, range.position) = (self.place.path(range.from, "log"), 0);
+        let name = file_name(lost.base, "log");
+        // A file that ends with a whole batch is more often whole than cut, and the next one began where it ends.
+        range.cause = missing(&manifest, range.from, range.to).unwrap_or_else(|| {
+            format!("this segment file is missing, or {name} was cut after a whole batch")
+        });
         lost
     }
 
     /// Quarantines offsets whose segments are gone.
     fn miss(&self, from: Offset, to: Offset) {
-        let names = Manifest::load(&self.place).map(|manifest| manifest.names(from, to)).unwrap_or_default();
-        let cause = match &names[..] {
-            [] => "the segment files that held them are missing".to_owned(),
-            names => format!("these segment files are missing: {}", names.join(", ")),
-        };
+        let manifest = Manifest::load(&self.place).unwrap_or_default();
+        let cause = missing(&manifest, from, to)
+            .unwrap_or_else(|| "the segment files that held them are missing".to_owned());
         let path = self.place.path(from, "log");
         let range = QuarantinedRange { from, to, path, position: 0, cause };
         self.place.quarantine.add(Lost { range, base: from, bytes: 0..0 });
@@ -642,6 +640,12 @@ fn belongs(sidecar: &Snapshot, segments: &[Arc<Segment>]) -> bool {
         }),
         Err(error) => is_unreadable(&error),
     }
+}
+
+/// What the manifest knows of the files that held a range, all of which are gone.
+fn missing(manifest: &Manifest, from: Offset, to: Offset) -> Option<String> {
+    let names = manifest.names(from, to);
+    (!names.is_empty()).then(|| format!("these segment files are missing: {}", names.join(", ")))
 }
 
 /// Number of entries in an index file; zero if its length is not a multiple of theirs.

@@ -418,6 +418,24 @@ fn the_manifest_names_a_segment_that_is_missing_and_one_that_was_cut() {
         let found = log.view().quarantined();
         assert_eq!(found.len(), 1);
         assert!(found[0].cause.contains(words), "{}", found[0].cause);
+        assert_eq!(found[0].path, path);
+    }
+}
+
+#[test]
+fn a_segment_that_is_missing_is_named_without_a_manifest_too() {
+    for file in [0, 21, 39] {
+        let closed = Closed::new();
+        closed.files.unlink(&closed.home.path("manifest")).unwrap();
+        let path = closed.home.path(&format!("{file:020}.log"));
+        closed.files.unlink(&path).unwrap();
+
+        let (log, _) = closed.home.open();
+
+        let found = log.view().quarantined();
+        assert_eq!(found.len(), 1);
+        assert_eq!((&found[0].path, found[0].position), (&path, 0));
+        assert!(found[0].cause.contains("missing"), "{}", found[0].cause);
     }
 }
 

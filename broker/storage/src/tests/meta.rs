@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use highwater_record::Offset;
 use proptest::prelude::*;
 
 use super::support::*;
@@ -12,7 +13,11 @@ use crate::{MetaLog, MetaStore, SimCall, SimFault, SimFiles, TransactError, Tran
 const LOG: &str = "data/__cluster_metadata-0/00000000000000000000.log";
 
 fn open(files: &SimFiles) -> MetaLog {
-    MetaLog::open(Arc::new(files.clone()), Path::new("data"), NOW).unwrap()
+    open_to(files, Offset::ZERO)
+}
+
+fn open_to(files: &SimFiles, known_end: Offset) -> MetaLog {
+    MetaLog::open(Arc::new(files.clone()), Path::new("data"), known_end, NOW).unwrap()
 }
 
 fn files() -> SimFiles {
@@ -159,6 +164,29 @@ fn damage_before_a_valid_transaction_makes_the_store_read_only_and_touches_nothi
         let refused = store.transact(Transaction::new().put("d", "4"), NOW);
         assert!(matches!(refused, Err(TransactError::Damaged(_))));
         assert_eq!(files.read(Path::new(LOG)).unwrap(), bad);
+    }
+}
+
+#[test]
+fn a_log_that_ends_before_what_was_durable_is_damaged_wherever_it_was_cut() {
+    let files = files();
+    let store = open(&files);
+    put(&store, "a", "1");
+    let first = files.read(Path::new(LOG)).unwrap().len();
+    put(&store, "b", "2");
+    let known_end = offset(store.end().get());
+    drop(store);
+    let whole = files.read(Path::new(LOG)).unwrap();
+    assert_eq!(open_to(&files, known_end).damage(), None);
+
+    for len in 0..whole.len() {
+        files.overwrite(Path::new(LOG), &whole[..len]);
+        let store = open_to(&files, known_end);
+
+        let valid_bytes = if len < first { 0 } else { first };
+        assert_eq!(store.damage().map(|damage| damage.position), Some(valid_bytes as u64), "{len} bytes");
+        assert_eq!(store.get(b"a").is_some(), len >= first);
+        assert_eq!(files.read(Path::new(LOG)).unwrap(), &whole[..len]);
     }
 }
 
