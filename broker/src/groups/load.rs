@@ -29,8 +29,6 @@ use crate::waiters::Lost;
 
 /// How much of a log is in memory at once; a larger batch is read whole.
 const CHUNK_BYTES: u32 = 1 << 20;
-/// How far a compressed batch is decompressed. We write none; Kafka may have.
-const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 1000 };
 /// How many partitions are loaded at once.
 const THREADS_MAX: usize = 4;
 /// The pause before a partition that lost an append or could not be read is looked at again, at first and at most.
@@ -256,7 +254,8 @@ fn replay_batches(mut bytes: Bytes, mut at: Offset, machine: &mut Coordinator) -
 
 fn replay_batch(batch: &Batch, machine: &mut Coordinator) -> Result<(), LoadError> {
     let at = batch.header().base_offset;
-    let records = batch.decompress(DECODE_LIMITS).map_err(|source| LoadError::Codec { at, source })?;
+    // We write no compressed ones; Kafka may have.
+    let records = batch.decompress(DecodeLimits::STORED).map_err(|source| LoadError::Codec { at, source })?;
     for record in records.records() {
         let record = record.map_err(|source| LoadError::Record { at, source })?;
         // A record without a key says nothing.
