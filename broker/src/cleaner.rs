@@ -36,6 +36,9 @@ type Resting = HashMap<TopicPartition, Instant>;
 
 /// Compacts until the broker stops.
 pub(crate) async fn run(broker: Arc<Broker>) {
+    if broker.metadata.read_only().is_some() {
+        return;
+    }
     let mut stopping = broker.stopping();
     let mut resting = Resting::new();
     loop {

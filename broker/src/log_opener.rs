@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use highwater_record::{LeaderEpoch, Offset, TopicId, TopicPartition};
-use highwater_storage::{DataDir, FileLayer, Log, LogCheckpoint, LogConfig, OpenError, Opening, Recovery};
+use highwater_storage::{
+    DataDir, FileLayer, Log, LogCheckpoint, LogConfig, OpenError, Opening, ReadOnlyFiles, Recovery,
+};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -86,9 +88,22 @@ impl LogOpener {
         }
         let dir = self.data.partition_path(partition);
         let opening = Opening { known, now: clock::now(), scanned: Arc::clone(&self.progress.scanned_bytes) };
-        let (log, recovery) = Log::open_counting(Arc::clone(&self.files), dir, config, opening)?;
-        let Recovery { bytes_scanned: scanned, bytes_dropped: dropped, .. } = recovery;
-        if dropped > 0 || scanned >= SCAN_TOLD_BYTES {
+        let read_only = self.metadata.read_only().is_some();
+        let files = Arc::clone(&self.files);
+        let files = if read_only { Arc::new(ReadOnlyFiles::new(files)) } else { files };
+        // Lines of storage about what it cuts or moves aside are true in memory alone then, and say so.
+        let span = read_only.then(|| tracing::warn_span!("read_only", %partition, files = "unchanged"));
+        let (log, recovery) = {
+            let _entered = span.as_ref().map(tracing::Span::enter);
+            Log::open_counting(files, dir, config, opening)?
+        };
+        let Recovery { bytes_scanned: scanned, bytes_dropped: dropped, segments_dropped, .. } = recovery;
+        if read_only && (dropped > 0 || segments_dropped > 0) {
+            tracing::warn!(
+                %partition, end = %log.view().end().offset, bytes = dropped, segments = segments_dropped,
+                "the log is served up to a torn or damaged batch; what follows it stays in its files and is not served"
+            );
+        } else if dropped > 0 || scanned >= SCAN_TOLD_BYTES {
             tracing::info!(%partition, scanned, dropped, "recovered a log");
         } else if scanned > 0 {
             // After a kill there may be thousands of these.

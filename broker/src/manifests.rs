@@ -19,6 +19,9 @@ const BYTES_PER_SECOND: u64 = 64 << 20;
 
 /// Runs until the broker stops.
 pub(crate) async fn run(broker: Arc<Broker>) {
+    if broker.metadata.read_only().is_some() {
+        return;
+    }
     let mut stopping = broker.stopping();
     loop {
         tokio::select! {

@@ -14,6 +14,7 @@ mod meta;
 mod model;
 mod outline;
 mod pool;
+mod read_only;
 mod recovery;
 mod retention;
 mod support;
