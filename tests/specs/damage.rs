@@ -280,6 +280,23 @@ fn a_read_only_broker_changes_no_log_whose_end_nobody_remembers() -> anyhow::Res
 }
 
 #[test]
+fn without_metadata_a_directory_makes_no_more_partitions_than_a_broker_has() -> anyhow::Result<()> {
+    let mut served = Served::stopped()?;
+    std::fs::remove_dir_all(served.broker.data().join("__cluster_metadata-0"))?;
+    let stray = served.broker.data().join("stray-2147483647");
+    std::fs::create_dir(&stray)?;
+    std::fs::write(stray.join("partition.metadata"), "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ\n")?;
+
+    served.broker.restart()?;
+
+    assert_eq!(served.walk(0)?, ((0..RECORDS).collect(), Vec::new()));
+    let log = served.broker.log();
+    assert!(log.contains("stray-2147483647 says that the topic has 2147483648 partitions"), "{log}");
+    assert!(log.contains("partitions.max"), "{log}");
+    Ok(())
+}
+
+#[test]
 fn metadata_that_lost_its_end_is_not_built_on() -> anyhow::Result<()> {
     let mut served = Served::stopped()?;
     let metadata = served.broker.data().join("__cluster_metadata-0/00000000000000000000.log");
