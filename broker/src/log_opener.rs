@@ -5,6 +5,7 @@ use std::sync::Arc;
 use highwater_record::{LeaderEpoch, Offset, TopicId, TopicPartition};
 use highwater_storage::{
     DataDir, FileLayer, Log, LogCheckpoint, LogConfig, OpenError, Opening, ReadOnlyFiles, Recovery,
+    SyncOutcome,
 };
 use rustix::io::Errno;
 use thiserror::Error;
@@ -25,6 +26,8 @@ pub(crate) enum OpenLogError {
     Log(#[from] OpenError),
     #[error("cannot open the topic's log: {0}")]
     Io(#[from] std::io::Error),
+    #[error("cannot make the topic's log durable: {0}")]
+    Sync(std::io::Error),
     #[error(
         "the directory of {partition} is left over from another topic (id {found}); move it out of the data directory"
     )]
@@ -33,10 +36,19 @@ pub(crate) enum OpenLogError {
 
 impl OpenLogError {
     /// Whether the process is short of something that it may have again soon, or the disk did not read this time: the
-    /// log is not to blame.
+    /// log is not to blame. A sync that failed never passes, since the next one may succeed and mean nothing (ADR 4); one
+    /// without a descriptor has not reached the disk.
     pub(crate) fn is_passing(&self) -> bool {
-        let (Self::Log(OpenError::Io { source, .. }) | Self::Io(source)) = self else { return false };
-        matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO))
+        match self {
+            Self::Log(OpenError::Io { source, .. }) | Self::Io(source) => {
+                let errno = Errno::from_io_error(source);
+                matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO))
+            }
+            Self::Log(OpenError::Sync { source, .. }) | Self::Sync(source) => {
+                matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE))
+            }
+            Self::Metadata(_) | Self::Leftover { .. } => false,
+        }
     }
 }
 
@@ -63,11 +75,6 @@ impl LogOpener {
     /// How far the start has come, and what did not open.
     pub(crate) fn progress(&self) -> &RecoveryProgress {
         &self.progress
-    }
-
-    /// The incarnation that opens.
-    pub(crate) const fn epoch(&self) -> LeaderEpoch {
-        self.epoch
     }
 
     /// Opens, and if need be recovers, the log of one partition of the topic that `config` names. `known` is what the
@@ -110,6 +117,24 @@ impl LogOpener {
             tracing::debug!(%partition, scanned, "recovered a log");
         }
         Ok(log)
+    }
+
+    /// The same, and makes durable what the log has more than was known of it: nobody may be shown what is not.
+    pub(crate) fn open_durably(
+        &self,
+        partition: &TopicPartition,
+        config: LogConfig,
+        known: Option<LogCheckpoint>,
+    ) -> Result<Log, OpenLogError> {
+        let mut log = self.open(partition, config, known)?;
+        let Some(job) = log.begin_sync() else { return Ok(log) };
+        let result = job.run();
+        match log.finish_sync(job, result, self.epoch) {
+            SyncOutcome::Durable(_) | SyncOutcome::Superseded => Ok(log),
+            SyncOutcome::Postponed(error) | SyncOutcome::Failed { error, .. } => {
+                Err(OpenLogError::Sync(error))
+            }
+        }
     }
 }
 

@@ -9,6 +9,8 @@
 //! its batch was appended is given back. Locks are taken in the order log, acknowledgements, watermark.
 
 mod dormant;
+#[cfg(test)]
+mod opening_tests;
 mod retained;
 #[cfg(test)]
 mod tests;
@@ -85,6 +87,8 @@ enum Slot {
     /// In service; the first use opens it.
     Dormant(Arc<LogOpener>),
     Open(Box<Log>),
+    /// Something that passes kept it from being opened at the start, and it is tried again. This is true of it.
+    Waiting(Option<LogCheckpoint>),
     /// It cannot be opened, and this is still true of it.
     Failed(Option<LogCheckpoint>),
     Closed,
@@ -219,7 +223,7 @@ impl Partition {
     pub(crate) fn open(&self, mut log: Log, epoch: LeaderEpoch) {
         let view = log.view();
         let mut slot = self.log.lock();
-        if !matches!(*slot, Slot::Recovering) {
+        if !matches!(*slot, Slot::Recovering | Slot::Waiting(_)) {
             return;
         }
         // They may have changed while the log was recovering.
@@ -455,7 +459,7 @@ impl Partition {
         match &*self.log.lock() {
             Slot::Open(log) => Some((log.checkpoint(), log.outline())),
             Slot::Dormant(_) => self.dormant.get().map(|dormant| (dormant.known, Some(dormant.outline))),
-            Slot::Failed(known) => known.map(|known| (known, None)),
+            Slot::Waiting(known) | Slot::Failed(known) => known.map(|known| (known, None)),
             Slot::Recovering | Slot::Closed => None,
         }
     }

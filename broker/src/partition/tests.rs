@@ -24,7 +24,7 @@ use crate::{checkpointer, clock, handler, recovery, server};
 
 const TOPIC: &str = "logs";
 
-async fn start(directory: &TempDir) -> Arc<Broker> {
+pub(super) async fn start(directory: &TempDir) -> Arc<Broker> {
     let config = Config::new(directory.path().join("data"));
     let started = tokio::task::spawn_blocking(move || {
         let broker = server::open(config).unwrap();
@@ -34,13 +34,13 @@ async fn start(directory: &TempDir) -> Arc<Broker> {
     started.await.unwrap()
 }
 
-async fn stop(broker: Arc<Broker>) {
+pub(super) async fn stop(broker: Arc<Broker>) {
     broker.shutdown.stop();
     tokio::task::spawn_blocking(move || recovery::close(&broker)).await.unwrap().unwrap();
 }
 
 /// What is left in the process goes, what is in the page cache stays.
-async fn kill(broker: Arc<Broker>) {
+pub(super) async fn kill(broker: Arc<Broker>) {
     broker.shutdown.stop();
     tokio::task::spawn_blocking(move || {
         broker.scheduler.stop();
@@ -50,11 +50,11 @@ async fn kill(broker: Arc<Broker>) {
     .unwrap();
 }
 
-fn topic_name() -> TopicName {
+pub(super) fn topic_name() -> TopicName {
     TopicName::new(TOPIC).unwrap()
 }
 
-fn partition(broker: &Broker, index: i32) -> Arc<Partition> {
+pub(super) fn partition(broker: &Broker, index: i32) -> Arc<Partition> {
     Arc::clone(broker.topics.by_name(&topic_name()).unwrap().partition(index).unwrap())
 }
 
@@ -62,13 +62,18 @@ fn is_open(broker: &Broker, index: i32) -> bool {
     partition(broker, index).view_if_open().is_some()
 }
 
-/// A record with this time, appended and durable.
-async fn append(broker: &Arc<Broker>, index: i32, timestamp: i64) -> Result<Offset, Refused> {
+/// A batch of one record with this time.
+pub(super) fn batch(timestamp: i64) -> Batch {
     let mut builder = BatchBuilder::new(Codec::None);
     let record =
         NewRecord { timestamp: TimestampMs(timestamp), key: None, value: Some(b"value"), headers: &[] };
     builder.append(&record).unwrap();
-    let batch = Batch::new(builder.build().unwrap()).unwrap();
+    Batch::new(builder.build().unwrap()).unwrap()
+}
+
+/// A record with this time, appended and durable.
+pub(super) async fn append(broker: &Arc<Broker>, index: i32, timestamp: i64) -> Result<Offset, Refused> {
+    let batch = batch(timestamp);
     let shared = Arc::clone(broker);
     let appended = tokio::task::spawn_blocking(move || {
         partition(&shared, index).append(&batch, clock::now(), &shared.scheduler)
@@ -80,7 +85,7 @@ async fn append(broker: &Arc<Broker>, index: i32, timestamp: i64) -> Result<Offs
 
 /// A data directory whose topic has two partitions: the first with two records of the incarnation 0 and one of the
 /// incarnation 1, the second with nothing. Stopped cleanly.
-async fn filled() -> TempDir {
+pub(super) async fn filled() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let broker = start(&directory).await;
     let new = NewTopic { name: topic_name(), partitions: Some(2), configs: Default::default() };

@@ -1,0 +1,105 @@
+//! Logs that do not open as they should: disks that fail then, or fail for a while.
+
+use std::path::Path;
+
+use highwater_record::PartitionId;
+use highwater_storage::{DataDir, SimCall, SimFault, SimFiles};
+
+use super::tests::{append, batch, filled, kill, partition, start, stop, topic_name};
+use super::*;
+use crate::broker::Broker;
+use crate::config::Config;
+use crate::meta::Metadata;
+use crate::{clock, recovery, server};
+
+const EIO: i32 = 5;
+
+/// An opener of logs in memory, at the paths that `broker` has them.
+fn opener_on(broker: &Broker, files: &SimFiles, metadata: Arc<Metadata>) -> Arc<LogOpener> {
+    let data = DataDir::open(broker.data.path().to_owned(), Arc::new(files.clone())).unwrap();
+    LogOpener::new(Arc::new(data), metadata, Arc::clone(&broker.recovery), broker.epoch)
+}
+
+/// Puts a log of two records into memory, at the place of the first partition.
+fn log_in_memory(directory: &Path, settings: &Settings) -> SimFiles {
+    let files = SimFiles::with_dir(directory);
+    let dir = directory.join(format!("{}-0", topic_name()));
+    let (mut log, _) =
+        Log::open(Arc::new(files.clone()), dir, settings.log.clone(), None, clock::now()).unwrap();
+    for timestamp in [100, 200] {
+        log.append(&batch(timestamp), LeaderEpoch::ZERO, clock::now()).unwrap();
+    }
+    log.close().unwrap();
+    files
+}
+
+fn failing(call: SimCall, times: u32) -> SimFault {
+    SimFault { call, path_end: ".log".into(), after: 0, times, errno: EIO, bytes_written: 0 }
+}
+
+/// A partition that nothing is known of, on these files.
+fn dormant(broker: &Broker, files: &SimFiles, metadata: Arc<Metadata>) -> Arc<Partition> {
+    let topic = broker.topics.by_name(&topic_name()).unwrap();
+    let id = TopicPartition { topic: topic_name(), partition: PartitionId::new(0).unwrap() };
+    let partition = Arc::new(Partition::recovering(id, Arc::clone(&topic.settings)));
+    partition.rest(Dormant::empty(Offset::ZERO), &opener_on(broker, files, metadata), broker.epoch);
+    partition
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_whose_sync_fails_when_it_is_opened_is_not_synced_again() {
+    let directory = filled().await;
+    let broker = start(&directory).await;
+    let topic = broker.topics.by_name(&topic_name()).unwrap();
+    let files = log_in_memory(broker.data.path(), &topic.settings);
+    let partition = dormant(&broker, &files, Arc::clone(&broker.metadata));
+    files.plan(failing(SimCall::Sync, 1));
+
+    assert!(partition.open_view().is_err());
+
+    let syncs = files.sync_count();
+    assert!(partition.open_view().is_err(), "a second sync would have succeeded");
+    assert!(partition.leader_epoch().is_err());
+    assert_eq!(files.sync_count(), syncs);
+    drop(topic);
+    stop(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_passes_keeps_a_partition_out_of_service_only_while_it_lasts() {
+    let directory = filled().await;
+    let broker = start(&directory).await;
+    append(&broker, 0, 400).await.unwrap();
+    kill(broker).await;
+    let config = Config::new(directory.path().join("data"));
+
+    let started = tokio::task::spawn_blocking(move || {
+        let mut broker = server::open(config).unwrap();
+        let settings = Arc::clone(&broker.topics.by_name(&topic_name()).unwrap().settings);
+        let files = log_in_memory(broker.data.path(), &settings);
+        let opener = opener_on(&broker, &files, Arc::clone(&broker.metadata));
+        Arc::get_mut(&mut broker).expect("nobody else has it yet").opener = opener;
+        files.plan(failing(SimCall::Read, u32::MAX));
+        recovery::recover(&broker);
+        (broker, files)
+    });
+    let (broker, files) = started.await.unwrap();
+    let partition = partition(&broker, 0);
+    assert!(partition.leader_epoch().is_err() && partition.is_waiting());
+    let known = partition.checkpoint().expect("what is known of it is kept").0;
+    assert_eq!(known.recovery_point.get(), 3);
+
+    files.forget_plans();
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while partition.leader_epoch().is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it is opened when the disk reads again");
+
+    // The log in memory has two records; the third was durable once, and its offset is not used again.
+    assert_eq!(partition.high_watermark().get(), 3);
+    drop(partition);
+    kill(broker).await;
+}
