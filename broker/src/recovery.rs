@@ -84,6 +84,11 @@ fn name_orphans(broker: &Broker, listing: &Listing) {
 /// Brings every partition into service that can be: at once, or when its log is open and its tail durable. Then loads
 /// the groups.
 pub(crate) fn recover(broker: &Arc<Broker>) {
+    recover_with(broker, sync_file_system);
+}
+
+/// The same; `sync` makes durable what the file system of the data directory holds.
+pub(crate) fn recover_with(broker: &Arc<Broker>, sync: impl FnOnce(&Broker) -> io::Result<()>) {
     let mut to_open = survey(broker);
     let unsynced_bytes = to_open.iter().map(|to_open| to_open.unsynced_bytes).sum();
     broker.recovery.unsynced_bytes.store(unsynced_bytes, Ordering::Relaxed);
@@ -102,13 +107,14 @@ pub(crate) fn recover(broker: &Arc<Broker>) {
         tracing::info!(partitions = to_open.len(), scanned, took = ?began.elapsed(), "opened logs");
     }
     // An append behind a tail that is not durable could not be cut off alone, so this comes first.
-    let synced = sync_tails(broker, &mut logs);
+    let synced = sync_tails(broker, &mut logs, sync);
     for (partition, log) in logs {
         let durable = log.view().durable().offset == log.view().end().offset;
         match &synced {
             Err(error) if !durable => {
                 broker.recovery.fail_later(partition.id(), error);
-                partition.stay_out(None);
+                // What was durable before is so still, and the next start must not cut it where it is damaged.
+                partition.stay_out(Some(log.checkpoint()));
             }
             _ => bring_in(broker, &partition, log),
         }
@@ -282,13 +288,17 @@ pub(crate) async fn finish_deletions(broker: &Arc<Broker>) {
 }
 
 /// Makes recovered tails durable with one `syncfs`. They are no news to anyone before that.
-fn sync_tails(broker: &Broker, logs: &mut [(Arc<Partition>, Log)]) -> io::Result<()> {
+fn sync_tails(
+    broker: &Broker,
+    logs: &mut [(Arc<Partition>, Log)],
+    sync: impl FnOnce(&Broker) -> io::Result<()>,
+) -> io::Result<()> {
     let jobs: Vec<_> =
         logs.iter_mut().filter_map(|(_, log)| log.begin_sync().map(|job| (log, job))).collect();
     if jobs.is_empty() {
         return Ok(());
     }
-    sync_file_system(broker)?;
+    sync(broker)?;
     for (log, job) in jobs {
         log.finish_sync(job, Ok(()), broker.epoch);
     }

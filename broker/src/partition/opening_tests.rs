@@ -10,7 +10,7 @@ use super::*;
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::meta::Metadata;
-use crate::{clock, recovery, server};
+use crate::{checkpointer, clock, recovery, server};
 
 const EIO: i32 = 5;
 
@@ -62,6 +62,30 @@ async fn a_log_whose_sync_fails_when_it_is_opened_is_not_synced_again() {
     assert!(partition.leader_epoch().is_err());
     assert_eq!(files.sync_count(), syncs);
     drop(topic);
+    stop(broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_whose_sync_fails_forgets_no_recovery_point() {
+    let directory = filled().await;
+    let broker = start(&directory).await;
+    append(&broker, 0, 400).await.unwrap();
+    kill(broker).await;
+    let config = Config::new(directory.path().join("data"));
+
+    let failed = tokio::task::spawn_blocking(move || {
+        let broker = server::open(config).unwrap();
+        recovery::recover_with(&broker, |_| Err(io::Error::from_raw_os_error(EIO)));
+        broker
+    });
+    let broker = failed.await.unwrap();
+
+    assert!(partition(&broker, 0).leader_epoch().is_err());
+    let kept = checkpointer::collect(&broker);
+    assert_eq!(kept[partition(&broker, 0).id()].log.recovery_point.get(), 3);
+    stop(broker).await;
+    let broker = start(&directory).await;
+    assert_eq!(partition(&broker, 0).high_watermark().get(), 4);
     stop(broker).await;
 }
 
