@@ -288,6 +288,10 @@ impl Partition {
         let slot = self.log.try_lock_until(deadline).filter(|_| Instant::now() < deadline);
         let mut slot = slot.ok_or(Refused::TimedOut)?;
         self.wake(&mut slot);
+        // Opening a log may take long.
+        if Instant::now() >= deadline {
+            return Err(Refused::TimedOut);
+        }
         self.append_locked(slot, batch, now, scheduler)
     }
 

@@ -1,18 +1,47 @@
-//! Logs that do not open as they should: disks that fail then, or fail for a while.
+//! Logs that do not open as they should: disks that fail then, take long, or fail for a while.
 
 use std::path::Path;
 
+use bytes::Bytes;
 use highwater_record::PartitionId;
-use highwater_storage::{DataDir, SimCall, SimFault, SimFiles};
+use highwater_storage::{
+    DataDir, MetaStore, MetaValue, SimCall, SimFault, SimFiles, TransactError, Transaction, Version,
+};
 
 use super::tests::{append, batch, filled, kill, partition, start, stop, topic_name};
 use super::*;
 use crate::broker::Broker;
 use crate::config::Config;
+use crate::disk::UnderWay;
 use crate::meta::Metadata;
 use crate::{checkpointer, clock, recovery, server};
 
 const EIO: i32 = 5;
+
+/// Metadata that knows nothing, and says so only at a certain time.
+#[derive(Debug)]
+struct SlowStore(Instant);
+
+impl MetaStore for SlowStore {
+    fn get(&self, _key: &[u8]) -> Option<MetaValue> {
+        while Instant::now() < self.0 {
+            std::thread::yield_now();
+        }
+        None
+    }
+
+    fn range(&self, _prefix: &[u8]) -> Vec<(Bytes, MetaValue)> {
+        Vec::new()
+    }
+
+    fn end(&self) -> Version {
+        Version::default()
+    }
+
+    fn transact(&self, _transaction: Transaction, _now: TimestampMs) -> Result<Version, TransactError> {
+        unreachable!("nobody changes anything")
+    }
+}
 
 /// An opener of logs in memory, at the paths that `broker` has them.
 fn opener_on(broker: &Broker, files: &SimFiles, metadata: Arc<Metadata>) -> Arc<LogOpener> {
@@ -44,6 +73,25 @@ fn dormant(broker: &Broker, files: &SimFiles, metadata: Arc<Metadata>) -> Arc<Pa
     let partition = Arc::new(Partition::recovering(id, Arc::clone(&topic.settings)));
     partition.rest(Dormant::empty(Offset::ZERO), &opener_on(broker, files, metadata), broker.epoch);
     partition
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_takes_too_long_to_open_takes_no_append_whose_time_is_over() {
+    let directory = filled().await;
+    let broker = start(&directory).await;
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let slow = Metadata::new(Box::new(SlowStore(deadline)), Arc::<UnderWay>::default());
+    let files = SimFiles::with_dir(broker.data.path());
+    let partition = dormant(&broker, &files, Arc::new(slow));
+    let (shared, appending) = (Arc::clone(&broker), Arc::clone(&partition));
+
+    let appended = tokio::task::spawn_blocking(move || {
+        appending.append_until(&batch(100), clock::now(), &shared.scheduler, deadline).map(|_| ())
+    });
+
+    assert!(matches!(appended.await.unwrap(), Err(Refused::TimedOut)));
+    assert_eq!(partition.view_if_open().expect("it was opened").end().offset, Offset::ZERO);
+    stop(broker).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
