@@ -85,6 +85,7 @@ struct Handles {
     compaction_bytes: Counter,
     compaction_reclaimed: Counter,
     compaction_dirty: Gauge,
+    compaction_blocked: Gauge,
     compaction_last: Gauge,
 }
 
@@ -149,6 +150,7 @@ impl Handles {
             compaction_bytes: counter!("highwater_compaction_bytes_total"),
             compaction_reclaimed: counter!("highwater_compaction_reclaimed_bytes_total"),
             compaction_dirty: gauge!("highwater_compaction_dirty_ratio_max"),
+            compaction_blocked: gauge!("highwater_compaction_blocked_logs"),
             compaction_last: gauge!("highwater_compaction_last_seconds"),
         }
     }
@@ -273,6 +275,10 @@ fn describe_compaction() {
     describe_gauge!(
         "highwater_compaction_dirty_ratio_max",
         "The largest part of a compacted log that waits for compaction."
+    );
+    describe_gauge!(
+        "highwater_compaction_blocked_logs",
+        "Logs that are compacted no further because of a damaged batch, which the log names; a start tries again."
     );
     describe_gauge!("highwater_compaction_last_seconds", "How long the last compaction of a log took.");
 }
@@ -511,6 +517,11 @@ pub(crate) fn observe_groups_load(elapsed: Duration) {
 /// The largest part of a log that waits for compaction.
 pub(crate) fn set_dirty_ratio_max(ratio: f64) {
     HANDLES.compaction_dirty.set(ratio);
+}
+
+/// Logs that damage keeps from being compacted.
+pub(crate) fn set_compaction_blocked(logs: usize) {
+    HANDLES.compaction_blocked.set(logs as f64);
 }
 
 /// A log was compacted in `elapsed`.
