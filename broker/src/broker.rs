@@ -28,9 +28,6 @@ use crate::{metrics, quarantine};
 /// This broker's id. There is one broker; Kafka's numbering starts at 1 as well.
 pub(crate) const NODE_ID: i32 = 1;
 
-/// How many times larger than on the wire a batch may be in memory.
-const DECODE_RATIO_MAX: usize = 1000;
-
 /// Everything that outlives a request.
 pub(crate) struct Broker {
     pub(crate) config: Config,
@@ -110,9 +107,9 @@ impl Broker {
         (slot, self.memory.decode().await)
     }
 
-    /// How far a batch may be decompressed.
+    /// How far a batch may be decompressed: no further than what is stored may be later.
     pub(crate) fn decode_limits(&self) -> DecodeLimits {
-        DecodeLimits { bytes_max: self.memory.decode_bytes_max(), ratio_max: DECODE_RATIO_MAX }
+        DecodeLimits { bytes_max: self.memory.decode_bytes_max(), ..DecodeLimits::STORED }
     }
 
     /// Tells when the broker stops.

@@ -79,6 +79,9 @@ pub(crate) fn metadata_end(data: &DataDir) -> Offset {
 /// Stores the state of producers, for as many partitions as the time allows; the next pass begins with the others, since
 /// these have nothing to store by then. Each waits for the disk, and the next checkpoint must not wait for thousands.
 fn store_producers(broker: &Broker) {
+    if broker.metadata.read_only().is_some() {
+        return;
+    }
     let began = Instant::now();
     for topic in broker.topics.all() {
         for partition in &topic.partitions {

@@ -36,6 +36,9 @@ type Resting = HashMap<TopicPartition, Instant>;
 
 /// Compacts until the broker stops.
 pub(crate) async fn run(broker: Arc<Broker>) {
+    if broker.metadata.read_only().is_some() {
+        return;
+    }
     let mut stopping = broker.stopping();
     let mut resting = Resting::new();
     loop {
@@ -72,6 +75,7 @@ pub(crate) fn pass(broker: &Broker, mut resting: Resting) -> Resting {
             }
         }
     }
+    metrics::set_compaction_blocked(blocked(broker));
     resting
 }
 
@@ -79,6 +83,13 @@ pub(crate) fn pass(broker: &Broker, mut resting: Resting) -> Resting {
 fn space_of(partition: &Partition) -> u64 {
     let size = partition.standing().map_or(0, |standing| standing.size_bytes);
     size.min(partition.log_config().segment_bytes.into())
+}
+
+/// How many logs damage keeps from being compacted: they are not among the dirty ones.
+fn blocked(broker: &Broker) -> usize {
+    let topics = broker.topics.all();
+    let compacted = topics.iter().flat_map(|topic| &topic.partitions).filter(|p| p.keys() == Keys::Required);
+    compacted.filter(|p| p.with_log(|log| log.is_compaction_blocked()) == Some(true)).count()
 }
 
 /// The logs that are worth a pass, and how dirty they are.
@@ -159,5 +170,66 @@ impl<'a> Pace<'a> {
         } else {
             ControlFlow::Continue(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use highwater_record::{Batch, BatchBuilder, Codec, NewRecord, TopicName};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::topic_admin::{self, NewTopic};
+    use crate::{recovery, server};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_log_that_damage_keeps_from_being_compacted_is_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        let config = Config::new(data.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let broker = server::open(config).unwrap();
+            recovery::recover(&broker);
+            broker
+        });
+        let broker = opened.await.unwrap();
+        let configs =
+            [("cleanup.policy", "compact"), ("segment.bytes", "1048576"), ("min.cleanable.dirty.ratio", "0")];
+        let configs = configs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let name = TopicName::new("compacted").unwrap();
+        let new = NewTopic { name: name.clone(), partitions: Some(1), configs };
+        topic_admin::create(&broker, new).await.unwrap();
+        let partition = Arc::clone(broker.topics.by_name(&name).unwrap().partition(0).unwrap());
+        for _ in 0..8 {
+            let (batch, shared) = (keyed_batch(), Arc::clone(&broker));
+            let appending = Arc::clone(&partition);
+            let appended = tokio::task::spawn_blocking(move || {
+                appending.append(&batch, clock::now(), &shared.scheduler).unwrap().ack
+            });
+            appended.await.unwrap().await.unwrap().unwrap();
+        }
+        let log = data.join("compacted-0/00000000000000000000.log");
+        std::fs::OpenOptions::new().write(true).open(log).unwrap().write_at(b"damage", 1000).unwrap();
+        let cleaning = Arc::clone(&broker);
+        assert_eq!(blocked(&broker), 0);
+
+        tokio::task::spawn_blocking(move || pass(&cleaning, Resting::default())).await.unwrap();
+
+        assert!(partition.with_log(|log| log.dirt().is_none()).unwrap(), "it is not among the dirty ones");
+        assert_eq!(blocked(&broker), 1);
+        drop(partition);
+        broker.shutdown.stop();
+        tokio::task::spawn_blocking(move || recovery::close(&broker)).await.unwrap().unwrap();
+    }
+
+    fn keyed_batch() -> Batch {
+        let mut builder = BatchBuilder::new(Codec::None);
+        let value = vec![7; 300_000];
+        let record =
+            NewRecord { timestamp: clock::now(), key: Some(b"key"), value: Some(&value), headers: &[] };
+        builder.append(&record).unwrap();
+        Batch::new(builder.build().unwrap()).unwrap()
     }
 }

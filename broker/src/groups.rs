@@ -38,7 +38,7 @@ use crate::memory::Bytes;
 use alarm::Alarm;
 use shard::{Pending, Place, Shard};
 
-pub(crate) use load::load_all;
+pub(crate) use load::{load_all, load_later};
 pub(crate) use timers::run as run_timers;
 
 /// The topic that holds the state of groups, by Kafka's name.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use highwater_record::{LeaderEpoch, Offset, TopicId, TopicPartition};
 use highwater_storage::{
-    DataDir, FileLayer, Log, LogCheckpoint, LogConfig, LogOutline, OpenError, Opening, Recovery,
+    DataDir, FileLayer, Log, LogCheckpoint, LogConfig, LogOutline, OpenError, Opening, ReadOnlyFiles,
+    Recovery, SyncOutcome,
 };
 use rustix::io::Errno;
 use thiserror::Error;
@@ -25,6 +26,8 @@ pub(crate) enum OpenLogError {
     Log(#[from] OpenError),
     #[error("cannot open the topic's log: {0}")]
     Io(#[from] std::io::Error),
+    #[error("cannot make the topic's log durable: {0}")]
+    Sync(std::io::Error),
     #[error(
         "the directory of {partition} is left over from another topic (id {found}); move it out of the data directory"
     )]
@@ -33,10 +36,19 @@ pub(crate) enum OpenLogError {
 
 impl OpenLogError {
     /// Whether the process is short of something that it may have again soon, or the disk did not read this time: the
-    /// log is not to blame.
+    /// log is not to blame. A sync that failed never passes, since the next one may succeed and mean nothing (ADR 4); one
+    /// without a descriptor has not reached the disk.
     pub(crate) fn is_passing(&self) -> bool {
-        let (Self::Log(OpenError::Io { source, .. }) | Self::Io(source)) = self else { return false };
-        matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO))
+        match self {
+            Self::Log(OpenError::Io { source, .. }) | Self::Io(source) => {
+                let errno = Errno::from_io_error(source);
+                matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::IO))
+            }
+            Self::Log(OpenError::Sync { source, .. }) | Self::Sync(source) => {
+                matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE))
+            }
+            Self::Metadata(_) | Self::Leftover { .. } => false,
+        }
     }
 }
 
@@ -63,11 +75,6 @@ impl LogOpener {
     /// How far the start has come, and what did not open.
     pub(crate) fn progress(&self) -> &RecoveryProgress {
         &self.progress
-    }
-
-    /// The incarnation that opens.
-    pub(crate) const fn epoch(&self) -> LeaderEpoch {
-        self.epoch
     }
 
     /// Whether the log of a partition, which is at rest, may be dirty enough to be opened for compaction. If the disk does
@@ -100,18 +107,54 @@ impl LogOpener {
         }
         let dir = self.data.partition_path(partition);
         let opening = Opening { known, now: clock::now(), scanned: Arc::clone(&self.progress.scanned_bytes) };
-        let (mut log, recovery) = Log::open_counting(Arc::clone(&self.files), dir, config, opening)?;
-        let Recovery { bytes_scanned: scanned, bytes_dropped: dropped, segments_below, .. } = recovery;
-        if segments_below > 0 && self.metadata.read_only().is_none() {
+        let read_only = self.metadata.read_only().is_some();
+        let files = Arc::clone(&self.files);
+        let files = if read_only { Arc::new(ReadOnlyFiles::new(files)) } else { files };
+        // Lines of storage about what it cuts or moves aside are true in memory alone then, and say so.
+        let span = read_only.then(|| tracing::warn_span!("read_only", %partition, files = "unchanged"));
+        let (mut log, recovery) = {
+            let _entered = span.as_ref().map(tracing::Span::enter);
+            Log::open_counting(files, dir, config, opening)?
+        };
+        if recovery.segments_below > 0 && !read_only {
             remove_below_start(partition, &mut log);
         }
-        if dropped > 0 || scanned >= SCAN_TOLD_BYTES {
-            tracing::info!(%partition, scanned, dropped, "recovered a log");
-        } else if scanned > 0 {
-            // After a kill there may be thousands of these.
-            tracing::debug!(%partition, scanned, "recovered a log");
-        }
+        tell(partition, &log, recovery, read_only);
         Ok(log)
+    }
+
+    /// The same, and makes durable what the log has more than was known of it: nobody may be shown what is not.
+    pub(crate) fn open_durably(
+        &self,
+        partition: &TopicPartition,
+        config: LogConfig,
+        known: Option<LogCheckpoint>,
+    ) -> Result<Log, OpenLogError> {
+        let mut log = self.open(partition, config, known)?;
+        let Some(job) = log.begin_sync() else { return Ok(log) };
+        let result = job.run();
+        match log.finish_sync(job, result, self.epoch) {
+            SyncOutcome::Durable(_) | SyncOutcome::Superseded => Ok(log),
+            SyncOutcome::Postponed(error) | SyncOutcome::Failed { error, .. } => {
+                Err(OpenLogError::Sync(error))
+            }
+        }
+    }
+}
+
+/// Says what opening a log came to.
+fn tell(partition: &TopicPartition, log: &Log, recovery: Recovery, read_only: bool) {
+    let Recovery { bytes_scanned: scanned, bytes_dropped: dropped, segments_dropped, .. } = recovery;
+    if read_only && (dropped > 0 || segments_dropped > 0) {
+        tracing::warn!(
+            %partition, end = %log.view().end().offset, bytes = dropped, segments = segments_dropped,
+            "the log is served up to a torn or damaged batch; what follows it stays in its files and is not served"
+        );
+    } else if dropped > 0 || scanned >= SCAN_TOLD_BYTES {
+        tracing::info!(%partition, scanned, dropped, "recovered a log");
+    } else if scanned > 0 {
+        // After a kill there may be thousands of these.
+        tracing::debug!(%partition, scanned, "recovered a log");
     }
 }
 

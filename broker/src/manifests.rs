@@ -15,6 +15,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs until the broker stops.
 pub(crate) async fn run(broker: Arc<Broker>) {
+    if broker.metadata.read_only().is_some() {
+        return;
+    }
     let mut stopping = broker.stopping();
     loop {
         tokio::select! {

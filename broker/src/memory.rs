@@ -25,6 +25,7 @@ mod size;
 use std::sync::Arc;
 use std::time::Duration;
 
+use highwater_record::DecodeLimits;
 use tokio::time::Instant;
 
 pub(crate) use charge::Charge;
@@ -39,7 +40,7 @@ pub(crate) const SMALL_BUFFER_BYTES: usize = 16 * 1024;
 /// The largest receive buffer that is used again. While a frame moves into a larger one it holds both.
 pub(crate) const POOLED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The most bytes that one decompression may make, if the budget is large.
-const DECODE_BYTES_MAX: u64 = 64 << 20;
+const DECODE_BYTES_MAX: u64 = DecodeLimits::STORED.bytes_max as u64;
 /// The same if it is small: more than twice what a batch may be by default, since most clients bound one before they
 /// compress it.
 const DECODE_BYTES_MIN: u64 = 5 << 19;

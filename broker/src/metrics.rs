@@ -20,7 +20,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use crate::disk::DiskReading;
 use crate::shutdown::Stopping;
 
-pub(crate) use compaction::{count_compaction_failure, observe_compaction, set_dirty_ratio_max};
+pub(crate) use compaction::{
+    count_compaction_failure, observe_compaction, set_compaction_blocked, set_dirty_ratio_max,
+};
 pub(crate) use groups::{count_group_records, count_groups, observe_groups_load, set_groups};
 pub(crate) use memory::set_memory;
 

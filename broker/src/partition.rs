@@ -9,6 +9,8 @@
 //! its batch was appended is given back. Locks are taken in the order log, acknowledgements, watermark.
 
 mod dormant;
+#[cfg(test)]
+mod opening_tests;
 mod retained;
 mod sync_mark;
 #[cfg(test)]
@@ -96,6 +98,8 @@ enum Slot {
     /// In service; the first use opens it.
     Dormant(Arc<LogOpener>),
     Open(Box<Log>),
+    /// Something that passes kept it from being opened at the start, and it is tried again. This is true of it.
+    Waiting(Option<LogCheckpoint>),
     /// It cannot be opened, and this is still true of it.
     Failed(Option<LogCheckpoint>),
     Closed,
@@ -228,7 +232,7 @@ impl Partition {
     pub(crate) fn open(&self, mut log: Log, epoch: LeaderEpoch) {
         let view = log.view();
         let mut slot = self.log.lock();
-        if !matches!(*slot, Slot::Recovering) {
+        if !matches!(*slot, Slot::Recovering | Slot::Waiting(_)) {
             return;
         }
         // They may have changed while the log was recovering.
@@ -303,6 +307,10 @@ impl Partition {
         let slot = self.log.try_lock_until(deadline).filter(|_| Instant::now() < deadline);
         let mut slot = slot.ok_or(Refused::TimedOut)?;
         self.wake(&mut slot);
+        // Opening a log may take long.
+        if Instant::now() >= deadline {
+            return Err(Refused::TimedOut);
+        }
         self.append_locked(slot, batch, now, scheduler)
     }
 
@@ -470,7 +478,7 @@ impl Partition {
         match &*self.log.lock() {
             Slot::Open(log) => Some((log.checkpoint(), log.outline())),
             Slot::Dormant(_) => self.dormant.get().map(|dormant| (dormant.known, Some(dormant.outline))),
-            Slot::Failed(known) => known.map(|known| (known, None)),
+            Slot::Waiting(known) | Slot::Failed(known) => known.map(|known| (known, None)),
             Slot::Recovering | Slot::Closed => None,
         }
     }

@@ -78,6 +78,16 @@ pub(crate) fn adopt(broker: &Broker) {
         }
         let last = partitions.iter().map(|(found, _)| found.partition.get()).max().unwrap_or_default();
         let count = u32::try_from(last).unwrap_or_default() + 1;
+        // The number of a directory is anybody's; each partition up to it takes memory.
+        let (existing, max) = (broker.topics.partition_count(), broker.config().partitions_max);
+        if count as usize > (max as usize).saturating_sub(existing) {
+            tracing::error!(
+                topic = %name,
+                "the directory {name}-{last} says that the topic has {count} partitions; with the {existing} of other \
+                 topics that is more than the {max} that a broker has (partitions.max); the topic is left alone"
+            );
+            continue;
+        }
         let record = TopicRecord { id: id.to_string(), partitions: count, configs: BTreeMap::new() };
         let Ok(config) = TopicConfig::parse(&record.configs, broker.config()) else { continue };
         // Partitions that never had a record have no directory.

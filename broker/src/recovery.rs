@@ -2,7 +2,8 @@
 //!
 //! Partitions to which nothing was appended since they were checkpointed serve at once, with their logs unopened
 //! (`survey`). What was appended after the last checkpoint is scanned, on as many threads as there are cores. A partition
-//! that cannot be opened stays out of service with an error in the log and does not keep the others from serving.
+//! that cannot be opened stays out of service with an error in the log and does not keep the others from serving; if that
+//! is for something that passes, it is tried again until it serves.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +24,8 @@ use crate::{checkpointer, groups, quarantine, read_only};
 
 /// How often the log says how far a start has come.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// The pause before a partition is tried again that something passing kept from being opened, at first and at most.
+const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Enters every topic of the metadata, still out of service, and removes the files of deleted ones.
 pub(crate) fn register(broker: &Broker) -> Result<(), MetadataError> {
@@ -81,35 +84,96 @@ fn name_orphans(broker: &Broker, listing: &Listing) {
 /// Brings every partition into service that can be: at once, or when its log is open and its tail durable. Then loads
 /// the groups.
 pub(crate) fn recover(broker: &Arc<Broker>) {
+    recover_with(broker, sync_file_system);
+}
+
+/// The same; `sync` makes durable what the file system of the data directory holds.
+pub(crate) fn recover_with(broker: &Arc<Broker>, sync: impl FnOnce(&Broker) -> io::Result<()>) {
     let mut to_open = survey(broker);
     let unsynced_bytes = to_open.iter().map(|to_open| to_open.unsynced_bytes).sum();
     broker.recovery.unsynced_bytes.store(unsynced_bytes, Ordering::Relaxed);
     // The longest first, so that no thread is left with it in the end.
     to_open.sort_by_key(|to_open| std::cmp::Reverse(to_open.unsynced_bytes));
     let began = Instant::now();
-    let mut logs = in_parallel(broker, &to_open, |to_open| open_log(broker, to_open));
+    let (mut logs, mut waiting) = (Vec::new(), Vec::new());
+    for opened in in_parallel(broker, &to_open, |to_open| open_log(broker, to_open)) {
+        match opened {
+            Opened::Now(partition, log) => logs.push((partition, *log)),
+            Opened::Later(to_open) => waiting.push(to_open),
+        }
+    }
     if !to_open.is_empty() {
         let scanned = broker.recovery.scanned_bytes.load(Ordering::Relaxed);
         tracing::info!(partitions = to_open.len(), scanned, took = ?began.elapsed(), "opened logs");
     }
     // An append behind a tail that is not durable could not be cut off alone, so this comes first.
-    let synced = sync_tails(broker, &mut logs);
+    let synced = sync_tails(broker, &mut logs, sync);
     for (partition, log) in logs {
         let durable = log.view().durable().offset == log.view().end().offset;
         match &synced {
             Err(error) if !durable => {
                 broker.recovery.fail_later(partition.id(), error);
-                partition.stay_out(None);
+                // What was durable before is so still, and the next start must not cut it where it is damaged.
+                partition.stay_out(Some(log.checkpoint()));
             }
-            _ => {
-                // An epoch that the metadata has lost is in the log still; what it has not lost is larger.
-                let epoch = broker.epoch.max(log.view().latest_epoch().unwrap_or_default());
-                partition.open(log, epoch);
-            }
+            _ => bring_in(broker, &partition, log),
         }
     }
     groups::load_all(broker);
     broker.recovery.done.store(true, Ordering::Release);
+    if !waiting.is_empty() {
+        tokio::runtime::Handle::current().spawn(open_later(Arc::clone(broker), waiting));
+    }
+}
+
+fn bring_in(broker: &Broker, partition: &Partition, log: Log) {
+    // An epoch that the metadata has lost is in the log still; what it has not lost is larger.
+    let epoch = broker.epoch.max(log.view().latest_epoch().unwrap_or_default());
+    partition.open(log, epoch);
+}
+
+/// Opens the logs that something passing kept from being opened, until there is none left or the broker stops.
+async fn open_later(broker: Arc<Broker>, mut waiting: Vec<ToOpen>) {
+    let (mut stopping, mut pause) = (broker.stopping(), TRY_AGAIN.0);
+    while !waiting.is_empty() {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stopping.stopped() => return,
+        }
+        pause = (pause * 2).min(TRY_AGAIN.1);
+        let shared = Arc::clone(&broker);
+        let tried = tokio::task::spawn_blocking(move || {
+            waiting.retain(|to_open| !try_again(&shared, to_open));
+            waiting
+        });
+        match tried.await {
+            Ok(left) => waiting = left,
+            Err(error) => return tracing::error!(%error, "opening partitions panicked"),
+        }
+    }
+}
+
+/// Opens a log that is still waited for. False if it must be tried once more. Blocks on the disk.
+fn try_again(broker: &Arc<Broker>, to_open: &ToOpen) -> bool {
+    let ToOpen { topic, partition, known, .. } = to_open;
+    if !partition.is_waiting() {
+        // The topic was deleted meanwhile.
+        return true;
+    }
+    let known = known.map(|known| known.log);
+    match broker.opener.open_durably(partition.id(), topic.settings.log.clone(), known) {
+        Ok(log) => {
+            tracing::warn!(partition = %partition.id(), "a partition that could not be opened at the start is in service");
+            bring_in(broker, partition, log);
+        }
+        Err(error) if error.is_passing() => return false,
+        Err(error) => {
+            tracing::error!(partition = %partition.id(), %error, "cannot open a partition; it stays out of service");
+            partition.stay_out(known);
+        }
+    }
+    groups::load_later(broker, partition.id());
+    true
 }
 
 /// Brings partitions into service whose logs need not be opened, and gives back the others.
@@ -145,14 +209,27 @@ fn survey(broker: &Arc<Broker>) -> Vec<ToOpen> {
     })
 }
 
-fn open_log(broker: &Broker, to_open: &ToOpen) -> Option<(Arc<Partition>, Log)> {
+/// What became of a log that a start wants open.
+enum Opened {
+    Now(Arc<Partition>, Box<Log>),
+    /// Something that passes kept it from being opened.
+    Later(ToOpen),
+}
+
+fn open_log(broker: &Broker, to_open: &ToOpen) -> Option<Opened> {
     let ToOpen { topic, partition, known, .. } = to_open;
     broker.recovery.begin(partition.id());
     let known = known.map(|known| known.log);
     match broker.opener.open(partition.id(), topic.settings.log.clone(), known) {
         Ok(log) => {
             broker.recovery.recovered.fetch_add(1, Ordering::Relaxed);
-            Some((Arc::clone(partition), log))
+            Some(Opened::Now(Arc::clone(partition), Box::new(log)))
+        }
+        Err(error) if error.is_passing() => {
+            broker.recovery.failed.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(partition = %partition.id(), %error, "cannot open a partition now; it is tried again");
+            partition.wait(known);
+            Some(Opened::Later(to_open.clone()))
         }
         Err(error) => {
             broker.recovery.fail(partition.id(), &error);
@@ -211,13 +288,17 @@ pub(crate) async fn finish_deletions(broker: &Arc<Broker>) {
 }
 
 /// Makes recovered tails durable with one `syncfs`. They are no news to anyone before that.
-fn sync_tails(broker: &Broker, logs: &mut [(Arc<Partition>, Log)]) -> io::Result<()> {
+fn sync_tails(
+    broker: &Broker,
+    logs: &mut [(Arc<Partition>, Log)],
+    sync: impl FnOnce(&Broker) -> io::Result<()>,
+) -> io::Result<()> {
     let jobs: Vec<_> =
         logs.iter_mut().filter_map(|(_, log)| log.begin_sync().map(|job| (log, job))).collect();
     if jobs.is_empty() {
         return Ok(());
     }
-    sync_file_system(broker)?;
+    sync(broker)?;
     for (log, job) in jobs {
         log.finish_sync(job, Ok(()), broker.epoch);
     }

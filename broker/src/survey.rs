@@ -22,6 +22,7 @@ pub(crate) enum LastStop {
 }
 
 /// A partition whose log must be opened before it serves.
+#[derive(Clone)]
 pub(crate) struct ToOpen {
     pub(crate) topic: Arc<Topic>,
     pub(crate) partition: Arc<Partition>,

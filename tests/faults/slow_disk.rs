@@ -22,7 +22,7 @@ use crate::harness::wait;
 
 use super::batches::plain_batch;
 use super::client::{Connection, PRODUCE_VERSION, answers_of, name_of, produce_request};
-use super::group_calls::Group;
+use super::group_calls::{Group, OUTSIDER};
 use super::reader::read_all;
 
 /// Its segments hang.
@@ -153,6 +153,8 @@ fn a_stop_does_not_wait_for_ever_for_a_disk_that_hangs() -> anyhow::Result<()> {
     ensure!(broker.log().contains("the last stop was not a clean one"), "{}", broker.log());
     ensure!(read_all(broker.address(), FINE, 1)?.len() == 1, "what was acknowledged is not there");
     Ok(())
+}
+
 /// Hangs `calls` under a crowd of producers of one partition, each with so many requests, and looks at everybody else.
 fn check_crowd(calls: &str, memory: &str, producers: usize, requests: usize) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
@@ -164,8 +166,7 @@ fn check_crowd(calls: &str, memory: &str, producers: usize, requests: usize) -> 
     bystander.create_topic(FINE, 1, &[])?;
     ensure!(bystander.produce(FINE, 0, plain_batch(0, 100))?.error_code == 0, "the first record");
     let group = Group { name: "readers".into(), topic: FINE.into(), partitions: 1 };
-    let nobody = (&Str::default(), -1);
-    ensure!(group.commit(&mut bystander, nobody, &[(0, 0)])?.get(&0) == Some(&0), "the first commit");
+    ensure!(group.commit(&mut bystander, OUTSIDER, &[(0, 0)])?.get(&0) == Some(&0), "the first commit");
 
     let request = produce_request(HUNG, [(0, plain_batch(0, 100))]);
     let request = ProduceRequest { timeout_ms: CROWD_PATIENCE_MS, ..request };
@@ -183,7 +184,7 @@ fn check_crowd(calls: &str, memory: &str, producers: usize, requests: usize) -> 
     let beat = group.beat(&mut latecomer, &Str::from("member"), 1)?;
     ensure!(beat == ErrorCode::UnknownMemberId.code(), "a heartbeat is answered {}", name_of(beat));
     ensure!(read_all(address, FINE, 1)?.len() == 1, "what is in memory cannot be read");
-    ensure!(group.commit(&mut latecomer, nobody, &[(0, 1)])?.get(&0) == Some(&0), "a commit");
+    ensure!(group.commit(&mut latecomer, OUTSIDER, &[(0, 1)])?.get(&0) == Some(&0), "a commit");
     latecomer.create_topic("late", 1, &[])?;
     // With a small budget producers wait for one another.
     if memory == AMPLE {

@@ -1,5 +1,5 @@
 //! Damage to files is contained: consumers are told at exactly the offsets that are lost, everything else is served, and
-//! damaged metadata makes the broker read-only and deletes nothing.
+//! damaged metadata makes the broker read-only, which changes no file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -252,6 +252,45 @@ fn without_metadata_topics_are_read_as_their_directories_name_them() -> anyhow::
     is_read_only(&served, "missing")?;
     served.broker.terminate()?;
     assert!(files(served.broker.data())? == before, "a read-only broker has changed a file");
+    Ok(())
+}
+
+#[test]
+fn a_read_only_broker_changes_no_log_whose_end_nobody_remembers() -> anyhow::Result<()> {
+    let mut served = Served::stopped()?;
+    let segment = served.segment(PER_SEGMENT);
+    std::fs::remove_dir_all(served.broker.data().join("__cluster_metadata-0"))?;
+    std::fs::remove_file(served.broker.data().join("checkpoint"))?;
+    // In the second batch of the second of three segments: an ordinary start cuts here, and moves the third one aside.
+    flip(&segment, std::fs::metadata(&segment)?.len() as usize / 5 + HEADER_BYTES + 100)?;
+    let before = files(served.broker.data())?;
+
+    served.broker.restart()?;
+
+    assert_eq!(served.fetch(PER_SEGMENT)?, ("NONE", vec![PER_SEGMENT]));
+    assert_eq!(served.fetch(PER_SEGMENT + 1)?, ("NONE", Vec::new()), "it is served up to the damaged batch");
+    assert_eq!(read_batches(served.broker.address(), TOPIC, 1)?.len() as i64, RECORDS);
+    let log = served.broker.log();
+    assert!(log.contains("what follows it stays in its files and is not served"), "{log}");
+    served.broker.terminate()?;
+    assert!(files(served.broker.data())? == before, "a read-only broker has changed a file");
+    Ok(())
+}
+
+#[test]
+fn without_metadata_a_directory_makes_no_more_partitions_than_a_broker_has() -> anyhow::Result<()> {
+    let mut served = Served::stopped()?;
+    std::fs::remove_dir_all(served.broker.data().join("__cluster_metadata-0"))?;
+    let stray = served.broker.data().join("stray-2147483647");
+    std::fs::create_dir(&stray)?;
+    std::fs::write(stray.join("partition.metadata"), "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ\n")?;
+
+    served.broker.restart()?;
+
+    assert_eq!(served.walk(0)?, ((0..RECORDS).collect(), Vec::new()));
+    let log = served.broker.log();
+    assert!(log.contains("stray-2147483647 says that the topic has 2147483648 partitions"), "{log}");
+    assert!(log.contains("partitions.max"), "{log}");
     Ok(())
 }
 

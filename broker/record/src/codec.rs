@@ -41,6 +41,10 @@ pub struct DecodeLimits {
 }
 
 impl DecodeLimits {
+    /// How far any batch of a log goes. What is taken to be compacted must be within what compaction and later readers
+    /// decompress: a batch that they cannot read would keep its log from ever being compacted again.
+    pub const STORED: Self = Self { bytes_max: 64 << 20, ratio_max: 1000 };
+
     /// Most bytes that `compressed_bytes` may become.
     pub fn output_bytes_max(&self, compressed_bytes: usize) -> usize {
         compressed_bytes.saturating_mul(self.ratio_max).max(RATIO_FREE_BYTES).min(self.bytes_max)

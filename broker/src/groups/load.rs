@@ -16,6 +16,7 @@ use bytes::Bytes;
 use highwater_group::{Coordinator, ReplayError};
 use highwater_record::{
     Batch, BatchError, BatchHeader, CodecError, DecodeLimits, HeaderError, Offset, RecordError,
+    TopicPartition,
 };
 use highwater_storage::{FirstBatch, ReadError};
 use thiserror::Error;
@@ -29,8 +30,6 @@ use crate::waiters::Lost;
 
 /// How much of a log is in memory at once; a larger batch is read whole.
 const CHUNK_BYTES: u32 = 1 << 20;
-/// How far a compressed batch is decompressed. We write none; Kafka may have.
-const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 1000 };
 /// How many partitions are loaded at once.
 const THREADS_MAX: usize = 4;
 /// The pause before a partition that lost an append or could not be read is looked at again, at first and at most.
@@ -61,7 +60,7 @@ pub(super) enum LoadError {
 
 impl LoadError {
     /// Whether the same log may be readable later. What its bytes say stays, and a partition that did not recover
-    /// comes into service with the next start alone.
+    /// comes into service with the next start, or says so (`load_later`).
     pub(super) const fn may_pass(&self) -> bool {
         matches!(self, Self::Io(_) | Self::Read(ReadError::Io(_) | ReadError::OutOfRange { .. }))
     }
@@ -99,6 +98,8 @@ pub(crate) fn load_all(broker: &Arc<Broker>) {
                     note_unread(index, &error);
                     runtime.spawn(reload(Arc::clone(broker), index, 0));
                 }
+                // Loaded when it is open.
+                Err(_) if partitions.get(index).is_some_and(|partition| partition.is_waiting()) => {}
                 Err(error) => give_up(broker, index, &error),
             }
         }
@@ -113,6 +114,25 @@ pub(crate) fn load_all(broker: &Arc<Broker>) {
         work();
     });
     metrics::observe_groups_load(began.elapsed());
+}
+
+/// Loads the groups of a partition that came into service after the others, or is known now not to. Other topics'
+/// partitions have none.
+pub(crate) fn load_later(broker: &Arc<Broker>, partition: &TopicPartition) {
+    if partition.topic != topic_name() {
+        return;
+    }
+    let Ok(index) = usize::try_from(partition.partition.get()) else { return };
+    let topic = broker.topics.by_name(&partition.topic);
+    let Some(partition) = topic.as_ref().and_then(|topic| topic.partitions.get(index)) else { return };
+    match load(broker, index, Some(partition)) {
+        Ok(()) => {}
+        Err(error) if error.may_pass() => {
+            note_unread(index, &error);
+            tokio::runtime::Handle::current().spawn(reload(Arc::clone(broker), index, 0));
+        }
+        Err(error) => give_up(broker, index, &error),
+    }
 }
 
 /// Whether there are partitions that the metadata has lost.
@@ -256,7 +276,8 @@ fn replay_batches(mut bytes: Bytes, mut at: Offset, machine: &mut Coordinator) -
 
 fn replay_batch(batch: &Batch, machine: &mut Coordinator) -> Result<(), LoadError> {
     let at = batch.header().base_offset;
-    let records = batch.decompress(DECODE_LIMITS).map_err(|source| LoadError::Codec { at, source })?;
+    // We write no compressed ones; Kafka may have.
+    let records = batch.decompress(DecodeLimits::STORED).map_err(|source| LoadError::Codec { at, source })?;
     for record in records.records() {
         let record = record.map_err(|source| LoadError::Record { at, source })?;
         // A record without a key says nothing.

@@ -13,6 +13,7 @@ struct Compaction {
     bytes: Counter,
     reclaimed: Counter,
     dirty: Gauge,
+    blocked: Gauge,
     last: Gauge,
 }
 
@@ -35,6 +36,10 @@ impl Compaction {
             "highwater_compaction_dirty_ratio_max",
             "The largest part of a compacted log that waits for compaction."
         );
+        describe_gauge!(
+            "highwater_compaction_blocked_logs",
+            "Logs that are compacted no further because of a damaged batch, which the log names; a start tries again."
+        );
         describe_gauge!("highwater_compaction_last_seconds", "How long the last compaction of a log took.");
         Self {
             passes: counter!("highwater_compactions_total"),
@@ -42,6 +47,7 @@ impl Compaction {
             bytes: counter!("highwater_compaction_bytes_total"),
             reclaimed: counter!("highwater_compaction_reclaimed_bytes_total"),
             dirty: gauge!("highwater_compaction_dirty_ratio_max"),
+            blocked: gauge!("highwater_compaction_blocked_logs"),
             last: gauge!("highwater_compaction_last_seconds"),
         }
     }
@@ -55,6 +61,11 @@ pub(super) fn install() {
 /// The largest part of a log that waits for compaction.
 pub(crate) fn set_dirty_ratio_max(ratio: f64) {
     COMPACTION.dirty.set(ratio);
+}
+
+/// Logs that damage keeps from being compacted.
+pub(crate) fn set_compaction_blocked(logs: usize) {
+    COMPACTION.blocked.set(logs as f64);
 }
 
 /// A log was compacted in `elapsed`.

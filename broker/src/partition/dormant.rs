@@ -5,12 +5,11 @@
 //! its durable end are one; (2) a log is opened once, under its owner's lock, and never on a reactor thread; (3) what
 //! was told of a dormant log stays true when it is open.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use highwater_record::{LeaderEpoch, Offset, TimestampMs};
-use highwater_storage::{Log, LogCheckpoint, LogOutline, LogPoint, LogView, Retention, SyncOutcome};
+use highwater_storage::{Log, LogCheckpoint, LogOutline, LogPoint, LogView, Retention};
 
 use super::{NO_EPOCH, NotLeader, Partition, Slot};
 use crate::log_opener::LogOpener;
@@ -139,8 +138,7 @@ impl Partition {
     pub(super) fn wake(&self, slot: &mut Slot) {
         let Slot::Dormant(opener) = slot else { return };
         let Some(dormant) = self.dormant.get() else { return };
-        let opened = opener.open(&self.id, self.log_config(), Some(dormant.known));
-        match opened.and_then(|log| durable(log, opener).map_err(Into::into)) {
+        match opener.open_durably(&self.id, self.log_config(), Some(dormant.known)) {
             Ok(log) => self.put_in(slot, log),
             Err(error) if error.is_passing() => {
                 tracing::warn!(partition = %self.id, %error, "cannot open a partition now; its next use tries again");
@@ -168,18 +166,21 @@ impl Partition {
         self.fetches.disturb();
     }
 
+    /// Keeps a partition out of service that something passing keeps from being opened at the start: it is tried again.
+    pub(crate) fn wait(&self, known: Option<LogCheckpoint>) {
+        let mut slot = self.log.lock();
+        if matches!(*slot, Slot::Recovering) {
+            *slot = Slot::Waiting(known);
+        }
+    }
+
+    /// Whether the partition is going to be opened, although the start is over.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(*self.log.lock(), Slot::Waiting(_))
+    }
+
     /// Keeps a partition out of service that cannot be opened at the start.
     pub(crate) fn stay_out(&self, known: Option<LogCheckpoint>) {
         self.put_aside(&mut self.log.lock(), known);
-    }
-}
-
-/// Makes a log durable that has more than was known of it: nobody may be shown what is not.
-fn durable(mut log: Log, opener: &LogOpener) -> io::Result<Log> {
-    let Some(job) = log.begin_sync() else { return Ok(log) };
-    let result = job.run();
-    match log.finish_sync(job, result, opener.epoch()) {
-        SyncOutcome::Durable(_) | SyncOutcome::Superseded => Ok(log),
-        SyncOutcome::Postponed(error) | SyncOutcome::Failed { error, .. } => Err(error),
     }
 }

@@ -27,7 +27,7 @@ use crate::{checkpointer, clock, handler, quarantine, recovery, server};
 
 const TOPIC: &str = "logs";
 
-async fn start(directory: &TempDir) -> Arc<Broker> {
+pub(super) async fn start(directory: &TempDir) -> Arc<Broker> {
     start_with(directory, Durability::Fsync).await
 }
 
@@ -42,13 +42,13 @@ async fn start_with(directory: &TempDir, durability: Durability) -> Arc<Broker> 
     started.await.unwrap()
 }
 
-async fn stop(broker: Arc<Broker>) {
+pub(super) async fn stop(broker: Arc<Broker>) {
     broker.shutdown.stop();
     tokio::task::spawn_blocking(move || recovery::close(&broker)).await.unwrap().unwrap();
 }
 
 /// What is left in the process goes, what is in the page cache stays.
-async fn kill(broker: Arc<Broker>) {
+pub(super) async fn kill(broker: Arc<Broker>) {
     broker.shutdown.stop();
     tokio::task::spawn_blocking(move || {
         broker.scheduler.stop();
@@ -58,11 +58,11 @@ async fn kill(broker: Arc<Broker>) {
     .unwrap();
 }
 
-fn topic_name() -> TopicName {
+pub(super) fn topic_name() -> TopicName {
     TopicName::new(TOPIC).unwrap()
 }
 
-fn partition(broker: &Broker, index: i32) -> Arc<Partition> {
+pub(super) fn partition(broker: &Broker, index: i32) -> Arc<Partition> {
     Arc::clone(broker.topics.by_name(&topic_name()).unwrap().partition(index).unwrap())
 }
 
@@ -71,7 +71,7 @@ fn is_open(broker: &Broker, index: i32) -> bool {
 }
 
 /// A batch of one record with this time.
-fn batch(timestamp: i64) -> Batch {
+pub(super) fn batch(timestamp: i64) -> Batch {
     let mut builder = BatchBuilder::new(Codec::None);
     let record =
         NewRecord { timestamp: TimestampMs(timestamp), key: None, value: Some(b"value"), headers: &[] };
@@ -80,7 +80,7 @@ fn batch(timestamp: i64) -> Batch {
 }
 
 /// A record with this time, appended and durable.
-async fn append(broker: &Arc<Broker>, index: i32, timestamp: i64) -> Result<Offset, Refused> {
+pub(super) async fn append(broker: &Arc<Broker>, index: i32, timestamp: i64) -> Result<Offset, Refused> {
     let batch = batch(timestamp);
     let shared = Arc::clone(broker);
     let appended = tokio::task::spawn_blocking(move || {
@@ -106,7 +106,7 @@ fn shrink_segments(broker: &Broker, index: i32) {
 
 /// A data directory whose topic has two partitions: the first with two records of the incarnation 0 and one of the
 /// incarnation 1, the second with nothing. Stopped cleanly.
-async fn filled() -> TempDir {
+pub(super) async fn filled() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let broker = start(&directory).await;
     create(&broker, 2).await;

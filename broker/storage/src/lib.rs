@@ -11,7 +11,7 @@
 //! - [`DataDir`] owns a data directory; [`CheckpointFile`] is its checkpoint; [`MetaLog`] keeps the broker's metadata.
 //! - [`SegmentScan`] reads segment files offline.
 //! - `DiskFiles` are real files; `SimFiles` (feature `sim`) fail and crash by plan; [`BoundedFiles`] keep to a bound of
-//!   open descriptors and maps, which is a [`FilePool`].
+//!   open descriptors and maps, which is a [`FilePool`]; [`ReadOnlyFiles`] stay as they are, whatever a log does.
 //!
 //! Left to later work: the transaction index.
 
@@ -40,6 +40,7 @@ mod point;
 mod pool;
 mod producers;
 mod quarantine;
+mod read_only_files;
 mod scan;
 mod segment;
 #[cfg(any(test, feature = "sim"))]
@@ -71,6 +72,7 @@ pub use meta_store::{Change, Expectation, MetaStore, MetaValue, TransactError, T
 pub use point::LogPoint;
 pub use pool::FilePool;
 pub use quarantine::QuarantinedRange;
+pub use read_only_files::ReadOnlyFiles;
 pub use scan::{IndexEntries, ScanError, ScannedBatch, SegmentScan, read_offset_index, read_time_index};
 #[cfg(any(test, feature = "sim"))]
 pub use sim::{SimCall, SimFault, SimFiles};

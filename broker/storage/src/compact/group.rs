@@ -20,8 +20,6 @@ use crate::log::{Indexer, no_time};
 use crate::point::LogPoint;
 use crate::segment::{Extent, NO_TIMESTAMP, Place, Segment};
 
-/// How far a compressed batch is decompressed.
-pub(super) const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 1000 };
 /// Bytes that are written at a time, about.
 const WRITE_BYTES: usize = 256 << 10;
 /// Writeback is started whenever so many bytes were written.
@@ -74,7 +72,7 @@ impl Verdicts {
             record.offset >= self.end
                 || (record.key.is_some_and(is_latest) && (record.value.is_some() || tombstones_stay))
         };
-        match batch.thin(DECODE_LIMITS, horizon, keep).map_err(|error| error.to_string())? {
+        match batch.thin(DecodeLimits::STORED, horizon, keep).map_err(|error| error.to_string())? {
             Thinned::Same => Ok(Some(batch)),
             Thinned::Rewritten(rest) => Ok(Some(rest)),
             Thinned::Emptied if last || self.remembered.contains(&header.base_offset) => {

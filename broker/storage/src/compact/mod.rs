@@ -20,7 +20,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use highwater_record::{Offset, TimestampMs};
+use highwater_record::{DecodeLimits, Offset, TimestampMs};
 use thiserror::Error;
 
 use crate::batches::{WalkError, walk};
@@ -31,7 +31,7 @@ pub(crate) use group::Cleaned;
 pub use pieces::Pace;
 pub(crate) use swap::{complete, swap};
 
-use group::{DECODE_LIMITS, Verdicts};
+use group::Verdicts;
 use key_map::KeyMap;
 use pieces::Pieces;
 
@@ -368,7 +368,7 @@ impl Noted {
                     offset: header.base_offset,
                     cause: cause.to_string(),
                 };
-                let records = batch.decompress(DECODE_LIMITS).map_err(|error| damaged(&error))?;
+                let records = batch.decompress(DecodeLimits::STORED).map_err(|error| damaged(&error))?;
                 for record in records.records() {
                     let record = record.map_err(|error| damaged(&error))?;
                     let Some(key) = record.key.filter(|_| record.offset >= self.from) else { continue };

@@ -93,11 +93,11 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
 }
 
 /// Completes what a stop or a crash cut short, before the segments are looked at: a `.swap` takes its place, a
-/// `.cleaned` goes.
-pub(crate) fn complete(place: &Place) -> io::Result<()> {
+/// `.cleaned` goes. Says whether there was anything to do: then the directory is to be synced.
+pub(crate) fn complete(place: &Place) -> io::Result<bool> {
     let entries = match place.files.list(&place.dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
     let logs: Vec<_> = entries.iter().filter_map(|entry| base_of(&entry.name, "log")).collect();
@@ -128,7 +128,7 @@ pub(crate) fn complete(place: &Place) -> io::Result<()> {
             changed = true;
         }
     }
-    if changed { place.files.sync_dir(&place.dir) } else { Ok(()) }
+    Ok(changed)
 }
 
 struct Bytes(Arc<dyn FileHandle>);

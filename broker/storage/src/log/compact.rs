@@ -136,6 +136,12 @@ impl Log {
         Some(Dirt { segments: sealed, from, config })
     }
 
+    /// Whether damage keeps the log from being compacted: until it is opened again or cut there is no
+    /// [`Log::dirt`].
+    pub const fn is_compaction_blocked(&self) -> bool {
+        self.config.compaction.is_some() && self.compacted.blocked
+    }
+
     /// A job that compacts what may be compacted at `now`. One at a time; it may be dropped. `None` if there is
     /// nothing.
     pub fn begin_compaction(&self, now: TimestampMs) -> Option<CompactionJob> {

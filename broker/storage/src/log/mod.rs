@@ -100,6 +100,15 @@ pub enum OpenError {
         /// What it says.
         source: io::Error,
     },
+    /// A sync failed, which is final: the log must not be opened again by this process, since a second sync may succeed
+    /// and mean nothing.
+    #[error("{} cannot be made durable: {source}", path.display())]
+    Sync {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the disk says.
+        source: io::Error,
+    },
 }
 
 /// What is known when a log is opened, and where is said how far that has come.

@@ -97,7 +97,10 @@ pub(super) fn open(
     config: LogConfig,
     Opening { known, now, scanned }: Opening,
 ) -> Result<(Log, Recovery), OpenError> {
-    compact::complete(&place).map_err(|source| OpenError::Io { path: place.dir.clone(), source })?;
+    if compact::complete(&place).map_err(|source| OpenError::Io { path: place.dir.clone(), source })? {
+        let synced = place.files.sync_dir(&place.dir);
+        synced.map_err(|source| OpenError::Sync { path: place.dir.clone(), source })?;
+    }
     let listing = list(&place)?;
     let dir_exists = listing.is_some();
     let Listing { segments: mut listed, kafka_end } = listing.unwrap_or_default();
@@ -235,7 +238,7 @@ impl Recoverer {
         }
         let damaged = self.place.quarantine.concerns(base);
         if !damaged {
-            self.cut_tail(&segment, &walk, listed.log_bytes).map_err(io_error)?;
+            self.cut_tail(&segment, &walk, listed.log_bytes)?;
         }
         walk.confirm();
         let Walk { end, mut indexer, last_header, .. } = walk;
@@ -386,14 +389,15 @@ impl Recoverer {
         }
     }
 
-    fn cut_tail(&mut self, segment: &Segment, walk: &Walk<'_>, log_bytes: u64) -> io::Result<()> {
+    fn cut_tail(&mut self, segment: &Segment, walk: &Walk<'_>, log_bytes: u64) -> Result<(), OpenError> {
+        let path = || segment.path().to_owned();
         let excess = log_bytes.saturating_sub(walk.end.bytes);
         if excess > 0 {
             // Made durable at once: a later crash must neither mix what is cut with what is appended in its place, nor
             // find a tail that looks good because the segments after it have gone.
-            let file = segment.log_file()?;
-            file.set_len(walk.end.bytes)?;
-            file.fdatasync()?;
+            let cut = segment.log_file().and_then(|file| file.set_len(walk.end.bytes).map(|()| file));
+            let file = cut.map_err(|source| OpenError::Io { path: path(), source })?;
+            file.fdatasync().map_err(|source| OpenError::Sync { path: path(), source })?;
             self.recovery.bytes_dropped += excess;
             tracing::info!(path = %segment.path().display(), excess, "dropped bytes after the last batch");
         }
@@ -422,7 +426,7 @@ impl Recoverer {
         self.place
             .files
             .sync_dir(&self.place.dir)
-            .map_err(|source| OpenError::Io { path: self.place.dir.clone(), source })
+            .map_err(|source| OpenError::Sync { path: self.place.dir.clone(), source })
     }
 
     fn forget_segments(&mut self, log_start: Offset) {

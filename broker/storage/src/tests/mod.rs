@@ -16,6 +16,7 @@ mod meta;
 mod model;
 mod outline;
 mod pool;
+mod read_only;
 mod recovery;
 mod residence;
 mod retention;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// As far as any batch of these tests goes.
-pub(super) const DECODE_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 64 << 20, ratio_max: 1000 };
+pub(super) const DECODE_LIMITS: DecodeLimits = DecodeLimits::STORED;
 
 pub(super) const NOW: TimestampMs = TimestampMs(1_000_000);
 
