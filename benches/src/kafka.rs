@@ -87,10 +87,10 @@ mod tests {
     #[test]
     fn a_durable_kafka_syncs_every_batch() {
         let [broker, controller] = [free_address().unwrap(), free_address().unwrap()];
-        let of = |durability| settings(broker, controller, durability, Path::new("/home"));
+        let of = |durability| settings(broker, controller, durability, Path::new("/kafka"));
 
         assert!(of("fsync").contains("log.flush.interval.messages=1\n"));
         assert!(!of("os").contains("flush"));
-        assert!(of("os").contains("log.dirs=/home/data\n"));
+        assert!(of("os").contains("log.dirs=/kafka/data\n"));
     }
 }

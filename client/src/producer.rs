@@ -56,9 +56,11 @@ impl Acks {
     }
 }
 
+type OnRetry = dyn Fn(&TopicPartition, &ClientError) + Send + Sync;
+
 /// Who is told when something must be tried again, the first time since it went well: a producer tries for minutes.
 #[derive(Clone)]
-pub struct RetryObserver(Arc<dyn Fn(&TopicPartition, &ClientError) + Send + Sync>);
+pub struct RetryObserver(Arc<OnRetry>);
 
 impl RetryObserver {
     /// Calls `tell` with the partition and with what went wrong. It must not block.

@@ -34,8 +34,11 @@ pub(crate) struct Block {
     pub(crate) bytes: Box<[u8]>,
 }
 
+/// Where one of the indexes that share it keeps a block.
+type Place = Mutex<Option<(BlockKey, Block)>>;
+
 #[derive(Debug)]
-pub(crate) struct BlockCache(Box<[Mutex<Option<(BlockKey, Block)>>]>);
+pub(crate) struct BlockCache(Box<[Place]>);
 
 impl BlockCache {
     pub(crate) fn new() -> Self {
@@ -55,7 +58,7 @@ impl BlockCache {
         drop(before);
     }
 
-    fn place(&self, key: BlockKey) -> &Mutex<Option<(BlockKey, Block)>> {
+    fn place(&self, key: BlockKey) -> &Place {
         &self.0[(key.0 % BLOCKS_MAX as u64) as usize]
     }
 }
