@@ -206,10 +206,12 @@ impl<'a> Walk<'a> {
         Fault { position, expected, fault, before: self.before }
     }
 
-    /// The batch whose epoch the next one may not go back behind. No checksum covers an epoch, and a flipped bit in the
-    /// last one below the recovery point must not cost what was appended after it: the batch before that one counts.
+    /// The batch whose epoch the next one may not go back behind. No checksum covers an epoch, and a flipped bit in one of
+    /// the last two below the recovery point must not cost what was appended after them: the smaller one counts. Where
+    /// there are no two in this segment and at the end of the one before, the first batch above is not compared.
     fn epoch_floor(&self) -> Option<BatchHeader> {
-        if self.before.is_some() { self.confirmed } else { self.last_header }
+        let (last, earlier) = (self.before?.header, self.confirmed?);
+        Some(if earlier.leader_epoch < last.leader_epoch { earlier } else { last })
     }
 
     /// Reads whole batches to the end of the log. Says whether a fault ended it.

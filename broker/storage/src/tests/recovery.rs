@@ -298,32 +298,40 @@ fn producers_are_known_behind_a_batch_whose_offset_is_damaged() {
 
 #[test]
 fn a_damaged_epoch_below_the_recovery_point_costs_nothing_above_it() {
-    // An epoch that is too large, and one that is too small.
-    for bit in [28, 0] {
-        let (mut home, files) = Home::sim();
-        let (mut log, _) = home.open();
-        for _ in 0..3 {
-            append(&mut log, &records(2));
+    let size = records(2).bytes().len();
+    // An epoch that is too large, and one that is too small; in the last batch below, and in the one before it.
+    for (bit, struck) in [(28, 2), (0, 2), (28, 1), (0, 1)] {
+        // All in one segment; the last below is the first of its segment; the last below ends its segment.
+        for per_segment in [4, 2, 3] {
+            let (mut home, files) = Home::sim();
+            home.config.segment_bytes = (per_segment * size) as u32;
+            let (mut log, _) = home.open();
+            for _ in 0..3 {
+                append(&mut log, &records(2));
+            }
+            sync(&mut log);
+            home.known = Some(log.checkpoint());
+            log.append(&records(2), epoch(4), NOW).unwrap();
+            sync(&mut log);
+            drop(log);
+            let base = struck / per_segment * per_segment * 2;
+            let path = home.path(&format!("{base:020}.log"));
+            let mut bytes = files.read(&path).unwrap();
+            let epoch_at = struck % per_segment * size + 12;
+            let damaged = 1 ^ (1_i32 << bit);
+            bytes[epoch_at..epoch_at + 4].copy_from_slice(&damaged.to_be_bytes());
+            files.overwrite(&path, &bytes);
+
+            let (log, recovery) = home.open();
+
+            let case = format!("bit {bit} of batch {struck}, {per_segment} in a segment");
+            assert_eq!(recovery.bytes_dropped, 0, "{case}");
+            assert_eq!(log.view().end().offset, offset(8), "{case}");
+            let mut read = spans(&read_all_readable(&log));
+            // At the border of a segment nothing tells that the epoch is wrong.
+            read.retain(|span| *span != (2 * struck as i64, 2 * struck as i64 + 1));
+            assert_eq!(read.len(), 3, "{case}");
         }
-        sync(&mut log);
-        home.known = Some(log.checkpoint());
-        log.append(&records(2), epoch(4), NOW).unwrap();
-        sync(&mut log);
-        drop(log);
-        let path = home.path("00000000000000000000.log");
-        let mut bytes = files.read(&path).unwrap();
-        let third = 2 * records(2).bytes().len();
-        let epoch_at = third + 12..third + 16;
-        let damaged = 1 ^ (1_i32 << bit);
-        bytes[epoch_at].copy_from_slice(&damaged.to_be_bytes());
-        files.overwrite(&path, &bytes);
-
-        let (log, recovery) = home.open();
-
-        assert_eq!(recovery.bytes_dropped, 0);
-        assert_eq!(log.view().end().offset, offset(8));
-        let read = spans(&read_all_readable(&log));
-        assert_eq!(read, [(0, 1), (2, 3), (6, 7)], "bit {bit}");
     }
 }
 
