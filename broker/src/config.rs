@@ -143,6 +143,9 @@ pub struct Config {
     /// How long a group without members waits for more of them before its first rebalance completes; whole
     /// milliseconds. Default: 3 s (`group.initial.rebalance.delay.ms`).
     pub initial_rebalance_delay: Duration,
+    /// How long after a roll a log under `os` is synced. Default: 30 s, by when Linux has written most of it by itself
+    /// (`vm.dirty_expire_centisecs`).
+    pub filled_sync_delay: Duration,
     /// How often partitions are looked through for what is too old or too much. Default: 5 minutes
     /// (`log.retention.check.interval.ms`).
     pub retention_check_interval: Duration,
@@ -170,6 +173,7 @@ impl Config {
             partitions_max: 20_000,
             partitions_per_request_max: 1000,
             initial_rebalance_delay: Duration::from_secs(3),
+            filled_sync_delay: Duration::from_secs(30),
             retention_check_interval: Duration::from_secs(5 * 60),
             connections: ConnectionLimits::default(),
         }

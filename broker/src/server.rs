@@ -241,8 +241,8 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
     let memory = Arc::new(Memory::new(config.memory, config.request_bytes_max));
     disk.measure(&*files, Instant::now());
     disk.check_reserve();
-    let scheduler =
-        SyncScheduler::start(next_epoch, Arc::clone(disk.under_way())).map_err(RunError::Threads)?;
+    let scheduler = SyncScheduler::start(next_epoch, Arc::clone(disk.under_way()), config.filled_sync_delay)
+        .map_err(RunError::Threads)?;
     let broker = Arc::new(Broker {
         files,
         data,

@@ -2,8 +2,8 @@
 //!
 //! A partition is in the queue at most once. While its sync is in flight, appends collect behind it and are
 //! covered by the next one; the more writers wait, the more one sync acknowledges. Partitions under
-//! `interval=<ms>` are queued when their time has come, and those under `os` when they have filled a segment: nobody
-//! waits for these, so they never take all threads. Knows no protocol.
+//! `interval=<ms>` are queued when their time has come, and those under `os` a while after they have filled a segment:
+//! nobody waits for these, so they never take all threads. Knows no protocol.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -30,6 +30,7 @@ pub(crate) type NextEpoch = Arc<dyn Fn() -> Option<LeaderEpoch> + Send + Sync>;
 /// The queue of partitions to sync, and the threads that serve it.
 pub(crate) struct SyncScheduler {
     shared: Arc<Shared>,
+    filled_delay: Duration,
     appended: AppendMeter,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -43,7 +44,7 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     ready: VecDeque<Arc<Partition>>,
-    /// Partitions that have filled a segment.
+    /// Partitions that have filled a segment, and whose time has come.
     filled: VecDeque<Arc<Partition>>,
     /// How many threads are busy with those.
     filled_running: usize,
@@ -61,6 +62,7 @@ enum Kind {
 struct Timed {
     due: Instant,
     partition: Arc<Partition>,
+    kind: Kind,
 }
 
 impl PartialEq for Timed {
@@ -81,8 +83,13 @@ impl Ord for Timed {
 }
 
 impl SyncScheduler {
-    /// Starts the sync threads. What they do is noted in `under_way`.
-    pub(crate) fn start(next_epoch: NextEpoch, under_way: Arc<UnderWay>) -> std::io::Result<Self> {
+    /// Starts the sync threads. What they do is noted in `under_way`. A filled segment waits for `filled_delay`: at once,
+    /// its sync would hold up appends at the file system's journal, while the system writes it by itself a little later.
+    pub(crate) fn start(
+        next_epoch: NextEpoch,
+        under_way: Arc<UnderWay>,
+        filled_delay: Duration,
+    ) -> std::io::Result<Self> {
         let queue = Mutex::new(Queue::default());
         let shared = Arc::new(Shared { queue, wake: Condvar::new(), under_way });
         let mut threads = Vec::with_capacity(THREADS);
@@ -94,7 +101,7 @@ impl SyncScheduler {
                 .spawn(move || shared.serve(&next_epoch))?;
             threads.push(thread);
         }
-        Ok(Self { shared, appended: AppendMeter::default(), threads: Mutex::new(threads) })
+        Ok(Self { shared, filled_delay, appended: AppendMeter::default(), threads: Mutex::new(threads) })
     }
 
     /// Where every append is counted.
@@ -110,19 +117,20 @@ impl SyncScheduler {
         }
     }
 
-    /// Syncs `partition`, which has filled a segment, when a thread can be spared.
+    /// Syncs `partition`, which has filled a segment, after a while, when a thread can be spared.
     pub(crate) fn request_filled(&self, partition: &Arc<Partition>) {
-        if partition.mark_dirty() {
-            self.shared.queue.lock().filled.push_back(Arc::clone(partition));
-            self.shared.wake.notify_one();
-        }
+        self.request_later(partition, self.filled_delay, Kind::Filled);
     }
 
     /// Syncs `partition` when `within` has passed, unless it is queued already.
     pub(crate) fn request_within(&self, partition: &Arc<Partition>, within: Duration) {
+        self.request_later(partition, within, Kind::Awaited);
+    }
+
+    fn request_later(&self, partition: &Arc<Partition>, delay: Duration, kind: Kind) {
         if partition.mark_dirty() {
-            let due = Instant::now() + within;
-            self.shared.queue.lock().timed.push(Reverse(Timed { due, partition: Arc::clone(partition) }));
+            let (due, partition) = (Instant::now() + delay, Arc::clone(partition));
+            self.shared.queue.lock().timed.push(Reverse(Timed { due, partition, kind }));
             self.shared.wake.notify_one();
         }
     }
@@ -161,7 +169,8 @@ impl Shared {
                 AfterSync::Now if kind == Kind::Filled => queue.filled.push_back(partition),
                 AfterSync::Now => queue.ready.push_back(partition),
                 AfterSync::Within(time) => {
-                    queue.timed.push(Reverse(Timed { due: Instant::now() + time, partition }));
+                    let due = Instant::now() + time;
+                    queue.timed.push(Reverse(Timed { due, partition, kind: Kind::Awaited }));
                 }
             }
             drop(queue);
@@ -187,9 +196,12 @@ impl Shared {
             }
             let due = queue.timed.peek().map(|Reverse(timed)| timed.due);
             match due {
-                Some(due) if due <= Instant::now() => {
-                    return queue.timed.pop().map(|Reverse(timed)| (timed.partition, Kind::Awaited));
-                }
+                Some(due) if due <= Instant::now() => match queue.timed.pop() {
+                    Some(Reverse(Timed { partition, kind: Kind::Filled, .. })) => {
+                        queue.filled.push_back(partition)
+                    }
+                    timed => return timed.map(|Reverse(timed)| (timed.partition, timed.kind)),
+                },
                 Some(due) => {
                     self.wake.wait_until(&mut queue, due);
                 }

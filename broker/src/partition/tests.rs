@@ -34,6 +34,7 @@ pub(super) async fn start(directory: &TempDir) -> Arc<Broker> {
 async fn start_with(directory: &TempDir, durability: Durability) -> Arc<Broker> {
     let mut config = Config::new(directory.path().join("data"));
     config.durability = durability;
+    config.filled_sync_delay = Duration::ZERO;
     let started = tokio::task::spawn_blocking(move || {
         let broker = server::open(config).unwrap();
         recovery::recover(&broker);
