@@ -67,13 +67,17 @@ impl Settings {
     }
 }
 
+/// How many wait for one log on threads of the pool. With one alone each append would wait for a thread to be woken: a
+/// crowd's 99th percentile was three times this one's.
+const TURNS: usize = 4;
+
 /// One partition.
 pub(crate) struct Partition {
     id: TopicPartition,
     /// Replaced under the log's lock, so that an append sees one set of them.
     settings: ArcSwap<Settings>,
     log: Mutex<Slot>,
-    /// One at a time waits for `log` on a thread of the pool; the others wait here, which takes no thread.
+    /// [`TURNS`] at a time wait for `log` on threads of the pool; the others wait here, which takes no thread.
     turn: Arc<Semaphore>,
     /// The leader epoch while the partition is in service, else -1. Beside the log, so that reads need no lock.
     epoch: AtomicI32,
@@ -167,7 +171,7 @@ impl Partition {
             id,
             settings: ArcSwap::new(settings),
             log: Mutex::new(Slot::Recovering),
-            turn: Arc::new(Semaphore::new(1)),
+            turn: Arc::new(Semaphore::new(TURNS)),
             epoch: AtomicI32::new(NO_EPOCH),
             view: OnceLock::new(),
             dormant: OnceLock::new(),

