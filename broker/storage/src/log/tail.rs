@@ -183,11 +183,24 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether the last batch says that it ends before it does: then what follows is no tail, and must not be cut.
+    /// Whether the last batch lies about its end, though more bytes follow: by its length, or by a base offset that is too
+    /// large, which no checksum covers. Then what follows is no tail, and must not be cut.
     fn short_last(&self) -> io::Result<Option<Fault>> {
         let Some(last) = self.before.filter(|_| self.end.bytes < self.log_bytes) else { return Ok(None) };
+        let file = self.segment.log_file()?;
+        if last.header.base_offset > last.expected {
+            let follows = last.expected.advance(u64::from(last.header.last_offset_delta) + 1);
+            let mut head = [0; HEADER_BYTES];
+            let read = file.pread(&mut head, self.end.bytes)?;
+            let next = BatchHeader::parse(&head[..read]).ok().filter(|next| next.base_offset == follows);
+            if let Some(next) = next {
+                let (position, expected) = (self.end.bytes, self.end.offset);
+                let fault = BatchFault::OffsetOrder { expected, actual: next.base_offset };
+                return Ok(Some(Fault { position, expected, fault, before: Some(last) }));
+            }
+        }
         let stored = last.header.crc;
-        let computed = damage::crc_of(&*self.segment.log_file()?, last.position, &last.header)?;
+        let computed = damage::crc_of(&*file, last.position, &last.header)?;
         Ok(computed.filter(|computed| *computed != stored).map(|computed| Fault {
             position: last.position,
             expected: last.expected,

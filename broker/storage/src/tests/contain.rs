@@ -626,3 +626,22 @@ fn a_log_whose_last_records_cannot_be_read_takes_more_and_knows_epochs_and_produ
         assert_eq!(log.append(&records(1), epoch(3), NOW).unwrap().base_offset, offset(2), "{missing}");
     }
 }
+
+#[test]
+fn a_base_offset_that_seems_to_end_a_segment_hides_nothing_behind_it() {
+    let closed = Closed::new();
+    let name = "00000000000000000021.log";
+    let path = closed.home.path(name);
+    let mut bytes = closed.files.read(&path).unwrap();
+    let own = closed.batches.iter().filter(|batch| closed.base_of(batch) == 21);
+    let before = own.take_while(|batch| batch.header().base_offset < offset(36));
+    let struck = before.map(|batch| batch.bytes().len()).sum::<usize>();
+    // One record at 36 says that it is at 38, where the segment ends. Behind it are 37 and 38.
+    bytes[struck + 7] ^= 2;
+    closed.files.overwrite(&path, &bytes);
+
+    let (log, _) = closed.home.open();
+
+    assert_eq!(read_checked(&log, &closed.batches, 1), [(36, 37)]);
+    assert_eq!(lost(&log), [(36, 37)]);
+}
