@@ -362,7 +362,7 @@ async fn append_on_the_pool(
     results
 }
 
-/// Appends the first of `appends`, whose turn it is, and those behind it whose turn nobody else has. Gives back what they
+/// Appends the first of `appends`, whose turn it is, and those behind it that get a turn at once. Gives back what they
 /// came to and the others.
 fn append_while_free(
     broker: &Broker,

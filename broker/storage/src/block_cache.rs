@@ -54,8 +54,7 @@ impl BlockCache {
 
     /// Keeps a block of an index instead of the one that was kept.
     pub(crate) fn keep(&self, key: BlockKey, block: Block) {
-        let before = self.place(key).lock().replace((key, block));
-        drop(before);
+        *self.place(key).lock() = Some((key, block));
     }
 
     fn place(&self, key: BlockKey) -> &Place {

@@ -8,7 +8,8 @@
 //! a batch from an earlier life that a crash brought back. Segments after such an end are moved aside (`.log.dropped`),
 //! not deleted. In a sealed segment offsets may have gaps, where compaction took batches away, but it ends where the
 //! next one begins. Of a compacted log the last one may have gaps too, and a segment may end before the next begins as far
-//! as Kafka wrote the log, which its own producer snapshots tell. Bytes at or above the next segment's base offset are what a cut left behind, and are cut off.
+//! as Kafka wrote the log, which its own producer snapshots tell. Bytes at or above the next segment's base offset are what
+//! a cut left behind, and are cut off.
 //! Indexes, epochs and producers are completed or rebuilt from batch headers. Doing it twice, or being
 //! interrupted, changes nothing about the result: all that is written is either disposable or a cut of bytes that
 //! would be cut again.
