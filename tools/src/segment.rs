@@ -7,6 +7,8 @@ mod cat;
 mod files;
 mod index;
 mod ls;
+mod parallel;
+mod progress;
 #[cfg(test)]
 mod tests;
 

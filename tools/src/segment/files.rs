@@ -32,6 +32,13 @@ pub(super) struct SegmentFile {
     pub(super) next_base: Option<Offset>,
 }
 
+impl SegmentFile {
+    /// Size of the file now, for a sense of how much there is to do; 0 if it cannot be asked.
+    pub(super) fn bytes(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+    }
+}
+
 /// The partitions below `path`, in order.
 pub(super) fn find(path: &Path) -> Result<Vec<PartitionFiles>> {
     let metadata = fs::metadata(path).map_err(|error| match error.kind() {

@@ -1,6 +1,7 @@
 //! `segment ls`: one row per segment. Every batch is walked, and its checksum compared unless that is left out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -10,6 +11,8 @@ use serde_json::{Value, json};
 
 use super::files::{PartitionFiles, SegmentFile};
 use super::index::{self, IndexState};
+use super::parallel::{self, Sink};
+use super::progress::Progress;
 use crate::failure::PROBLEMS;
 use crate::output::{OutputFormat, Rows, note};
 use crate::time;
@@ -61,23 +64,44 @@ pub(super) fn run(partitions: &[PartitionFiles], fast: bool, output: OutputForma
 pub(super) fn list(partitions: &[PartitionFiles], fast: bool) -> Result<(Rows, u32)> {
     let mut rows = Rows::new(COLUMNS);
     let mut problems = 0;
-    for partition in partitions {
-        for segment in &partition.segments {
-            let found = walk(segment, fast).with_context(|| format!("read {}", segment.path.display()))?;
-            let offsets = index::check_offsets(segment, &found.batches);
-            let times = index::check_times(segment, found.end);
-            // The tail of a file that a broker appends to may be half written, and its indexes come later.
-            let may_change = partition.owner.is_some() && segment.next_base.is_none();
-            if let Some(fault) = &found.fault {
-                note(format_args!("{}: {fault}", segment.path.display()));
-                problems += u32::from(!may_change);
-            }
-            let wrong = [offsets, times].contains(&IndexState::Wrong);
-            problems += u32::from(wrong && !may_change);
-            rows.push(row(partition, segment, &found, fast, [offsets, times]));
+    let pieces: Vec<(&PartitionFiles, &SegmentFile)> = (partitions.iter())
+        .flat_map(|partition| partition.segments.iter().map(move |segment| (partition, segment)))
+        .collect();
+    let bytes = pieces.iter().map(|(_, segment)| segment.bytes()).sum();
+    let progress = Progress::new("list", bytes);
+    let work = |piece: &(&PartitionFiles, &SegmentFile), sink: &Sink<Looked>| {
+        let looked = look(piece.1, fast)?;
+        progress.add(looked.found.bytes);
+        let _ = sink.put(looked);
+        Ok(())
+    };
+    parallel::in_order(&pieces, parallel::cores(), work, |(partition, segment), looked| {
+        let Looked { found, indexes } = looked;
+        // The tail of a file that a broker appends to may be half written, and its indexes come later.
+        let may_change = partition.owner.is_some() && segment.next_base.is_none();
+        if let Some(fault) = &found.fault {
+            note(format_args!("{}: {fault}", segment.path.display()));
+            problems += u32::from(!may_change);
         }
-    }
+        let wrong = indexes.contains(&IndexState::Wrong);
+        problems += u32::from(wrong && !may_change);
+        rows.push(row(partition, segment, &found, fast, indexes));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    progress.finish();
     Ok((rows, problems))
+}
+
+/// What is known of a segment and its indexes.
+struct Looked {
+    found: Found,
+    indexes: [IndexState; 2],
+}
+
+fn look(segment: &SegmentFile, fast: bool) -> Result<Looked> {
+    let found = walk(segment, fast).with_context(|| format!("read {}", segment.path.display()))?;
+    let indexes = [index::check_offsets(segment, &found.batches), index::check_times(segment, found.end)];
+    Ok(Looked { found, indexes })
 }
 
 fn walk(segment: &SegmentFile, fast: bool) -> std::io::Result<Found> {
