@@ -20,7 +20,7 @@ mod headers;
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use highwater_record::{BatchHeader, Offset, TimestampMs};
 use rustix::io::Errno;
@@ -84,6 +84,7 @@ struct Recoverer {
     recovery_point: Offset,
     recovery: Recovery,
     scanned: Arc<AtomicU64>,
+    give_up: Arc<AtomicBool>,
     segments: Vec<Arc<Segment>>,
     /// Sealed segments whose indexes may not be durable.
     owed_indexes: Vec<Arc<Segment>>,
@@ -99,7 +100,7 @@ struct Recoverer {
 pub(super) fn open(
     place: Place,
     config: LogConfig,
-    Opening { known, now, scanned }: Opening,
+    Opening { known, now, scanned, give_up }: Opening,
 ) -> Result<(Log, Recovery), OpenError> {
     if compact::complete(&place).map_err(|source| OpenError::Io { path: place.dir.clone(), source })? {
         let synced = place.files.sync_dir(&place.dir);
@@ -128,6 +129,7 @@ pub(super) fn open(
         recovery_point: trusted,
         recovery: Recovery { segments_below: below as u32, ..Recovery::default() },
         scanned,
+        give_up,
         segments: Vec::new(),
         owed_indexes: Vec::new(),
         durable: log_start,
@@ -187,6 +189,9 @@ fn list(place: &Place) -> Result<Option<Listing>, OpenError> {
 impl Recoverer {
     fn segments(&mut self, listed: &[Listed]) -> Result<(), OpenError> {
         for (at, segment) in listed.iter().enumerate() {
+            if self.give_up.load(Ordering::Relaxed) {
+                return Err(OpenError::GivenUp { opened: at, segments: listed.len() });
+            }
             let next = listed.get(at + 1).map(|next| next.base);
             let torn = match (self.segment(*segment, next), next) {
                 (Err(OpenError::Io { source, .. }), Some(next))
