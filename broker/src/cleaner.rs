@@ -181,6 +181,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::shutdown::Shutdown;
     use crate::topic_admin::{self, NewTopic};
     use crate::{recovery, server};
 
@@ -190,7 +191,7 @@ mod tests {
         let data = directory.path().join("data");
         let config = Config::new(data.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            let broker = server::open(config).unwrap();
+            let broker = server::open(config, Shutdown::new()).unwrap();
             recovery::recover(&broker);
             broker
         });

@@ -16,6 +16,7 @@ use crate::groups;
 use crate::outbound::Piece;
 use crate::recovery;
 use crate::server::{self, RunError};
+use crate::shutdown::Shutdown;
 
 /// A running broker that listens nowhere.
 pub struct InProcess {
@@ -40,7 +41,7 @@ impl InProcess {
     /// As [`crate::run`], but for the listeners.
     pub async fn open(config: Config) -> Result<Self, RunError> {
         let broker = tokio::task::spawn_blocking(move || {
-            let broker = server::open(config)?;
+            let broker = server::open(config, Shutdown::new())?;
             recovery::recover(&broker);
             Ok::<_, RunError>(broker)
         });

@@ -35,8 +35,8 @@ pub(crate) enum OpenLogError {
 }
 
 impl OpenLogError {
-    /// Whether the process is short of something that it may have again soon, or the disk did not read this time: the
-    /// log is not to blame. A sync that failed never passes, since the next one may succeed and mean nothing (ADR 4); one
+    /// Whether the process is short of something that it may have again soon, or the disk did not read this time, or the
+    /// broker stops: the log is not to blame. A sync that failed never passes, since the next one may succeed and mean nothing (ADR 4); one
     /// without a descriptor has not reached the disk.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
@@ -47,6 +47,7 @@ impl OpenLogError {
             Self::Log(OpenError::Sync { source, .. }) | Self::Sync(source) => {
                 matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE))
             }
+            Self::Log(OpenError::GivenUp { .. }) => true,
             Self::Metadata(_) | Self::Leftover { .. } => false,
         }
     }
@@ -106,7 +107,9 @@ impl LogOpener {
             known = at_least(known, start, &self.metadata.lost(topic_id, partition.partition)?);
         }
         let dir = self.data.partition_path(partition);
-        let opening = Opening { known, now: clock::now(), scanned: Arc::clone(&self.progress.scanned_bytes) };
+        let RecoveryProgress { scanned_bytes, given_up, .. } = &*self.progress;
+        let (scanned, give_up) = (Arc::clone(scanned_bytes), Arc::clone(given_up));
+        let opening = Opening { known, now: clock::now(), scanned, give_up };
         let read_only = self.metadata.read_only().is_some();
         let files = Arc::clone(&self.files);
         let files = if read_only { Arc::new(ReadOnlyFiles::new(files)) } else { files };

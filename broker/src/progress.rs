@@ -20,6 +20,8 @@ pub(crate) struct RecoveryProgress {
     /// Bytes that are to be checked, as far as that is known.
     pub(crate) unsynced_bytes: AtomicU64,
     pub(crate) done: AtomicBool,
+    /// The broker stops before all have recovered: no further log is opened, none is read to its end.
+    pub(crate) given_up: Arc<AtomicBool>,
     /// The partition that was begun last.
     under_way: Mutex<Option<TopicPartition>>,
 }
@@ -56,6 +58,16 @@ impl RecoveryProgress {
             self.recovered.fetch_sub(1, Ordering::Relaxed);
         }
         self.fail(partition, error);
+    }
+
+    /// Leaves what has not recovered yet to the next start.
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what has not recovered yet is left to the next start.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
     }
 
     /// A reading.

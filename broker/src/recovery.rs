@@ -3,7 +3,8 @@
 //! Partitions to which nothing was appended since they were checkpointed serve at once, with their logs unopened
 //! (`survey`). What was appended after the last checkpoint is scanned, on as many threads as there are cores. A partition
 //! that cannot be opened stays out of service with an error in the log and does not keep the others from serving; if that
-//! is for something that passes, it is tried again until it serves.
+//! is for something that passes, it is tried again until it serves. A stop that comes before all this is done ends it
+//! between two segments: what is not in service by then is as it was for the next start.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -82,7 +83,7 @@ fn name_orphans(broker: &Broker, listing: &Listing) {
 }
 
 /// Brings every partition into service that can be: at once, or when its log is open and its tail durable. Then loads
-/// the groups.
+/// the groups. Once the recovery is given up, it ends where it is.
 pub(crate) fn recover(broker: &Arc<Broker>) {
     recover_with(broker, sync_file_system);
 }
@@ -106,6 +107,9 @@ pub(crate) fn recover_with(broker: &Arc<Broker>, sync: impl FnOnce(&Broker) -> i
         let scanned = broker.recovery.scanned_bytes.load(Ordering::Relaxed);
         tracing::info!(partitions = to_open.len(), scanned, took = ?began.elapsed(), "opened logs");
     }
+    if broker.recovery.is_given_up() {
+        return;
+    }
     // An append behind a tail that is not durable could not be cut off alone, so this comes first.
     let synced = sync_tails(broker, &mut logs, sync);
     for (partition, log) in logs {
@@ -120,6 +124,9 @@ pub(crate) fn recover_with(broker: &Arc<Broker>, sync: impl FnOnce(&Broker) -> i
         }
     }
     groups::load_all(broker);
+    if broker.recovery.is_given_up() {
+        return;
+    }
     broker.recovery.done.store(true, Ordering::Release);
     if !waiting.is_empty() {
         tokio::runtime::Handle::current().spawn(open_later(Arc::clone(broker), waiting));
@@ -201,6 +208,9 @@ fn survey(broker: &Arc<Broker>) -> Vec<ToOpen> {
     let all: Vec<_> =
         topics.iter().flat_map(|topic| topic.partitions.iter().map(move |p| (topic, p))).collect();
     in_parallel(broker, &all, |(topic, partition)| {
+        if broker.recovery.is_given_up() {
+            return None;
+        }
         let to_open = survey.visit(topic, partition);
         if to_open.is_none() {
             broker.recovery.recovered.fetch_add(1, Ordering::Relaxed);
@@ -217,6 +227,9 @@ enum Opened {
 }
 
 fn open_log(broker: &Broker, to_open: &ToOpen) -> Option<Opened> {
+    if broker.recovery.is_given_up() {
+        return None;
+    }
     let ToOpen { topic, partition, known, .. } = to_open;
     broker.recovery.begin(partition.id());
     let known = known.map(|known| known.log);
@@ -225,6 +238,7 @@ fn open_log(broker: &Broker, to_open: &ToOpen) -> Option<Opened> {
             broker.recovery.recovered.fetch_add(1, Ordering::Relaxed);
             Some(Opened::Now(Arc::clone(partition), Box::new(log)))
         }
+        Err(_) if broker.recovery.is_given_up() => None,
         Err(error) if error.is_passing() => {
             broker.recovery.failed.fetch_add(1, Ordering::Relaxed);
             tracing::error!(partition = %partition.id(), %error, "cannot open a partition now; it is tried again");
@@ -328,7 +342,8 @@ fn sync_file_system(broker: &Broker) -> io::Result<()> {
     Ok(rustix::fs::syncfs(&directory)?)
 }
 
-/// Takes every partition out of service: durable, checkpointed, closed. Called when no connection is left.
+/// Takes every partition out of service: durable, closed, and checkpointed if all had recovered. Called when no connection
+/// is left.
 pub(crate) fn close(broker: &Broker) -> io::Result<()> {
     broker.scheduler.stop();
     let synced = sync_all(broker);
@@ -341,7 +356,10 @@ pub(crate) fn close(broker: &Broker) -> io::Result<()> {
     });
     // The mark says that everything is durable, and what closing wrote is part of everything.
     let clean = not_closed.is_empty() && synced.is_ok() && sync_file_system(broker).is_ok();
-    checkpointer::store(broker, checkpoints, clean.then_some(broker.epoch));
+    // Of logs that did not recover nobody but the last checkpoint knows how far they were durable.
+    if broker.recovery.done.load(Ordering::Acquire) {
+        checkpointer::store(broker, checkpoints, clean.then_some(broker.epoch));
+    }
     synced
 }
 

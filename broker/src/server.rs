@@ -1,12 +1,14 @@
 //! The life of a broker: bind, open, recover, serve, stop.
 //!
 //! The port opens before the partitions have recovered; until then they answer NOT_LEADER_OR_FOLLOWER, and groups
-//! COORDINATOR_LOAD_IN_PROGRESS until they are loaded, which comes after it. Neither start
-//! nor stop syncs partition by partition: one `syncfs` makes all recovered tails, or all that is left, durable.
+//! COORDINATOR_LOAD_IN_PROGRESS until they are loaded, which comes after it. A stop is heard from the first moment on, and
+//! a disk that hangs holds it up to its deadline at most. Neither start nor stop syncs partition by partition: one
+//! `syncfs` makes all recovered tails, or all that is left, durable.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -106,6 +108,20 @@ pub async fn run(
     stop: impl Future<Output = ()>,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
+    let (shutdown, data) = (Shutdown::new(), config.data.clone());
+    let mut life = pin!(live(config, shutdown.clone(), ready));
+    tokio::select! {
+        ended = &mut life => return ended,
+        () = stop => {}
+    }
+    tracing::info!("stopping");
+    shutdown.stop();
+    let stopped = tokio::time::timeout(STOP_DEADLINE, life).await;
+    stopped.unwrap_or(Err(RunError::Hung { data }))
+}
+
+/// All that a broker does until `shutdown` says stop, wherever that finds it, and what is to be done then.
+async fn live(config: Config, shutdown: Shutdown, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     let began = Instant::now();
     metrics::install();
     highwater_storage::explain_sigbus();
@@ -113,7 +129,7 @@ pub async fn run(
     // Bound first: a start that finds its port taken has touched nothing.
     let listeners = listener::bind(&config)?;
     let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-    let broker = tokio::task::spawn_blocking(move || open(config)).await??;
+    let broker = tokio::task::spawn_blocking(move || open(config, shutdown)).await??;
 
     tracing::info!(
         "memory budget: {} ({}), requests of up to {}",
@@ -129,24 +145,42 @@ pub async fn run(
     }
     let mut background =
         vec![tokio::spawn(disk::run(Arc::clone(&broker))), tokio::spawn(metrics::keep_up(broker.stopping()))];
-    let recovering = Arc::clone(&broker);
-    tokio::task::spawn_blocking(move || recovery::recover(&recovering)).await?;
-    recovery::finish_deletions(&broker).await;
-    background.extend([
-        tokio::spawn(checkpointer::run(Arc::clone(&broker))),
-        tokio::spawn(manifests::run(Arc::clone(&broker))),
-        tokio::spawn(groups::run_timers(Arc::clone(&broker))),
-        tokio::spawn(cleaner::run(Arc::clone(&broker))),
-        tokio::spawn(retention::run(Arc::clone(&broker))),
-    ]);
-    ready(&Ready { addresses, data: broker.data.path().to_owned(), took: began.elapsed() });
+    if recover(&broker).await? {
+        recovery::finish_deletions(&broker).await;
+        background.extend([
+            tokio::spawn(checkpointer::run(Arc::clone(&broker))),
+            tokio::spawn(manifests::run(Arc::clone(&broker))),
+            tokio::spawn(groups::run_timers(Arc::clone(&broker))),
+            tokio::spawn(cleaner::run(Arc::clone(&broker))),
+            tokio::spawn(retention::run(Arc::clone(&broker))),
+        ]);
+        ready(&Ready { addresses, data: broker.data.path().to_owned(), took: began.elapsed() });
+        broker.stopping().stopped().await;
+    }
+    finish(broker, background, serving).await
+}
 
-    stop.await;
-    tracing::info!("stopping");
-    broker.shutdown.stop();
-    let data = broker.data.path().to_owned();
-    let stopped = tokio::time::timeout(STOP_DEADLINE, finish(broker, background, serving)).await;
-    stopped.unwrap_or(Err(RunError::Hung { data }))
+/// Brings the partitions into service. False if a stop comes first: what has not recovered by then is left to the next
+/// start.
+async fn recover(broker: &Arc<Broker>) -> Result<bool, RunError> {
+    let shared = Arc::clone(broker);
+    let mut recovering = tokio::task::spawn_blocking(move || recovery::recover(&shared));
+    let mut stopping = broker.stopping();
+    tokio::select! {
+        recovered = &mut recovering => recovered?,
+        () = stopping.stopped() => {
+            broker.recovery.give_up();
+            recovering.await?;
+        }
+    }
+    let progress = broker.recovery.read();
+    if !progress.is_ready() {
+        tracing::warn!(
+            "the stop ends the recovery, which the next start begins again: {}",
+            progress.sentence()
+        );
+    }
+    Ok(progress.is_ready())
 }
 
 /// Waits for what the broker does, as far as connections have time for that, and puts everything away.
@@ -203,8 +237,8 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Opens everything but the partitions' logs.
-pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
+/// Opens everything but the partitions' logs. `shutdown` is what tells the parts of the broker that it stops.
+pub(crate) fn open(config: Config, shutdown: Shutdown) -> Result<Arc<Broker>, RunError> {
     let pool = FilePool::new(descriptors_for_logs(&config.connections));
     let files: Arc<dyn FileLayer> = Arc::new(BoundedFiles::new(Arc::new(DiskFiles), pool));
     if let Some(parent) = config.data.parent() {
@@ -266,7 +300,7 @@ pub(crate) fn open(config: Config) -> Result<Arc<Broker>, RunError> {
         buffers: Arc::new(BufferPool::new(Arc::clone(&memory))),
         groups: Groups::new(memory.members_bytes_max()),
         memory,
-        shutdown: Shutdown::new(),
+        shutdown,
         recovery,
         config,
     });

@@ -2,7 +2,8 @@
 
 use tokio::sync::watch;
 
-/// The side that says stop.
+/// The side that says stop. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct Shutdown(watch::Sender<bool>);
 
 /// The side that listens. Cheap to clone.

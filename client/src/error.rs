@@ -48,6 +48,12 @@ impl BrokerError {
         self.is(ErrorCode::UnknownTopicOrPartition) || self.is(ErrorCode::UnknownTopicId)
     }
 
+    /// Whether it says that the broker does not serve the partition. Another one may; where there is one broker alone,
+    /// nobody does.
+    pub fn is_not_leader(&self) -> bool {
+        self.is(ErrorCode::NotLeaderOrFollower)
+    }
+
     /// Whether it says that a topic of this name exists already.
     pub fn is_existing_topic(&self) -> bool {
         self.is(ErrorCode::TopicAlreadyExists)

@@ -155,6 +155,53 @@ fn a_stop_does_not_wait_for_ever_for_a_disk_that_hangs() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long a read takes that a recovery waits for, and a stop too: a step of the recovery has a few of them.
+const STEP: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_stop_that_comes_while_logs_recover_is_heard_between_two_of_them() -> anyhow::Result<()> {
+    if or_skip(strace::available())?.is_none() {
+        return Ok(());
+    }
+    let directory = tempfile::tempdir()?;
+    let data = directory.path().canonicalize()?.join("data");
+    let mut broker = Broker::start(Options::new(&data))?;
+    Connection::open(broker.address())?.create_topic(FINE, PARTITIONS, &[])?;
+    for counter in 0..2 {
+        let mut client = Connection::open(broker.address())?;
+        for partition in 0..PARTITIONS {
+            let answer = client.produce(FINE, partition, plain_batch(counter, 100))?;
+            ensure!(answer.error_code == 0, "{answer:?}");
+        }
+        match counter {
+            // So that there is a checkpoint, and records that it knows nothing of.
+            0 => {
+                broker.terminate()?;
+                broker.restart()?;
+            }
+            _ => broker.kill()?,
+        }
+    }
+    let checkpoint = std::fs::read(data.join("checkpoint"))?;
+    let segment = |partition| data.join(format!("{FINE}-{partition}/00000000000000000000.log"));
+    let segments: Vec<_> = (0..PARTITIONS).map(segment).collect();
+
+    let starting = Broker::spawn(hanging(&data, "pread64", STEP, &segments))?;
+    wait::until("the recovery to be under way", || Ok(starting.log().contains("recovering: ")))?;
+    let status = starting.terminate()?;
+
+    // What it says of logs that did not recover nobody else knows.
+    ensure!(std::fs::read(data.join("checkpoint"))? == checkpoint, "the checkpoint was replaced");
+    let broker = Broker::start(Options::new(&data))?;
+    let log = broker.log();
+    ensure!(status.success(), "it ended with {status}:\n{log}");
+    ensure!(log.contains("the stop ends the recovery, which the next start begins again"), "{log}");
+    ensure!(log.matches("the last stop was not a clean one").count() == 2, "{log}");
+    let records = read_all(broker.address(), FINE, PARTITIONS)?.len();
+    ensure!(records == 2 * PARTITIONS as usize, "{records} of the records are there");
+    Ok(())
+}
+
 /// Hangs `calls` under a crowd of producers of one partition, each with so many requests, and looks at everybody else.
 fn check_crowd(calls: &str, memory: &str, producers: usize, requests: usize) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;

@@ -85,6 +85,17 @@ impl Starting {
         let Self { process, options, .. } = self;
         Ok(Some(Broker { process, address, options }))
     }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(log_path(&self.options.data)).unwrap_or_default()
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub(crate) fn terminate(mut self) -> anyhow::Result<ExitStatus> {
+        kill_process(Pid::from_child(&self.process.0), Signal::TERM)?;
+        Ok(self.process.0.wait()?)
+    }
 }
 
 impl Broker {

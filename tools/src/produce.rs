@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use highwater_client::{
-    Acks, Client, OutgoingRecord, PartitionSummary, ProduceError, Producer, ProducerConfig, RetryObserver,
-    SendError,
+    Acks, Client, ClientError, OutgoingRecord, PartitionSummary, ProduceError, Producer, ProducerConfig,
+    RetryObserver, SendError,
 };
 use highwater_record::{Codec, NewRecord, PartitionId, TopicName};
 
@@ -305,7 +305,8 @@ fn say_retries() -> RetryObserver {
         let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
         if *said != reason {
             let seconds = ProducerConfig::default().delivery_timeout.as_secs();
-            note(format_args!("{partition}: {reason}; it is tried again for up to {seconds} s"));
+            let meaning = meaning(error);
+            note(format_args!("{partition}: {reason}; it is tried again for up to {seconds} s{meaning}"));
             *said = reason;
         }
     })
@@ -364,8 +365,20 @@ fn summary_line(topic: &TopicName, partitions: &[PartitionSummary], elapsed: Dur
     format!("{topic}: {records} records to {} partitions{spans} in {} ms", used.len(), elapsed.as_millis())
 }
 
+/// What an answer that has no sentence of its own means for somebody with one broker.
+fn meaning(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::Broker(error) if error.is_not_leader() && error.message.is_none() => {
+            "\n  the broker does not serve the partition: its log could not be opened, or is still recovering; the broker's\n  \
+             log and http://HOST:PORT/readyz say which, and  highwater segment verify DIR  looks at the partition's files"
+        }
+        _ => "",
+    }
+}
+
 fn advice(error: &ProduceError) -> &'static str {
     match error {
+        ProduceError::Expired { last, .. } => meaning(last),
         ProduceError::Refused { source, records, .. } if source.is_too_large() && *records > 1 => {
             "\n  send smaller batches:  --batch-bytes 500000"
         }
@@ -380,5 +393,28 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
         None => Err("write KEY=VALUE, for example source=shop".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_client::BrokerError;
+    use highwater_record::TopicPartition;
+
+    use super::*;
+
+    fn expired(last: BrokerError) -> ProduceError {
+        let partition =
+            TopicPartition { topic: TopicName::new("orders").unwrap(), partition: PartitionId::ZERO };
+        ProduceError::Expired { partition, after: Duration::from_mins(2), last: last.into() }
+    }
+
+    #[test]
+    fn a_partition_that_stayed_out_of_service_is_explained_unless_the_broker_does() {
+        let bare = expired(BrokerError { code: 6, message: None });
+        let told = expired(BrokerError { code: 6, message: Some("moved".into()) });
+
+        assert!(advice(&bare).contains("the broker does not serve the partition"), "{}", advice(&bare));
+        assert_eq!(advice(&told), "");
     }
 }

@@ -89,7 +89,7 @@ pub(crate) fn load_all(broker: &Arc<Broker>) {
         let _runtime = runtime.enter();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= broker.groups.shards.len() {
+            if index >= broker.groups.shards.len() || broker.recovery.is_given_up() {
                 return;
             }
             match load(broker, index, partitions.get(index)) {

@@ -24,6 +24,7 @@ use super::*;
 use crate::config::Config;
 use crate::context::Context;
 use crate::partition::Partition;
+use crate::shutdown::Shutdown;
 use crate::topic_admin::{self, NewTopic};
 use crate::topics::Topic;
 use crate::{cleaner, handler, recovery, server};
@@ -36,7 +37,7 @@ async fn open(directory: &TempDir) -> Arc<Broker> {
 }
 
 async fn open_with(config: Config) -> Arc<Broker> {
-    tokio::task::spawn_blocking(move || server::open(config)).await.unwrap().unwrap()
+    tokio::task::spawn_blocking(move || server::open(config, Shutdown::new())).await.unwrap().unwrap()
 }
 
 async fn recover(broker: &Arc<Broker>) {

@@ -14,6 +14,7 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::disk::UnderWay;
 use crate::meta::Metadata;
+use crate::shutdown::Shutdown;
 use crate::{checkpointer, clock, recovery, server};
 
 const EIO: i32 = 5;
@@ -122,7 +123,7 @@ async fn a_start_whose_sync_fails_forgets_no_recovery_point() {
     let config = Config::new(directory.path().join("data"));
 
     let failed = tokio::task::spawn_blocking(move || {
-        let broker = server::open(config).unwrap();
+        let broker = server::open(config, Shutdown::new()).unwrap();
         recovery::recover_with(&broker, |_| Err(io::Error::from_raw_os_error(EIO)));
         broker
     });
@@ -146,7 +147,7 @@ async fn what_passes_keeps_a_partition_out_of_service_only_while_it_lasts() {
     let config = Config::new(directory.path().join("data"));
 
     let started = tokio::task::spawn_blocking(move || {
-        let mut broker = server::open(config).unwrap();
+        let mut broker = server::open(config, Shutdown::new()).unwrap();
         let settings = Arc::clone(&broker.topics.by_name(&topic_name()).unwrap().settings);
         let files = log_in_memory(broker.data.path(), &settings);
         let opener = opener_on(&broker, &files, Arc::clone(&broker.metadata));

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::log_starts::{self, Move, Target};
 use crate::meta::LostRecord;
+use crate::shutdown::Shutdown;
 use crate::topic_admin::{self, NewTopic};
 use crate::{checkpointer, clock, handler, quarantine, recovery, server};
 
@@ -36,7 +37,7 @@ async fn start_with(directory: &TempDir, durability: Durability) -> Arc<Broker> 
     config.durability = durability;
     config.filled_sync_delay = Duration::ZERO;
     let started = tokio::task::spawn_blocking(move || {
-        let broker = server::open(config).unwrap();
+        let broker = server::open(config, Shutdown::new()).unwrap();
         recovery::recover(&broker);
         broker
     });

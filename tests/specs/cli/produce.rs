@@ -7,25 +7,51 @@ use anyhow::{Context as _, ensure};
 
 use super::session::Session;
 
+/// The first `lines` that `highwater produce orders numbers` says, while it goes on trying.
+fn says_first(session: &Session, lines: usize) -> anyhow::Result<String> {
+    session.succeeds("seq 1 3 > numbers")?;
+    let mut producer = session.command("highwater")?;
+    let mut producer = producer.args(["produce", "orders", "numbers"]).stderr(Stdio::piped()).spawn()?;
+    let stderr = BufReader::new(producer.stderr.take().context("stderr")?);
+    let said: Result<Vec<String>, _> = stderr.lines().take(lines).collect();
+    let ended = producer.try_wait()?;
+    producer.kill()?;
+    producer.wait()?;
+
+    ensure!(ended.is_none(), "it is no longer tried again: {ended:?}");
+    Ok(said?.join("\n"))
+}
+
 #[test]
 fn produce_says_what_it_tries_again_while_it_does() -> anyhow::Result<()> {
     // More than any disk has: records are refused until there is space.
     let session = Session::start_with(&["--disk-reserve", "1000T"])?;
     session.succeeds("highwater topic create orders")?;
-    session.succeeds("seq 1 3 > numbers")?;
 
-    let mut producer = session.command("highwater")?;
-    let mut producer = producer.args(["produce", "orders", "numbers"]).stderr(Stdio::piped()).spawn()?;
-    let mut said = String::new();
-    let read = BufReader::new(producer.stderr.take().context("stderr")?).read_line(&mut said);
-    let ended = producer.try_wait()?;
-    producer.kill()?;
-    producer.wait()?;
+    let said = says_first(&session, 1)?;
 
-    read?;
     ensure!(said.starts_with("orders-0: KAFKA_STORAGE_ERROR: "), "{said}");
     ensure!(said.contains("it is tried again for up to"), "{said}");
-    ensure!(ended.is_none(), "it is no longer tried again: {ended:?}");
+    Ok(())
+}
+
+#[test]
+fn a_producer_to_a_partition_out_of_service_is_told_where_to_look() -> anyhow::Result<()> {
+    let mut session = Session::start()?;
+    session.succeeds("echo 0 | highwater produce orders")?;
+    session.broker.terminate()?;
+    // The directory of another topic: its log is not opened.
+    let other = "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ\n";
+    std::fs::write(session.broker.data().join("orders-0/partition.metadata"), other)?;
+    session.broker.restart()?;
+
+    let said = says_first(&session, 3)?;
+
+    ensure!(said.starts_with("orders-0: NOT_LEADER_OR_FOLLOWER; it is tried again for up to"), "{said}");
+    for sentence in ["the broker does not serve the partition", "/readyz", "highwater segment verify"] {
+        ensure!(said.contains(sentence), "{said}");
+    }
+    ensure!(session.broker.log().contains("left over from another topic"), "{}", session.broker.log());
     Ok(())
 }
 

@@ -26,7 +26,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use highwater_record::{LeaderEpoch, Offset, TimestampMs, TimestampType, TopicId};
 use thiserror::Error;
@@ -109,6 +109,14 @@ pub enum OpenError {
         /// What the disk says.
         source: io::Error,
     },
+    /// Whoever opens it has thought better of it. The log can be opened again.
+    #[error("given up after {opened} of {segments} segments")]
+    GivenUp {
+        /// Segments that were looked through before.
+        opened: usize,
+        /// Segments that there are.
+        segments: usize,
+    },
 }
 
 /// What is known when a log is opened, and where is said how far that has come.
@@ -120,6 +128,8 @@ pub struct Opening {
     pub now: TimestampMs,
     /// Counts bytes above the recovery point as they are checked, across any number of logs.
     pub scanned: Arc<AtomicU64>,
+    /// Once it is set, the opening is given up before the next segment.
+    pub give_up: Arc<AtomicBool>,
 }
 
 /// One partition's log.
@@ -183,10 +193,11 @@ impl Log {
         known: Option<LogCheckpoint>,
         now: TimestampMs,
     ) -> Result<(Self, Recovery), OpenError> {
-        Self::open_counting(files, dir, config, Opening { known, now, scanned: Arc::default() })
+        let opening = Opening { known, now, scanned: Arc::default(), give_up: Arc::default() };
+        Self::open_counting(files, dir, config, opening)
     }
 
-    /// The same, and whoever holds `opening.scanned` sees how far it has come.
+    /// The same, and whoever holds `opening.scanned` sees how far it has come, and may end it by `opening.give_up`.
     pub fn open_counting(
         files: Arc<dyn FileLayer>,
         dir: PathBuf,

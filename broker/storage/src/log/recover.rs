@@ -14,28 +14,31 @@
 //! interrupted, changes nothing about the result: all that is written is either disposable or a cut of bytes that
 //! would be cut again.
 
+mod anchor;
+mod headers;
+
 use std::io;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use highwater_record::{BatchHeader, HEADER_BYTES, Offset, TimestampMs};
+use highwater_record::{BatchHeader, Offset, TimestampMs};
 use rustix::io::Errno;
 
-use crate::batches::{ReadAt, WalkError, checked_header, walk};
 use crate::compact;
-use crate::epochs::{self, Epochs};
-use crate::index::{Entry, Index, OffsetEntry, TimeEntry, relative};
+use crate::index::{OffsetEntry, TimeEntry};
 use crate::log::manifest::Manifest;
-use crate::log::tail::{Anchor, Gaps, Walk};
-use crate::log::writer::{Indexer, Writer, no_time};
+use crate::log::tail::{Gaps, Walk};
+use crate::log::writer::{Indexer, Writer};
 use crate::log::{Compacted, Log, LogConfig, OpenError, Opening, Owed};
-use crate::own_file;
 use crate::point::LogPoint;
-use crate::producers::{self, Fingerprint, Producers, Snapshot};
+use crate::producers::Fingerprint;
 use crate::quarantine::{Lost, QuarantinedRange};
 use crate::segment::{Extent, MaxTime, NO_TIMESTAMP, Place, Segment, base_of, file_name};
 use crate::view::LogView;
+
+use anchor::entry_count;
+pub(super) use headers::rebuild_producers;
 
 /// What opening a log found and did.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -81,6 +84,7 @@ struct Recoverer {
     recovery_point: Offset,
     recovery: Recovery,
     scanned: Arc<AtomicU64>,
+    give_up: Arc<AtomicBool>,
     segments: Vec<Arc<Segment>>,
     /// Sealed segments whose indexes may not be durable.
     owed_indexes: Vec<Arc<Segment>>,
@@ -96,7 +100,7 @@ struct Recoverer {
 pub(super) fn open(
     place: Place,
     config: LogConfig,
-    Opening { known, now, scanned }: Opening,
+    Opening { known, now, scanned, give_up }: Opening,
 ) -> Result<(Log, Recovery), OpenError> {
     if compact::complete(&place).map_err(|source| OpenError::Io { path: place.dir.clone(), source })? {
         let synced = place.files.sync_dir(&place.dir);
@@ -125,6 +129,7 @@ pub(super) fn open(
         recovery_point: trusted,
         recovery: Recovery { segments_below: below as u32, ..Recovery::default() },
         scanned,
+        give_up,
         segments: Vec::new(),
         owed_indexes: Vec::new(),
         durable: log_start,
@@ -184,6 +189,9 @@ fn list(place: &Place) -> Result<Option<Listing>, OpenError> {
 impl Recoverer {
     fn segments(&mut self, listed: &[Listed]) -> Result<(), OpenError> {
         for (at, segment) in listed.iter().enumerate() {
+            if self.give_up.load(Ordering::Relaxed) {
+                return Err(OpenError::GivenUp { opened: at, segments: listed.len() });
+            }
             let next = listed.get(at + 1).map(|next| next.base);
             let torn = match (self.segment(*segment, next), next) {
                 (Err(OpenError::Io { source, .. }), Some(next))
@@ -319,75 +327,6 @@ impl Recoverer {
         }
         (self.last_header, self.last_unread, self.last_indexer) = (None, true, None);
         self.segments.push(Arc::new(segment));
-    }
-
-    /// Keeps the index entries that can be trusted, and finds the batch to begin with.
-    fn anchor(
-        &mut self,
-        segment: &Segment,
-        listed: &Listed,
-        trusted: bool,
-        limit: Offset,
-    ) -> io::Result<Anchor> {
-        let (base, interval) = (segment.base(), self.config.index_interval_bytes);
-        let mut sound = keep(&segment.offsets, segment.offsets.len(), listed.offset_bytes)?;
-        sound &= keep(&segment.times, segment.times.len(), listed.time_bytes)?;
-        // Every batch but the first few has an entry at or before it.
-        sound &= segment.offsets.len() > 0 || listed.log_bytes <= 2 * u64::from(interval);
-        sound &= segment.offsets.len() == 0 || segment.times.len() > 0;
-        sound &= keep_below(segment, limit, trusted)?;
-        let time = segment.times.last()?.map(|time| MaxTime {
-            timestamp: time.timestamp,
-            offset: base.advance(time.relative_offset.into()),
-        });
-        let anchor = match (time, segment.offsets.last()?) {
-            (Some(max_time), Some(entry)) => {
-                let good = Self::is_batch(segment, entry, listed.log_bytes)?
-                    && Self::is_time(segment, max_time, listed.log_bytes)?;
-                sound &= good;
-                good.then_some((max_time, u64::from(entry.position)))
-            }
-            _ => None,
-        };
-        self.recovery.indexes_rebuilt += u32::from(!sound);
-        if let Some((max_time, position)) = anchor {
-            return Ok(Anchor { position, indexer: Indexer::new(interval, max_time) });
-        }
-        if segment.offsets.len() > 0 || segment.times.len() > 0 {
-            segment.offsets.truncate(0)?;
-            segment.times.truncate(0)?;
-        }
-        Ok(Anchor { position: 0, indexer: Indexer::new(interval, no_time(base)) })
-    }
-
-    /// Whether an index entry points to the batch that it names.
-    fn is_batch(segment: &Segment, entry: OffsetEntry, log_bytes: u64) -> io::Result<bool> {
-        let position = u64::from(entry.position);
-        let mut bytes = [0; HEADER_BYTES];
-        let read = segment.read_at(&mut bytes, position)?;
-        let header = checked_header(&bytes[..read], log_bytes.saturating_sub(position), segment.base());
-        let last = header.ok().map(|header| header.last_offset());
-        Ok(last.and_then(|last| relative(segment.base(), last)) == Some(entry.relative_offset))
-    }
-
-    /// Whether the last time entry names a batch that ends where it says and has that timestamp.
-    fn is_time(segment: &Segment, max_time: MaxTime, log_bytes: u64) -> io::Result<bool> {
-        let wanted = relative(segment.base(), max_time.offset).unwrap_or(u32::MAX);
-        let before = segment.offsets.last_where(|entry| entry.relative_offset <= wanted)?;
-        let start = before.map_or(0, |entry| u64::from(entry.position));
-        let found = walk(segment, start, log_bytes, segment.base(), |_, header| {
-            if header.last_offset() < max_time.offset {
-                return ControlFlow::Continue(());
-            }
-            ControlFlow::Break(
-                header.last_offset() == max_time.offset && header.max_timestamp == max_time.timestamp,
-            )
-        });
-        match found {
-            Ok(found) => Ok(found.unwrap_or(false)),
-            Err(WalkError::Fault(_)) => Ok(false),
-            Err(WalkError::Io(error)) => Err(error),
-        }
     }
 
     fn cut_tail(&mut self, segment: &Segment, walk: &Walk<'_>, log_bytes: u64) -> Result<(), OpenError> {
@@ -535,33 +474,6 @@ impl Recoverer {
         Ok((log, self.recovery))
     }
 
-    /// The epochs by the file, if the last header agrees or nobody knows it; else from all headers that can be read.
-    fn epochs(&self, log_start: Offset, end: Offset) -> io::Result<(Epochs, bool)> {
-        let path = self.place.dir.join(epochs::FILE_NAME);
-        let text = own_file::load(&*self.place.files, &path).ok().flatten();
-        let stored = text.and_then(|text| Epochs::parse(std::str::from_utf8(&text).ok()?));
-        let mut epochs = stored.clone().unwrap_or_default();
-        epochs.truncate_from_end(end);
-        epochs.truncate_from_start(log_start);
-        let newest = self.last_header.and_then(|last| last.leader_epoch);
-        let believed = if self.last_unread { stored.is_some() } else { epochs.latest() == newest };
-        if !believed {
-            epochs = Epochs::default();
-            for segment in &self.segments {
-                let walked = segment.walk(0, segment.end().bytes, |_, header| {
-                    if let Some(epoch) = header.leader_epoch {
-                        epochs.assign(epoch, header.base_offset);
-                    }
-                    ControlFlow::<()>::Continue(())
-                });
-                pass_over_unreadable(segment, walked)?;
-            }
-            epochs.truncate_from_start(log_start);
-        }
-        let changed = stored.as_ref() != Some(&epochs) && (stored.is_some() || newest.is_some());
-        Ok((epochs, changed))
-    }
-
     fn writer(&self, now: TimestampMs) -> io::Result<Option<Writer>> {
         let (Some(segment), Some(indexer)) = (self.segments.last(), self.last_indexer) else {
             return Ok(None);
@@ -582,121 +494,8 @@ fn is_unreadable(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::IO.raw_os_error())
 }
 
-/// What was asked of a segment, or nothing if the disk cannot read it: that keeps nobody from the rest of the log.
-fn pass_over_unreadable<T>(segment: &Segment, asked: io::Result<Option<T>>) -> io::Result<Option<T>> {
-    match asked {
-        Err(error) if is_unreadable(&error) => {
-            tracing::warn!(
-                path = %segment.path().display(), %error,
-                "what this segment says of producers and epochs is not known"
-            );
-            Ok(None)
-        }
-        other => other,
-    }
-}
-
-/// Producer state at `end`, and where the sidecar on disk ends if it could be used: by the sidecar, completed from the
-/// headers after it; from all headers without a good one. What the disk cannot read is passed over.
-pub(super) fn rebuild_producers(
-    place: &Place,
-    segments: &[Arc<Segment>],
-    end: Offset,
-    now: TimestampMs,
-) -> io::Result<(Producers, Option<Offset>)> {
-    let path = place.dir.join(producers::FILE_NAME);
-    let stored = own_file::load(&*place.files, &path).ok().flatten();
-    let sidecar = stored
-        .and_then(|bytes| Snapshot::decode(&bytes))
-        .filter(|sidecar| sidecar.end <= end && belongs(sidecar, segments));
-    let (mut producers, from) = match &sidecar {
-        Some(sidecar) => (sidecar.producers.clone(), sidecar.end),
-        None => (Producers::default(), Offset::ZERO),
-    };
-    for segment in segments {
-        if segment.end().offset <= from || segment.base() >= end {
-            continue;
-        }
-        let Some((start, _)) = pass_over_unreadable(segment, segment.locate(from))? else { continue };
-        let walked = segment.walk(start, segment.end().bytes, |_, header| {
-            // A base offset beyond the end may be a damaged one, which the batch after it shows: no reason to stop.
-            if (from..end).contains(&header.base_offset) {
-                producers.record(header, now);
-            }
-            ControlFlow::<()>::Continue(())
-        });
-        pass_over_unreadable(segment, walked)?;
-    }
-    Ok((producers, sidecar.map(|sidecar| sidecar.end)))
-}
-
-/// Whether the log has the batch that a sidecar ends with, as far as the disk lets anybody look.
-fn belongs(sidecar: &Snapshot, segments: &[Arc<Segment>]) -> bool {
-    let Some(last) = sidecar.last else {
-        return sidecar.end <= segments.first().map_or(sidecar.end, |s| s.base());
-    };
-    let holder = segments.iter().rfind(|segment| segment.base() <= last.base_offset);
-    let Some(holder) = holder else { return false };
-    match holder.locate(last.base_offset) {
-        Ok(found) => found.is_some_and(|(_, header)| {
-            header.base_offset == last.base_offset
-                && header.crc == last.crc
-                && header.next_offset() == sidecar.end
-        }),
-        Err(error) => is_unreadable(&error),
-    }
-}
-
 /// What the manifest knows of the files that held a range, all of which are gone.
 fn missing(manifest: &Manifest, from: Offset, to: Offset) -> Option<String> {
     let names = manifest.names(from, to);
     (!names.is_empty()).then(|| format!("these segment files are missing: {}", names.join(", ")))
-}
-
-/// Number of entries in an index file; zero if its length is not a multiple of theirs.
-fn entry_count<E: Entry>(bytes: u64) -> u32 {
-    if bytes.is_multiple_of(E::BYTES as u64) {
-        u32::try_from(bytes / E::BYTES as u64).unwrap_or(0)
-    } else {
-        0
-    }
-}
-
-/// Keeps index entries of batches that end below `limit`: later ones are of a tail that must be walked again, or of a
-/// cut. The indexes of a segment that was not sealed and synced may besides hold anything after a power cut, or stop
-/// anywhere. Of those, entries in order stay, and of the offset entries only those up to the last time entry: the
-/// batches after it are walked again, so that no larger timestamp is overlooked. Says whether all were in order.
-fn keep_below(segment: &Segment, limit: Offset, trusted: bool) -> io::Result<bool> {
-    let mut in_order = true;
-    let limit = u32::try_from(limit.since(segment.base())).unwrap_or(u32::MAX);
-    if !trusted {
-        let (offsets, times) = (segment.offsets.entries_in_order()?, segment.times.entries_in_order()?);
-        in_order = offsets == segment.offsets.len() && times == segment.times.len();
-        segment.offsets.truncate_if_shorter(offsets)?;
-        segment.times.truncate_if_shorter(times)?;
-    }
-    if segment.times.last()?.is_some_and(|last| last.relative_offset >= limit) {
-        in_order &= !trusted;
-        segment.times.truncate(segment.times.count_where(|entry| entry.relative_offset < limit)?)?;
-    }
-    let last_time = segment.times.last()?.map(|entry| entry.relative_offset);
-    let limit = match last_time {
-        Some(last) if !trusted => limit.min(last.saturating_add(1)),
-        None if !trusted => 0,
-        _ => limit,
-    };
-    if segment.offsets.last()?.is_some_and(|last| last.relative_offset >= limit) {
-        in_order &= !trusted;
-        segment.offsets.truncate(segment.offsets.count_where(|entry| entry.relative_offset < limit)?)?;
-    }
-    Ok(in_order)
-}
-
-/// Cuts an index file to its first `entries`; says whether there was nothing to cut.
-fn keep<E: Entry>(index: &Index<E>, entries: u32, file_bytes: u64) -> io::Result<bool> {
-    let whole = u64::from(entries) * E::BYTES as u64 == file_bytes;
-    if !whole {
-        index.truncate(entries)?;
-    }
-    Ok(whole)
 }

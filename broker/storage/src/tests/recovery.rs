@@ -1,9 +1,12 @@
 //! What opening a log keeps, drops and quarantines.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use highwater_record::Offset;
 
 use super::support::*;
-use crate::{FirstBatch, Log, ReadError, SimFiles};
+use crate::{FirstBatch, Log, OpenError, Opening, ReadError, SimFiles};
 
 const LOG: &str = "00000000000000000000.log";
 
@@ -59,6 +62,21 @@ fn a_byte_flipped_above_the_recovery_point_ends_the_log_before_its_batch() {
         }
         assert_eq!(ends_at(&home), 2, "byte {in_batch} of the second batch");
     }
+}
+
+#[test]
+fn an_opening_that_is_given_up_changes_nothing() {
+    let (home, files, size) = three_batches(1);
+    let torn = files.read(&home.path(LOG)).unwrap()[..3 * size as usize - 1].to_vec();
+    files.overwrite(&home.path(LOG), &torn);
+    let give_up = Arc::new(AtomicBool::new(true));
+    let opening = Opening { known: home.known, now: NOW, scanned: Arc::default(), give_up };
+
+    let opened = Log::open_counting(Arc::clone(&home.files), home.dir.clone(), home.config.clone(), opening);
+
+    assert!(matches!(opened, Err(OpenError::GivenUp { opened: 0, segments: 1 })), "{opened:?}");
+    assert_eq!(files.read(&home.path(LOG)).unwrap(), torn);
+    assert_eq!(ends_at(&home), 4);
 }
 
 /// Which offsets a log has lost, each range as `(from, to)`.
