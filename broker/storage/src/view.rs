@@ -10,14 +10,16 @@
 mod lookup;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use highwater_record::Offset;
+use highwater_record::{BatchHeader, Offset};
 use thiserror::Error;
 
+use crate::batches::{WalkError, walk};
 use crate::epochs::Epochs;
 use crate::files::{FileHandle, read_exact_at};
 use crate::map::SegmentMap;
@@ -181,7 +183,8 @@ impl LogView {
     }
 
     /// Batches from the one that contains `from` on: whole ones, wholly below `until`, and at most `bytes_max`
-    /// bytes of them unless `first` says otherwise. At the end of the log there is nothing, which is no error. A read
+    /// bytes of them unless `first` says otherwise. Empty batches at the front are left out if there are records behind
+    /// them. At the end of the log there is nothing, which is no error. A read
     /// ends before a quarantined range, and one that begins in such a range is an error.
     ///
     /// Batches that this process did not append are checked when they are first read, which waits for the disk.
@@ -216,6 +219,7 @@ impl LogView {
             return Err(ReadError::Quarantined(Box::new(range)));
         }
         let mut chunk = ReadChunk { ranges: Vec::new(), bytes: 0, next_offset: from };
+        let mut has_records = false;
         let at = segments.partition_point(|segment| segment.base() <= from).saturating_sub(1);
         for segment in &segments[at..] {
             if chunk.next_offset >= until
@@ -225,7 +229,7 @@ impl LogView {
                 break;
             }
             let left = bytes_max - chunk.bytes.min(bytes_max);
-            let whole = chunk.bytes == 0 && first == FirstBatch::Whole;
+            let whole = !has_records && first == FirstBatch::Whole;
             let read = read_segment(segment, chunk.next_offset, left, until, whole)
                 .map_err(|error| self.explain(error, from));
             let read = match read {
@@ -234,7 +238,8 @@ impl LogView {
                 read => read?,
             };
             match read {
-                Found::Range { range, end, more } => {
+                Found::Range { range, end, more, is_empty } => {
+                    has_records |= !is_empty;
                     chunk.bytes += range.len;
                     chunk.next_offset = end;
                     chunk.ranges.push(range);
@@ -283,8 +288,9 @@ impl LogView {
 }
 
 enum Found {
-    /// Batches up to the offset `end`; `more` if the segment was exhausted, so that the next one may follow.
-    Range { range: FileRange, end: Offset, more: bool },
+    /// Batches up to the offset `end`; `more` if the segment was exhausted, so that the next one may follow. `is_empty` if
+    /// the first has no records; if that would not do, none has.
+    Range { range: FileRange, end: Offset, more: bool, is_empty: bool },
     /// The segment has no batch from the offset on.
     NothingHere,
     /// It has, but up to the limit compaction has left nothing.
@@ -308,6 +314,11 @@ fn read_segment(
     let Some((start, first)) = segment.locate(from)? else { return Ok(Found::NothingHere) };
     let hole = segment.quarantine().next(segment.base(), start).filter(|hole| hole.0 <= limit.bytes);
     let limit = hole.map_or(limit, |(bytes, offset)| LogPoint { offset, bytes });
+    let (start, first) = if whole && first.record_count == 0 {
+        first_with_records(segment, start, limit)?.unwrap_or((start, first))
+    } else {
+        (start, first)
+    };
     if start >= limit.bytes {
         return Ok(if first.base_offset >= until { Found::Gap } else { Found::TooLarge });
     }
@@ -327,7 +338,29 @@ fn read_segment(
     let len = u32::try_from(to.bytes - start).unwrap_or(u32::MAX);
     let (map, file) = (OnceLock::new(), segment.log_file()?);
     let range = FileRange { segment: Arc::clone(segment), file, position: start, len, map };
-    Ok(Found::Range { range, end: to.offset, more: to.bytes == end.bytes })
+    Ok(Found::Range { range, end: to.offset, more: to.bytes == end.bytes, is_empty: first.record_count == 0 })
+}
+
+/// The first batch with records between the empty one at `start` and `limit`. Compaction leaves empty batches, and there are
+/// clients that ask for the same offset again, for ever, after an answer without a record (kafkajs, its issue 1072).
+fn first_with_records(
+    segment: &Segment,
+    start: u64,
+    limit: LogPoint,
+) -> io::Result<Option<(u64, BatchHeader)>> {
+    let found = walk(segment, start, limit.bytes, segment.base(), |position, header| {
+        if header.record_count == 0 {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break((position, *header))
+        }
+    });
+    match found {
+        Ok(found) => Ok(found),
+        // What is wrong is found by whoever reads it.
+        Err(WalkError::Fault(_)) => Ok(None),
+        Err(WalkError::Io(error)) => Err(error),
+    }
 }
 
 /// The end of the batches that lie wholly below `until`.
