@@ -5,6 +5,7 @@
 //! test for each library, so that one alone can be run: `cargo test -p highwater-tests interop::matrix::java -- --include-ignored`.
 
 mod admin;
+mod compacted;
 mod cooperative;
 mod idempotence;
 mod members;
@@ -132,9 +133,18 @@ impl Subject<'_> {
         partitions: usize,
         from: &str,
     ) -> anyhow::Result<Result<Vec<Line>, String>> {
-        let arguments =
-            [format!("topic={topic}"), format!("partitions={partitions}"), format!("from={from}")];
-        let arguments = arguments.each_ref().map(String::as_str);
+        self.consume_with(topic, partitions, &[&format!("from={from}")])
+    }
+
+    /// Reads a topic to its end with these arguments of the verb.
+    fn consume_with(
+        &self,
+        topic: &str,
+        partitions: usize,
+        arguments: &[&str],
+    ) -> anyhow::Result<Result<Vec<Line>, String>> {
+        let (topic, partitions) = (format!("topic={topic}"), format!("partitions={partitions}"));
+        let arguments = [&[topic.as_str(), partitions.as_str()], arguments].concat();
         match self.driver.run("consume", &self.target.bootstrap(), &arguments)? {
             Answer::Unsupported(reason) => Ok(Err(reason)),
             Answer::Done(lines) => {
@@ -179,6 +189,8 @@ fn fill_row(driver: Driver) -> anyhow::Result<()> {
 
 /// The cells of which nothing is killed.
 fn fill_undisturbed(row: &mut Row, subject: &Subject<'_>) -> anyhow::Result<()> {
+    // The broker compacts by itself, meanwhile.
+    let compacted = compacted::fill(subject);
     let (abilities, uncompressed) = round_trip::uncompressed(subject)?;
     row.fill(Column::Codec(Codec::None), uncompressed);
     fill_kinds(row, &abilities);
@@ -189,6 +201,7 @@ fn fill_undisturbed(row: &mut Row, subject: &Subject<'_>) -> anyhow::Result<()> 
     row.fill(Column::Time, positions::by_time(subject));
     row.fill(Column::Group, positions::by_group(subject));
     row.fill(Column::Admin, admin::admin(subject));
+    row.fill(Column::Compacted, compacted.and_then(|waiting| compacted::compacted(subject, &waiting)));
     Ok(())
 }
 

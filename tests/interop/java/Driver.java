@@ -153,7 +153,11 @@ public final class Driver {
         List<TopicPartition> partitions = IntStream.range(0, Integer.parseInt(options.get("partitions")))
                 .mapToObj(partition -> new TopicPartition(options.get("topic"), partition))
                 .toList();
-        try (KafkaConsumer<byte[], byte[]> consumer = consumer(bootstrap, Map.of())) {
+        Map<String, Object> settings = new HashMap<>();
+        if (options.containsKey("fetch_bytes")) {
+            settings.put("max.partition.fetch.bytes", options.get("fetch_bytes"));
+        }
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(bootstrap, settings)) {
             consumer.assign(partitions);
             Map<TopicPartition, Long> ends = consumer.endOffsets(partitions);
             seek(consumer, partitions, ends, options.get("from"));

@@ -41,6 +41,8 @@ pub(super) enum Column {
     Time,
     /// Reading as a group, and again.
     Group,
+    /// Reading what compaction left, past empty batches.
+    Compacted,
     /// A group of three of which one is killed.
     Takeover,
     /// Members that join with the cooperative strategy.
@@ -54,7 +56,7 @@ pub(super) enum Column {
 }
 
 impl Column {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Codec(Codec::None),
         Self::Codec(Codec::Gzip),
         Self::Codec(Codec::Snappy),
@@ -68,6 +70,7 @@ impl Column {
         Self::Offset,
         Self::Time,
         Self::Group,
+        Self::Compacted,
         Self::Takeover,
         Self::Cooperative,
         Self::Static,
@@ -88,6 +91,7 @@ impl fmt::Display for Column {
             Self::Offset => f.write_str("by offset"),
             Self::Time => f.write_str("by time"),
             Self::Group => f.write_str("by group"),
+            Self::Compacted => f.write_str("compacted"),
             Self::Takeover => f.write_str("takeover"),
             Self::Cooperative => f.write_str("cooperative"),
             Self::Static => f.write_str("static"),

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, ensure};
@@ -69,7 +69,17 @@ impl Target {
 
     /// Creates a topic for records of up to 4 MiB.
     pub(crate) fn create_topic(&self, name: &str, partitions: usize) -> anyhow::Result<()> {
-        create_topic_with(self.address(), name, partitions, &[("max.message.bytes", "4194304")])
+        self.create_topic_with(name, partitions, &[("max.message.bytes", "4194304")])
+    }
+
+    /// Creates a topic with settings of its own.
+    pub(super) fn create_topic_with(
+        &self,
+        name: &str,
+        partitions: usize,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
+        create_topic_with(self.address(), name, partitions, settings)
     }
 
     /// What each partition of a topic holds: out of our files, or read by Kafka's own client.
@@ -105,7 +115,17 @@ impl Target {
         Ok(())
     }
 
-    const fn address(&self) -> SocketAddr {
+    /// The headers in each segment of partition 0 of a topic, if its files are within reach.
+    pub(super) fn segments(&self, topic: &str) -> anyhow::Result<Option<Vec<Vec<BatchHeader>>>> {
+        let Self::Ours(broker) = self else { return Ok(None) };
+        let headers =
+            |file: &PathBuf| Ok(batches_of(file)?.iter().map(|batch| *batch.header()).collect::<Vec<_>>());
+        let files = segment_files(&broker.data().join(format!("{topic}-0")), &["log"])?;
+        files.iter().map(headers).collect::<anyhow::Result<_>>().map(Some)
+    }
+
+    /// Where it listens.
+    pub(super) const fn address(&self) -> SocketAddr {
         match self {
             Self::Ours(broker) => broker.address(),
             Self::Other(address, _) => *address,
@@ -123,13 +143,19 @@ fn batches(data: &Path, topic: &str, partitions: usize) -> anyhow::Result<Vec<(u
             continue;
         }
         for file in segment_files(&directory, &["log"])? {
-            let mut rest = Bytes::from(fs::read(&file)?);
-            while !rest.is_empty() {
-                let size = BatchHeader::parse(&rest)?.size_bytes as usize;
-                ensure!(size <= rest.len(), "the last batch of {} is cut off", file.display());
-                found.push((partition, Batch::new(rest.split_to(size))?));
-            }
+            found.extend(batches_of(&file)?.into_iter().map(|batch| (partition, batch)));
         }
+    }
+    Ok(found)
+}
+
+/// The batches of a segment.
+fn batches_of(file: &Path) -> anyhow::Result<Vec<Batch>> {
+    let (mut found, mut rest) = (Vec::new(), Bytes::from(fs::read(file)?));
+    while !rest.is_empty() {
+        let size = BatchHeader::parse(&rest)?.size_bytes as usize;
+        ensure!(size <= rest.len(), "the last batch of {} is cut off", file.display());
+        found.push(Batch::new(rest.split_to(size))?);
     }
     Ok(found)
 }

@@ -1,7 +1,7 @@
 // @platformatic/kafka, with the library's defaults but for what a verb names.
 //
 //   produce BOOTSTRAP topic= codec= file=                     each record of the file, acknowledged
-//   consume BOOTSTRAP topic= partitions= from=   to the ends at the start
+//   consume BOOTSTRAP topic= partitions= from= [fetch_bytes=]   to the ends at the start
 //   group BOOTSTRAP topic= group= [until= session_ms= strategy=cooperative instance= pause_ms=]
 //   idempotent BOOTSTRAP topic= count=                        numbers through restarts of the broker
 //   admin BOOTSTRAP topic=                                    every step
@@ -54,7 +54,7 @@ function shown(message) {
   }
 }
 
-async function consume(bootstrap, { topic, partitions, from }) {
+async function consume(bootstrap, { topic, partitions, from, fetch_bytes }) {
   const groupId = `${topic}-reader-${process.pid}`
   const consumer = new Consumer({ ...client(bootstrap), groupId })
   const [begins, ends] = await offsetsBetween(consumer, topic, start(from))
@@ -63,7 +63,7 @@ async function consume(bootstrap, { topic, partitions, from }) {
   }))
   const read = Array.from({ length: Number(partitions) }, () => [])
   if (left.size > 0) {
-    await readAll(consumer, topic, begins, left, read)
+    await readAll(consumer, topic, begins, left, read, fetch_bytes)
   }
   await consumer.close(true)
   if (left.size > 0) await deleteGroup(bootstrap, groupId)
@@ -78,9 +78,10 @@ async function offsetsBetween(consumer, topic, from) {
   return [await list(from.beginning ? ListOffsetTimestamps.EARLIEST : BigInt(from.time)), ends]
 }
 
-async function readAll(consumer, topic, begins, left, read) {
+async function readAll(consumer, topic, begins, left, read, fetchBytes) {
   const offsets = begins.map((begin, partition) => ({ topic, partition, offset: BigInt(Math.max(begin, 0)) }))
-  const stream = await consumer.consume({ topics: [topic], mode: 'manual', offsets, autocommit: false })
+  const limit = fetchBytes && { maxBytesPerPartition: Number(fetchBytes) }
+  const stream = await consumer.consume({ topics: [topic], mode: 'manual', offsets, autocommit: false, ...limit })
   const unread = new Map(left)
   for await (const message of stream) {
     const { partition, offset } = message

@@ -52,7 +52,8 @@ async def produce(bootstrap, topic, codec, file):
 
 async def consume(bootstrap, topic, partitions, **options):
     # Where an offset is below the first one, the first one is what there is from it on.
-    reader = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    settings = {"max_partition_fetch_bytes": int(options["fetch_bytes"])} if "fetch_bytes" in options else {}
+    reader = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", **settings)
     await reader.start()
     every = [TopicPartition(topic, p) for p in range(int(partitions))]
     reader.assign(every)

@@ -109,6 +109,7 @@ def consume(bootstrap, topic, partitions, **options):
         # Where an offset is below the first one, the first one is what there is from it on.
         "auto.offset.reset": "earliest",
         "enable.partition.eof": True,
+        **({"max.partition.fetch.bytes": options["fetch_bytes"]} if "fetch_bytes" in options else {}),
     })
     numbers = range(int(partitions))
     ends = {p: reader.get_watermark_offsets(TopicPartition(topic, p), SECONDS)[1] for p in numbers}

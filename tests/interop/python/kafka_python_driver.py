@@ -53,7 +53,8 @@ def produce(bootstrap, topic, codec, file):
 
 def consume(bootstrap, topic, partitions, **options):
     # Where an offset is below the first one, the first one is what there is from it on.
-    reader = KafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    settings = {"max_partition_fetch_bytes": int(options["fetch_bytes"])} if "fetch_bytes" in options else {}
+    reader = KafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", **settings)
     every = [TopicPartition(topic, p) for p in range(int(partitions))]
     reader.assign(every)
     ends = reader.end_offsets(every)

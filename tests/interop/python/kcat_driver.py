@@ -110,11 +110,12 @@ def send(command, records):
 def consume(bootstrap, topic, partitions, **options):
     word, number = driver.start(options["from"])
     position = {"beginning": "beginning", "offset": str(number), "time": f"s@{number}"}[word]
+    settings = {"max_partition_fetch_bytes": options["fetch_bytes"]} if "fetch_bytes" in options else {}
     for partition in range(int(partitions)):
         end = end_offset(bootstrap, topic, partition)
         if end == 0 or word == "offset" and number >= end:
             continue
-        command = kcat(bootstrap, "-C", "-q", "-e", "-J", auto_offset_reset="earliest")
+        command = kcat(bootstrap, "-C", "-q", "-e", "-J", auto_offset_reset="earliest", **settings)
         done = run([*command, "-t", topic, "-p", str(partition), "-o", position])
         for line in done.stdout.splitlines():
             record = decoded(line)

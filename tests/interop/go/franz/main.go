@@ -1,7 +1,7 @@
 // franz drives franz-go, with the library's defaults but for what a verb names.
 //
 //	produce BOOTSTRAP topic= codec= file=                     each record of the file, acknowledged
-//	consume BOOTSTRAP topic= partitions= from=   by assignment, to the ends at the start
+//	consume BOOTSTRAP topic= partitions= from= [fetch_bytes=]   by assignment, to the ends at the start
 //	group BOOTSTRAP topic= group= [until= session_ms= strategy= instance= pause_ms=]
 //	idempotent BOOTSTRAP topic= count=                        numbers through restarts of the broker
 //	admin BOOTSTRAP topic=                                    every step
@@ -121,7 +121,11 @@ func shown(record *kgo.Record) contract.Record {
 func consume(arguments contract.Arguments) error {
 	topic, partitions := arguments.Text("topic"), int32(arguments.Number("partitions"))
 	// Control records count for the position, and are not shown.
-	cl, err := client(arguments, kgo.KeepControlRecords())
+	options := []kgo.Opt{kgo.KeepControlRecords()}
+	if most := arguments.NumberOr("fetch_bytes", 0); most > 0 {
+		options = append(options, kgo.FetchMaxPartitionBytes(int32(most)))
+	}
+	cl, err := client(arguments, options...)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 // sarama drives sarama, with the library's defaults but for what a verb names; so it speaks what Kafka 2.8 spoke.
 //
 //	produce BOOTSTRAP topic= codec= file=                     each record of the file, acknowledged
-//	consume BOOTSTRAP topic= partitions= from=   by assignment, to the ends at the start
+//	consume BOOTSTRAP topic= partitions= from= [fetch_bytes=]   by assignment, to the ends at the start
 //	group BOOTSTRAP topic= group= [until= session_ms= strategy= instance= pause_ms=]
 //	idempotent BOOTSTRAP topic= count=                        numbers through restarts of the broker
 //	admin BOOTSTRAP topic=                                    every step
@@ -114,7 +114,9 @@ func shown(message *sarama.ConsumerMessage) contract.Record {
 
 func consume(arguments contract.Arguments) error {
 	topic := arguments.Text("topic")
-	client, err := sarama.NewClient([]string{arguments.Bootstrap}, sarama.NewConfig())
+	config := sarama.NewConfig()
+	config.Consumer.Fetch.Default = int32(arguments.NumberOr("fetch_bytes", int64(config.Consumer.Fetch.Default)))
+	client, err := sarama.NewClient([]string{arguments.Bootstrap}, config)
 	if err != nil {
 		return err
 	}
