@@ -3,7 +3,8 @@
 //!
 //! Each part is a few cargo commands. What is compiled in another way has a target directory of its own, so that the
 //! ordinary build stays as it is. What the machine lacks is told with the command that installs it, and counts as
-//! a failure: a part that was not run has proved nothing. It knows which tests to run and not what they do.
+//! a failure: a part that was not run has proved nothing. Tests of the fault suite that skip are named at its end. It knows
+//! which tests to run and not what they do.
 //!
 //! Miri sees what needs no disk and no C: batches and all codecs but zstd, the primitives of the wire, frames and some
 //! messages, the group machines. That is our safe code and, below it, the unsafe code of the libraries that it calls. It
@@ -18,6 +19,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+
+use crate::skips::Skips;
 
 /// A part of the run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -63,6 +66,7 @@ pub(crate) fn run(root: &Path, parts: &[Part]) -> Result<()> {
     let (mut failed, mut report) = (false, String::new());
     for part in parts {
         let name = part.to_possible_value().expect("no part is hidden");
+        let skips = (*part == Part::Faults).then(|| Skips::start(root)).transpose()?;
         for step in part.steps() {
             let began = Instant::now();
             let outcome = step.run(root);
@@ -70,6 +74,10 @@ pub(crate) fn run(root: &Path, parts: &[Part]) -> Result<()> {
             let outcome = outcome.map_or_else(|error| format!("{error:#}"), |()| "ok".to_owned());
             let seconds = began.elapsed().as_secs();
             report.push_str(&format!("{} {}: {outcome}, {seconds} s\n", name.get_name(), step.name));
+        }
+        if let Some(Err(error)) = skips.map(Skips::finish) {
+            failed = true;
+            report.push_str(&format!("{}: {error:#}\n", name.get_name()));
         }
     }
     io::stdout().write_all(report.as_bytes()).context("write to stdout")?;
@@ -98,12 +106,21 @@ impl Part {
                 ),
             )],
             Self::Miri => MIRI_CRATES.map(miri).into(),
-            Self::Faults => vec![Step::new(
-                "suite",
-                Toolchain::Ours,
-                vec![trials()],
-                "test --locked -p highwater-tests faults -- --include-ignored --nocapture",
-            )],
+            Self::Faults => vec![
+                // The log on a disk in memory that fails and forgets, against its model.
+                Step::new(
+                    "storage",
+                    Toolchain::Ours,
+                    vec![trials()],
+                    "test --locked -p highwater-storage --lib",
+                ),
+                Step::new(
+                    "suite",
+                    Toolchain::Ours,
+                    vec![trials()],
+                    "test --locked -p highwater-tests faults:: -- --include-ignored --nocapture",
+                ),
+            ],
         }
     }
 }
