@@ -14,7 +14,7 @@ use crate::generator::{Count, generate};
 const SEEDS: u64 = 12;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 50 } else { 20_000 }))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 20 } else { 20_000 }))]
 
     /// Nothing but the absence of a panic is asked for here; the cases below ask for the right error.
     #[test]

@@ -193,6 +193,7 @@ macro_rules! check_messages {
             use super::*;
 
             #[test]
+            #[cfg_attr(miri, ignore = "the text that is compared takes Miri minutes for a message")]
             fn every_version_agrees_with_the_crate() {
                 let versions = api::$message::VERSIONS;
                 for version in versions.min()..=versions.max() {
@@ -206,6 +207,7 @@ macro_rules! check_messages {
 
             proptest! {
                 #[test]
+                #[cfg_attr(miri, ignore = "the text that is compared takes Miri seconds for a value")]
                 fn any_value_survives(seed: u64, choice: u16) {
                     let versions = api::$message::VERSIONS;
                     let count = versions.max() - versions.min() + 1;
@@ -215,6 +217,7 @@ macro_rules! check_messages {
             }
 
             #[test]
+            #[cfg_attr(miri, ignore = "thousands of decodes for each message; whole frames are decoded by `any_frame`")]
             fn lies_are_refused() {
                 hostile::check::<api::$message>();
             }

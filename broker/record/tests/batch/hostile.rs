@@ -57,8 +57,10 @@ fn a_bomb_is_refused_at_the_cap() {
 
 #[test]
 fn a_stream_gives_exactly_the_cap_and_not_a_byte_more() {
+    // Miri takes a minute for the longer one.
+    let bytes = if cfg!(miri) { 1_000 } else { 100_000 };
     for codec in CODECS {
-        let plain = vec![7; 100_000];
+        let plain = vec![7; bytes];
         let mut compressed = Vec::new();
         compress(codec, &plain, &mut compressed).unwrap();
         let read_all = |cap| {
@@ -67,9 +69,9 @@ fn a_stream_gives_exactly_the_cap_and_not_a_byte_more() {
             (outcome.is_ok(), output.len())
         };
 
-        assert_eq!(read_all(100_000), (true, 100_000), "{codec}");
-        let (complete, count) = read_all(99_999);
-        assert!(!complete && count <= 99_999, "{codec} gave {count} bytes");
+        assert_eq!(read_all(bytes), (true, bytes), "{codec}");
+        let (complete, count) = read_all(bytes - 1);
+        assert!(!complete && count < bytes, "{codec} gave {count} bytes");
     }
 }
 
@@ -180,6 +182,7 @@ fn reseal(bytes: &mut [u8]) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri takes a third of a second for each")]
 fn a_hundred_thousand_mutations_are_refused_or_read() {
     let small = [record(1, b"first value"), record(2, b"second value, as long as it is"), record(3, b"")];
     let mut seeds: Vec<Vec<u8>> = CODECS.map(|codec| build(BatchBuilder::new(codec), &small).to_vec()).into();
