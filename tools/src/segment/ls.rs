@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use highwater_record::{Offset, TimestampMs};
+use highwater_record::{MessageFormat, Offset, TimestampMs};
 use highwater_storage::SegmentScan;
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ struct Found {
     first: Option<TimestampMs>,
     last: Option<TimestampMs>,
     codecs: BTreeSet<String>,
-    /// Last offset by position.
+    /// Base offset by position.
     batches: BTreeMap<u64, Offset>,
     bytes: u64,
     /// What is wrong with the first batch that is wrong.
@@ -64,7 +64,7 @@ pub(super) fn list(partitions: &[PartitionFiles], fast: bool) -> Result<(Rows, u
     for partition in partitions {
         for segment in &partition.segments {
             let found = walk(segment, fast).with_context(|| format!("read {}", segment.path.display()))?;
-            let offsets = index::check_offsets(segment, &found.batches);
+            let offsets = index::check_offsets(segment, &found.batches, found.end);
             let times = index::check_times(segment, found.end);
             // The tail of a file that a broker appends to may be half written, and its indexes come later.
             let may_change = partition.owner.is_some() && segment.next_base.is_none();
@@ -101,11 +101,15 @@ fn walk(segment: &SegmentFile, fast: bool) -> std::io::Result<Found> {
         }
         found.end = header.next_offset();
         found.records += u64::from(header.record_count);
-        found.batches.insert(batch.position, header.last_offset());
+        found.batches.insert(batch.position, header.base_offset);
         let attributes = header.attributes;
         let codec =
             attributes.codec().map_or_else(|| attributes.codec_number().to_string(), |c| c.to_string());
         found.codecs.insert(codec);
+        // Messages of format 0 have no timestamps.
+        if batch.format == MessageFormat::V0 {
+            continue;
+        }
         // A delete horizon stands where the first timestamp would.
         if !attributes.has_delete_horizon() {
             found.first = Some(found.first.map_or(header.base_timestamp, |t| t.min(header.base_timestamp)));
