@@ -119,7 +119,7 @@ pub(super) fn seek(scan: &mut SegmentScan, segment: &SegmentFile, offset: Offset
     scan.seek(entry.position.into(), segment.base);
     let last = segment.base.advance(entry.relative_offset.into());
     let is_confirmed = u64::from(entry.position) < scan.file_bytes()
-        && matches!(scan.next(), Some(Ok(batch)) if batch.header.base_offset <= last);
+        && matches!(scan.next(), Some(Ok(batch)) if batch.header.base_offset <= last && scan.read(&batch).is_ok());
     if is_confirmed {
         scan.seek(entry.position.into(), segment.base);
     } else {
