@@ -240,9 +240,8 @@ impl LegacyEntry {
         let Some(fixed) = bytes.first_chunk::<FIXED_BYTES>() else {
             return Err(LegacyFault::Short { available: bytes.len() });
         };
-        let format = match MessageFormat::of(fixed) {
-            Some(format @ (MessageFormat::V0 | MessageFormat::V1)) => format,
-            _ => return Err(LegacyFault::Magic { magic: fixed[MAGIC_AT] as i8 }),
+        let Some(format @ (MessageFormat::V0 | MessageFormat::V1)) = MessageFormat::of(fixed) else {
+            return Err(LegacyFault::Magic { magic: fixed[MAGIC_AT] as i8 });
         };
         let size = u32_at(fixed, 8) as i32;
         let least = (fields_at(format) - LENGTH_PREFIX_BYTES + 8) as i32;
@@ -483,5 +482,5 @@ fn u32_at(bytes: &[u8; FIXED_BYTES], at: usize) -> u32 {
 }
 
 fn i64_at(bytes: &[u8; FIXED_BYTES], at: usize) -> i64 {
-    (i64::from(u32_at(bytes, at)) << 32 | i64::from(u32_at(bytes, at + 4))) as i64
+    (i64::from(u32_at(bytes, at)) << 32) | i64::from(u32_at(bytes, at + 4))
 }

@@ -220,6 +220,20 @@ fn an_index_that_lies_is_not_followed() {
 }
 
 #[test]
+fn an_index_entry_is_right_if_it_leads_to_where_a_reader_may_begin() {
+    // Of the first entry, which points to the batch of offsets 10 to 19; the second one has offset 39.
+    for (relative, state) in [(9, "wrong"), (10, "ok"), (19, "ok"), (20, "ok"), (39, "wrong")] {
+        let partition = Partition::new();
+        partition.change(0, "index", |bytes| bytes[3] = relative);
+
+        let (rows, _) = list(&partition.path());
+
+        assert_eq!(rows[0]["index"], state, "{relative}");
+        assert_eq!(cat(&partition.path(), "15:25").0, span(15, 25), "{relative}");
+    }
+}
+
+#[test]
 fn indexes_that_are_missing_or_allocated_ahead_are_no_problem() {
     let partition = Partition::new();
     fs::remove_file(partition.file(0, "index")).unwrap();

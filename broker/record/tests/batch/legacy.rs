@@ -69,7 +69,7 @@ fn message(offset: i64, timestamp: i64, key: Option<&[u8]>, value: Option<&[u8]>
 
 /// What a batch has, which messages never have headers.
 fn messages(batch: &Batch) -> Vec<Message> {
-    let records = read(batch).unwrap().into_iter();
+    let records = read(batch).expect("the records are whole").into_iter();
     let message = records.map(|(offset, record)| {
         assert_eq!(record.headers, []);
         Message { offset, timestamp: record.timestamp, key: record.key, value: record.value }
@@ -100,7 +100,7 @@ fn seal(offset: i64, body: &[u8]) -> Vec<u8> {
 /// A wrapper of `plain`, as it stands.
 fn wrap(magic: u8, number: u8, codec: Codec, offset: i64, plain: &[u8]) -> Vec<u8> {
     let mut value = Vec::new();
-    compress(codec, plain, &mut value).unwrap();
+    compress(codec, plain, &mut value).expect("memory does not fail");
     entry(magic, number, &message(offset, TIME, None, Some(&value)))
 }
 
@@ -109,7 +109,7 @@ fn row(magic: u8, messages: &[Message]) -> Vec<u8> {
 }
 
 fn refusal(bytes: &[u8]) -> String {
-    up_convert(bytes, LIMITS).unwrap_err().to_string()
+    up_convert(bytes, LIMITS).expect_err("it is refused").to_string()
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn single_messages_keep_offset_timestamp_and_nulls() {
     for (golden, expected) in cases {
         let batch = up_convert(&hex(golden), LIMITS).unwrap();
 
-        assert_eq!(messages(&batch), [expected.clone()]);
+        assert_eq!(messages(&batch), std::slice::from_ref(&expected));
         assert_eq!(batch.header().max_timestamp, TimestampMs(expected.timestamp));
         // The bytes are those of a batch that anybody can read.
         assert_eq!(Batch::new(batch.bytes().clone()).unwrap().header(), batch.header());
