@@ -162,6 +162,8 @@ fn relative_offsets_of_format_1_end_at_the_wrapper() {
     }
     let batch = up_convert(&hex(V1_GZIP_STAMPED), LIMITS).unwrap();
     assert_eq!(batch.header().attributes.timestamp_type(), TimestampType::LogAppendTime);
+    // Also where listings look for the first timestamp.
+    assert_eq!(batch.header().base_timestamp, TimestampMs(TIME + 50));
     let stamped = expected.map(|message| Message { timestamp: TIME + 50, ..message });
     assert_eq!(messages(&batch), stamped);
 }
