@@ -148,7 +148,7 @@ pub enum LegacyFault {
 }
 
 /// Why an entry does not become a batch.
-#[derive(Debug, Error)]
+#[derive(Clone, Copy, Debug, Error, Eq, PartialEq)]
 pub enum LegacyError {
     /// The entry itself is wrong.
     #[error(transparent)]
@@ -171,8 +171,23 @@ pub enum LegacyError {
     #[error("the message is compressed and has no value")]
     NoValue,
     /// What is wrapped cannot be decompressed.
-    #[error(transparent)]
-    Decompress(#[from] CodecError),
+    #[error("the {bytes} bytes of the message's value are not a {codec} stream")]
+    Corrupt {
+        /// The codec.
+        codec: Codec,
+        /// Size of the value.
+        bytes: usize,
+    },
+    /// What is wrapped passes the cap.
+    #[error("{compressed} bytes of {codec} grow beyond the limit of {limit} bytes")]
+    Bomb {
+        /// The codec.
+        codec: Codec,
+        /// Size of the value.
+        compressed: usize,
+        /// Most bytes of output for it.
+        limit: usize,
+    },
     /// A wrapper of nothing.
     #[error("no message is in the compressed one")]
     Empty,
@@ -332,9 +347,13 @@ pub fn up_convert(bytes: &[u8], limits: DecodeLimits) -> Result<Batch, LegacyErr
     };
     let compressed = message.value.ok_or(LegacyError::NoValue)?;
     let plain = match (format, codec) {
-        (MessageFormat::V0, Codec::Lz4) => codec::decompress_lz4_of_v0(compressed, limits)?,
-        _ => codec::decompress(codec, compressed, limits)?,
+        (MessageFormat::V0, Codec::Lz4) => codec::decompress_lz4_of_v0(compressed, limits),
+        _ => codec::decompress(codec, compressed, limits),
     };
+    let plain = plain.map_err(|error| match (error, compressed.len()) {
+        (CodecError::TooLarge { limit, .. }, compressed) => LegacyError::Bomb { codec, compressed, limit },
+        (_, bytes) => LegacyError::Corrupt { codec, bytes },
+    })?;
     let (mut rest, mut index) = (&plain[..], 0);
     let mut records = Records::new(entry);
     while !rest.is_empty() {

@@ -439,9 +439,9 @@ fn replay_segment(
         let batch = match batch {
             Ok(batch) => batch,
             Err(ScanError::Io { source, .. }) => return Err(source),
-            Err(error @ (ScanError::Fault { .. } | ScanError::Legacy { .. })) => {
+            Err(ScanError::Fault { fault, .. }) => {
                 let batch_follows = batch_follows(&mut scan, position + 1, *expected);
-                return Ok(ControlFlow::Break(Ended { position, reason: error.fault(), batch_follows }));
+                return Ok(ControlFlow::Break(Ended { position, reason: fault.to_string(), batch_follows }));
             }
         };
         let starts_late = *expected > Offset::ZERO && position == 0 && map.entries.is_empty();

@@ -71,14 +71,6 @@ pub enum ScanError {
         /// What is wrong with it.
         fault: BatchFault,
     },
-    /// An entry of an old format is whole, what it holds is not.
-    #[error("position {position}: {error}")]
-    Legacy {
-        /// Where it begins.
-        position: u64,
-        /// What is wrong with it.
-        error: LegacyError,
-    },
     /// The disk says no.
     #[error("position {position}: {source}")]
     Io {
@@ -87,17 +79,6 @@ pub enum ScanError {
         /// What it says.
         source: io::Error,
     },
-}
-
-impl ScanError {
-    /// What is wrong, without the position.
-    pub(crate) fn fault(&self) -> String {
-        match self {
-            Self::Fault { fault, .. } => fault.to_string(),
-            Self::Legacy { error, .. } => error.to_string(),
-            Self::Io { source, .. } => source.to_string(),
-        }
-    }
 }
 
 /// The entries of an index file.
@@ -201,11 +182,14 @@ impl SegmentScan {
         }
         let bytes =
             self.bytes_at(position, size_bytes).map_err(|source| ScanError::Io { position, source })?;
-        up_convert(&bytes, LEGACY_LIMITS).map_err(|error| match error {
-            LegacyError::Entry(LegacyFault::Crc { stored, computed }) => {
-                ScanError::Fault { position, fault: BatchFault::Crc { stored, computed } }
-            }
-            error => ScanError::Legacy { position, error },
+        up_convert(&bytes, LEGACY_LIMITS).map_err(|error| {
+            let fault = match error {
+                LegacyError::Entry(LegacyFault::Crc { stored, computed }) => {
+                    BatchFault::Crc { stored, computed }
+                }
+                error => error.into(),
+            };
+            ScanError::Fault { position, fault }
         })
     }
 
@@ -245,7 +229,7 @@ impl SegmentScan {
     fn legacy_step(&mut self, head: &[u8], available: u64) -> Result<ScannedBatch, ScanError> {
         let position = self.position;
         let refuse = |fault| ScanError::Fault { position, fault };
-        let entry = LegacyEntry::parse(head).map_err(|fault| refuse(fault.into()))?;
+        let entry = LegacyEntry::parse(head).map_err(|fault| refuse(LegacyError::Entry(fault).into()))?;
         let size_bytes = entry.size_bytes;
         if u64::from(size_bytes) > available {
             return Err(refuse(BatchFault::PastEnd { size_bytes, available }));
@@ -268,7 +252,7 @@ impl SegmentScan {
                     self.converted = Some((position, batch));
                 }
                 // It is told by whoever reads the entry.
-                Err(ScanError::Fault { .. } | ScanError::Legacy { .. }) => {}
+                Err(ScanError::Fault { .. }) => {}
                 Err(error @ ScanError::Io { .. }) => return Err(error),
             }
         }

@@ -186,7 +186,7 @@ fn at_time(files: &PartitionFiles, timestamp: TimestampMs) -> Result<Option<Offs
             match scan.read(&batch).map(|whole| whole.first_at_or_after(timestamp, LIMITS)) {
                 Ok(Ok(Some((offset, _)))) => return Ok(Some(offset)),
                 Ok(Ok(None)) => {}
-                Ok(Err(_)) | Err(ScanError::Fault { .. } | ScanError::Legacy { .. }) => break,
+                Ok(Err(_)) | Err(ScanError::Fault { .. }) => break,
                 Err(error @ ScanError::Io { .. }) => return Err(error.into()),
             }
         }

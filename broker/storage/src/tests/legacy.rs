@@ -135,6 +135,23 @@ fn a_damaged_wrapper_is_told_when_it_is_read_and_the_scan_goes_on() {
 }
 
 #[test]
+fn a_wrapper_with_a_good_checksum_and_no_stream_in_it_is_told_when_it_is_read() {
+    let mut copy = Copy::of(&logs("kafka-0.10.2/gzip-0")[0]);
+    let first = read_all(copy.scan()).0[0];
+    // The gzip magic behind the sizes of key and value.
+    copy.flip(34, 0);
+    let crc = crc32fast::hash(&copy.bytes[16..first.header.size_bytes as usize]);
+    copy.file.write_all_at(&crc.to_be_bytes(), 12).unwrap();
+
+    let mut scan = copy.scan();
+    let batch = scan.next().unwrap().unwrap();
+
+    let error = scan.read(&batch).unwrap_err().to_string();
+    assert_eq!(error, "position 0: the 49 bytes of the message's value are not a gzip stream");
+    assert_eq!(scan.next().unwrap().unwrap().header.base_offset, first.header.next_offset());
+}
+
+#[test]
 fn every_cut_and_every_changed_byte_ends_or_is_told() {
     for partition in ["kafka-0.8.2/lz4-0", "kafka-0.10.2/plain-0"] {
         let mut copy = Copy::of(&logs(partition)[0]);
