@@ -1,7 +1,8 @@
 //! `highwater segment`: ls and cat on files, offline.
 //!
 //! Files are only read, with pread and never through a map, so that a broker that truncates does no harm. They may be
-//! Apache Kafka's own. A broker that owns the directory is told by its lock; what is at the tail may then change.
+//! Apache Kafka's own, of any message format. A broker that owns the directory is told by its lock; what is at the
+//! tail may then change.
 
 mod cat;
 mod files;

@@ -8,6 +8,7 @@
 //! or a block), never by what the bytes claim. This file knows no records. An LZ4 frame that is cut between two blocks
 //! is taken for its front: that records are missing is found by who counts them.
 
+mod lz4;
 mod snappy;
 
 use std::io::{self, Read, Write};
@@ -199,6 +200,11 @@ pub fn decompress(codec: Codec, compressed: &[u8], limits: DecodeLimits) -> Resu
         0 => Ok(output),
         bytes => Err(CodecError::Trailing { codec, bytes }),
     }
+}
+
+/// Decodes an LZ4 frame of message format 0, whatever the checksum of its header is.
+pub(crate) fn decompress_lz4_of_v0(compressed: &[u8], limits: DecodeLimits) -> Result<Vec<u8>, CodecError> {
+    decompress(Codec::Lz4, &lz4::with_right_checksum(compressed), limits)
 }
 
 /// Appends `plain`, encoded, to `output`. Fails only if the codec's library cannot get memory.

@@ -79,6 +79,11 @@ impl Attributes {
         Self(codec).with_timestamp_type(timestamp_type)
     }
 
+    /// Attributes with a codec by its number, known or not, and nothing else set.
+    pub(crate) const fn of_codec_number(number: i16) -> Self {
+        Self(number & ATTRIBUTE_CODEC_MASK)
+    }
+
     /// The bits as they stand in the batch.
     pub const fn get(self) -> i16 {
         self.0

@@ -1,4 +1,4 @@
-//! The words of a log: offsets, epochs, topic names, and the v2 record batch.
+//! The words of a log: offsets, epochs, topic names, the v2 record batch, and the messages that came before it.
 //!
 //! No I/O, no clock, no protocol. Everything that reads bytes treats them as hostile: errors are values, and
 //! nothing is allocated by a length that the bytes claim.
@@ -10,6 +10,7 @@ mod builder;
 mod codec;
 mod header;
 mod ids;
+mod legacy;
 mod read;
 mod record;
 mod thin;
@@ -27,6 +28,7 @@ pub use header::{
     Producer, TimestampType, crc32c,
 };
 pub use ids::{LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TimestampMs};
+pub use legacy::{LegacyEntry, LegacyError, LegacyFault, MessageFormat, up_convert};
 pub use read::{ReadError, RecordsBuf};
 pub use record::{Headers, Record, RecordError, RecordFault, Records};
 pub use thin::{ThinError, Thinned};

@@ -6,7 +6,7 @@
 use std::io;
 use std::ops::ControlFlow;
 
-use highwater_record::{BatchHeader, HEADER_BYTES, HeaderError, Offset};
+use highwater_record::{BatchHeader, HEADER_BYTES, HeaderError, LegacyError, Offset};
 use thiserror::Error;
 
 /// Bytes that are read at a time: many headers of small batches, and no more than one page.
@@ -18,6 +18,9 @@ pub enum BatchFault {
     /// The header does not parse.
     #[error(transparent)]
     Header(#[from] HeaderError),
+    /// The bytes are an entry of an old message format, and it does not hold together; for the offline tools alone.
+    #[error(transparent)]
+    Legacy(#[from] LegacyError),
     /// The batch ends after the bytes do.
     #[error("the batch says it is {size_bytes} bytes long, there are {available}")]
     PastEnd {

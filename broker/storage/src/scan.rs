@@ -2,13 +2,25 @@
 //!
 //! Nothing is mapped, nothing is written, and the files may be Apache Kafka's own. Batches may have gaps between
 //! them, as compaction leaves them. A scan ends at the end of the file or at the first fault.
+//!
+//! Logs that are older than Kafka 0.11 hold messages of formats 0 and 1 ([`MessageFormat`]), also mixed with batches
+//! after an upgrade. A scan meets such an entry as the batch that would hold the same records. Of its header position,
+//! size, CRC and codec are what the file has; offsets, timestamps and count are those of the messages; leader epoch and
+//! producer are absent; the clock of format 0, which has none, is said to be the producer's. What is inside a
+//! compressed entry tells where it begins, so that its CRC is compared and it is decompressed at once. If that fails
+//! its header says its last offset and no records, [`SegmentScan::read`] says why, and the scan goes on behind it.
+//!
+//! Only [`SegmentScan::open`] reads the old formats: to the logs of a broker they are damage.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use highwater_record::{Batch, BatchError, BatchHeader, HEADER_BYTES, Offset};
+use highwater_record::{
+    Batch, BatchError, BatchHeader, DecodeLimits, HEADER_BYTES, LegacyEntry, LegacyError, LegacyFault,
+    MessageFormat, Offset, up_convert,
+};
 use thiserror::Error;
 
 use crate::batches::{BatchFault, checked_header};
@@ -19,6 +31,8 @@ use crate::segment::base_of;
 
 /// Bytes that are read at a time.
 const WINDOW_BYTES: u64 = 256 << 10;
+/// How far a compressed entry of an old format may be decompressed.
+const LEGACY_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 256 << 20, ratio_max: 1000 };
 
 /// A walk over one segment file.
 #[derive(Debug)]
@@ -30,15 +44,20 @@ pub struct SegmentScan {
     window: Bytes,
     window_start: u64,
     ended: bool,
+    reads_legacy: bool,
+    /// The last compressed entry of an old format as a batch, and its position.
+    converted: Option<(u64, Batch)>,
 }
 
-/// A batch that a scan met. Its CRC is not compared yet.
+/// A batch that a scan met, or an entry of an old format as one. Its CRC is not compared yet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ScannedBatch {
     /// Where it begins in the file.
     pub position: u64,
-    /// Its header.
+    /// Its header; partly made up if the format is an old one.
     pub header: BatchHeader,
+    /// How it is written in the file.
+    pub format: MessageFormat,
 }
 
 /// Why a scan ended before the end of the file.
@@ -72,11 +91,12 @@ pub struct IndexEntries<E> {
 }
 
 impl SegmentScan {
-    /// Opens a segment file to read.
+    /// Opens a segment file to read, whichever formats it is in.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Self::open_on(&DiskFiles, path)
+        Ok(Self { reads_legacy: true, ..Self::open_on(&DiskFiles, path)? })
     }
 
+    /// Opens a segment file of a broker, which is of batches alone.
     pub(crate) fn open_on(files: &dyn FileLayer, path: &Path) -> io::Result<Self> {
         let file = files.open(path, Access::Read)?;
         let len = file.len()?;
@@ -89,6 +109,8 @@ impl SegmentScan {
             window: Bytes::new(),
             window_start: 0,
             ended: false,
+            reads_legacy: false,
+            converted: None,
         })
     }
 
@@ -114,9 +136,13 @@ impl SegmentScan {
         self.ended = false;
     }
 
-    /// Reads a whole batch and compares its CRC.
+    /// Reads a whole batch and compares its CRC. What is of an old format becomes a batch of the same records, which is
+    /// not compressed.
     pub fn read(&self, batch: &ScannedBatch) -> Result<Batch, ScanError> {
         let position = batch.position;
+        if batch.format != MessageFormat::V2 {
+            return self.read_legacy(position, batch.header.size_bytes);
+        }
         let bytes = self.bytes(batch).map_err(|source| ScanError::Io { position, source })?;
         Batch::new(bytes).map_err(|error| {
             let fault = match error {
@@ -132,16 +158,39 @@ impl SegmentScan {
 
     /// Reads the bytes of a batch as they are.
     pub fn bytes(&self, batch: &ScannedBatch) -> io::Result<Bytes> {
-        let size = batch.header.size_bytes as usize;
-        if let Some(held) = self.held(batch.position)
+        self.bytes_at(batch.position, batch.header.size_bytes)
+    }
+
+    fn bytes_at(&self, position: u64, size_bytes: u32) -> io::Result<Bytes> {
+        let size = size_bytes as usize;
+        if let Some(held) = self.held(position)
             && held.len() >= size
         {
             return Ok(held.slice(..size));
         }
         // The header was checked against the file's size, so a lying length allocates no more than that.
         let mut bytes = vec![0; size];
-        read_exact_at(&*self.file, &mut bytes, batch.position)?;
+        read_exact_at(&*self.file, &mut bytes, position)?;
         Ok(bytes.into())
+    }
+
+    fn read_legacy(&self, position: u64, size_bytes: u32) -> Result<Batch, ScanError> {
+        if let Some((converted_position, batch)) = &self.converted
+            && *converted_position == position
+        {
+            return Ok(batch.clone());
+        }
+        let bytes =
+            self.bytes_at(position, size_bytes).map_err(|source| ScanError::Io { position, source })?;
+        up_convert(&bytes, LEGACY_LIMITS).map_err(|error| {
+            let fault = match error {
+                LegacyError::Entry(LegacyFault::Crc { stored, computed }) => {
+                    BatchFault::Crc { stored, computed }
+                }
+                error => error.into(),
+            };
+            ScanError::Fault { position, fault }
+        })
     }
 
     /// What the window has from `position` on.
@@ -165,11 +214,51 @@ impl SegmentScan {
             self.window_start = position;
         }
         let head = self.held(position).unwrap_or_default();
+        if self.reads_legacy
+            && let Some(MessageFormat::V0 | MessageFormat::V1) = MessageFormat::of(&head)
+        {
+            return self.legacy_step(&head, available);
+        }
         let header = checked_header(&head, available, self.expected)
             .map_err(|fault| ScanError::Fault { position, fault })?;
         self.position += u64::from(header.size_bytes);
         self.expected = header.next_offset();
-        Ok(ScannedBatch { position, header })
+        Ok(ScannedBatch { position, header, format: MessageFormat::V2 })
+    }
+
+    fn legacy_step(&mut self, head: &[u8], available: u64) -> Result<ScannedBatch, ScanError> {
+        let position = self.position;
+        let refuse = |fault| ScanError::Fault { position, fault };
+        let entry = LegacyEntry::parse(head).map_err(|fault| refuse(LegacyError::Entry(fault).into()))?;
+        let size_bytes = entry.size_bytes;
+        if u64::from(size_bytes) > available {
+            return Err(refuse(BatchFault::PastEnd { size_bytes, available }));
+        }
+        let expected = self.expected;
+        let follows = |header: &BatchHeader| {
+            // The largest offset has no next one.
+            let is_in_order = header.base_offset >= expected && header.next_offset() > header.base_offset;
+            let fault = BatchFault::OffsetOrder { expected, actual: header.base_offset };
+            is_in_order.then_some(()).ok_or(refuse(fault))
+        };
+        let mut header = entry.header();
+        // Before it is decompressed: what ends too early does not begin later.
+        follows(&header)?;
+        if entry.is_compressed() {
+            match self.read_legacy(position, size_bytes) {
+                Ok(batch) => {
+                    header = entry.header_of(&batch);
+                    follows(&header)?;
+                    self.converted = Some((position, batch));
+                }
+                // It is told by whoever reads the entry.
+                Err(ScanError::Fault { .. }) => {}
+                Err(error @ ScanError::Io { .. }) => return Err(error),
+            }
+        }
+        self.position += u64::from(size_bytes);
+        self.expected = header.next_offset();
+        Ok(ScannedBatch { position, header, format: entry.format })
     }
 }
 

@@ -35,15 +35,31 @@ impl IndexState {
     }
 }
 
-/// Compares the offset index with the batches of the segment, given as last offset by position.
-pub(super) fn check_offsets(segment: &SegmentFile, batches: &BTreeMap<u64, Offset>) -> IndexState {
+/// Compares the offset index with the batches of the segment, given as base offset by position.
+///
+/// An entry leads to where a reader of its offset may begin, and that is all that can be asked of it. Kafka has the last
+/// offset of the batch at its position, or of all batches that were appended with it; before 2.0 it has the first
+/// offset (`LogSegment.append`).
+pub(super) fn check_offsets(
+    segment: &SegmentFile,
+    batches: &BTreeMap<u64, Offset>,
+    end: Offset,
+) -> IndexState {
     let Some(index) = stored(read_offset_index(&segment.path.with_extension("index"))) else {
         return IndexState::Missing;
     };
-    let agrees = |entry: &OffsetEntry| {
-        batches.get(&entry.position.into()) == Some(&segment.base.advance(entry.relative_offset.into()))
-    };
-    state(&index, |entry| is_preallocated_offset(entry) || agrees(entry))
+    let mut before: Option<OffsetEntry> = None;
+    state(&index, |entry| {
+        if is_preallocated_offset(entry) {
+            return true;
+        }
+        let follows = before.is_none_or(|before| {
+            before.relative_offset < entry.relative_offset && before.position < entry.position
+        });
+        before = Some(*entry);
+        let offset = segment.base.advance(entry.relative_offset.into());
+        follows && offset < end && batches.get(&entry.position.into()).is_some_and(|base| *base <= offset)
+    })
 }
 
 /// Compares the time index with the batches of the segment: times and offsets ascend, and no later than the end.
@@ -90,7 +106,7 @@ fn is_preallocated_time(entry: &TimeEntry) -> bool {
     entry.timestamp == TimestampMs(0) && entry.relative_offset == 0
 }
 
-/// Moves `scan` to the last indexed batch whose last offset is at most `offset`; everything before it is earlier.
+/// Moves `scan` to the last indexed batch whose entry has at most `offset`; everything before it is earlier.
 /// Stays at the front if there is none that the segment confirms.
 pub(super) fn seek(scan: &mut SegmentScan, segment: &SegmentFile, offset: Offset) {
     let Some(index) = stored(read_offset_index(&segment.path.with_extension("index"))) else { return };
@@ -103,7 +119,7 @@ pub(super) fn seek(scan: &mut SegmentScan, segment: &SegmentFile, offset: Offset
     scan.seek(entry.position.into(), segment.base);
     let last = segment.base.advance(entry.relative_offset.into());
     let is_confirmed = u64::from(entry.position) < scan.file_bytes()
-        && matches!(scan.next(), Some(Ok(batch)) if batch.header.last_offset() == last);
+        && matches!(scan.next(), Some(Ok(batch)) if batch.header.base_offset <= last && scan.read(&batch).is_ok());
     if is_confirmed {
         scan.seek(entry.position.into(), segment.base);
     } else {

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use highwater_record::{Offset, TimestampMs};
+use highwater_record::{MessageFormat, Offset, TimestampMs};
 use highwater_storage::SegmentScan;
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ struct Found {
     first: Option<TimestampMs>,
     last: Option<TimestampMs>,
     codecs: BTreeSet<String>,
-    /// Last offset by position.
+    /// Base offset by position.
     batches: BTreeMap<u64, Offset>,
     bytes: u64,
     /// What is wrong with the first batch that is wrong.
@@ -100,7 +100,8 @@ struct Looked {
 
 fn look(segment: &SegmentFile, fast: bool) -> Result<Looked> {
     let found = walk(segment, fast).with_context(|| format!("read {}", segment.path.display()))?;
-    let indexes = [index::check_offsets(segment, &found.batches), index::check_times(segment, found.end)];
+    let indexes =
+        [index::check_offsets(segment, &found.batches, found.end), index::check_times(segment, found.end)];
     Ok(Looked { found, indexes })
 }
 
@@ -125,11 +126,15 @@ fn walk(segment: &SegmentFile, fast: bool) -> std::io::Result<Found> {
         }
         found.end = header.next_offset();
         found.records += u64::from(header.record_count);
-        found.batches.insert(batch.position, header.last_offset());
+        found.batches.insert(batch.position, header.base_offset);
         let attributes = header.attributes;
         let codec =
             attributes.codec().map_or_else(|| attributes.codec_number().to_string(), |c| c.to_string());
         found.codecs.insert(codec);
+        // Messages of format 0 have no timestamps.
+        if batch.format == MessageFormat::V0 {
+            continue;
+        }
         // A delete horizon stands where the first timestamp would.
         if !attributes.has_delete_horizon() {
             found.first = Some(found.first.map_or(header.base_timestamp, |t| t.min(header.base_timestamp)));

@@ -12,6 +12,7 @@ use crate::format::Format;
 use crate::offset_spec::OffsetSpec;
 use crate::output::OutputFormat;
 use crate::printer::{Printer, Style};
+use crate::time;
 
 /// Records of each batch.
 const BATCH_RECORDS: i64 = 10;
@@ -90,6 +91,47 @@ fn cat(path: &Path, spec: &str) -> (Vec<i64>, u32) {
         offset.parse().unwrap()
     };
     (text.split_whitespace().map(offset).collect(), cat.problems)
+}
+
+/// The records that `segment cat PATH -o SPEC --output jsonl` prints, and the problems that it finds.
+fn cat_json(path: &Path, spec: &str) -> (Vec<serde_json::Value>, u32) {
+    let spec = OffsetSpec::parse(spec, TimestampMs(0)).unwrap();
+    let mut cat = Cat { printer: Printer::new(Vec::new(), Style::Jsonl), left: None, problems: 0 };
+    for partition in files::find(path).unwrap() {
+        cat.partition(&partition, &spec).unwrap();
+    }
+    let lines = serde_json::Deserializer::from_slice(cat.printer.written()).into_iter();
+    (lines.map(Result::unwrap).collect(), cat.problems)
+}
+
+/// Partitions that versions of Kafka wrote before batches were the only format.
+fn kafka(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/segments").join(version)
+}
+
+const KAFKAS: [&str; 4] = ["kafka-0.8.0", "kafka-0.8.2", "kafka-0.10.2", "kafka-0.11"];
+
+/// What Kafka's own classes read there, as `segment cat` would print it.
+fn expected(version: &str) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(kafka(version).join("expected.jsonl")).unwrap();
+    let record = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let (topic, partition) = line["partition"].as_str().unwrap().rsplit_once('-').unwrap();
+        let timestamp = TimestampMs(line["timestamp"].as_i64().unwrap());
+        // Records have no word for a format without timestamps.
+        let clock = if line["ts_type"] == "none" { "create" } else { line["ts_type"].as_str().unwrap() };
+        serde_json::json!({
+            "topic": topic,
+            "partition": partition.parse::<i32>().unwrap(),
+            "offset": line["offset"],
+            "ts": time::rfc3339(timestamp).map_or(timestamp.0.into(), serde_json::Value::from),
+            "ts_type": clock,
+            "key": line["key"],
+            "value": line["value"],
+            "headers": line["headers"],
+        })
+    };
+    text.lines().map(record).collect()
 }
 
 /// The rows that `segment ls PATH` prints, and the problems that it finds.
@@ -178,6 +220,20 @@ fn an_index_that_lies_is_not_followed() {
 }
 
 #[test]
+fn an_index_entry_is_right_if_it_leads_to_where_a_reader_may_begin() {
+    // Of the first entry, which points to the batch of offsets 10 to 19; the second one has offset 39.
+    for (relative, state) in [(9, "wrong"), (10, "ok"), (19, "ok"), (20, "ok"), (39, "wrong")] {
+        let partition = Partition::new();
+        partition.change(0, "index", |bytes| bytes[3] = relative);
+
+        let (rows, _) = list(&partition.path());
+
+        assert_eq!(rows[0]["index"], state, "{relative}");
+        assert_eq!(cat(&partition.path(), "15:25").0, span(15, 25), "{relative}");
+    }
+}
+
+#[test]
 fn indexes_that_are_missing_or_allocated_ahead_are_no_problem() {
     let partition = Partition::new();
     fs::remove_file(partition.file(0, "index")).unwrap();
@@ -219,4 +275,51 @@ fn paths_without_segments_are_refused() {
     assert!(files::find(empty.path()).is_err());
     assert!(files::find(&empty.path().join("nothing")).is_err());
     assert!(files::find(&partition.file(0, "index")).is_err());
+}
+
+#[test]
+fn segments_of_old_kafkas_are_printed_as_kafka_reads_them() {
+    for version in KAFKAS {
+        let (records, problems) = cat_json(&kafka(version), "start");
+
+        assert_eq!(problems, 0, "{version}");
+        for (record, expected) in records.iter().zip(expected(version)) {
+            assert_eq!(*record, expected, "{version}");
+        }
+        assert_eq!(records.len(), expected(version).len(), "{version}");
+    }
+}
+
+#[test]
+fn any_offset_of_old_kafkas_is_found_by_their_indexes() {
+    for (version, partition) in [("kafka-0.8.2", "compacted-0"), ("kafka-0.11", "mixed-0")] {
+        let topic = partition.strip_suffix("-0").unwrap();
+        let mut all = expected(version);
+        all.retain(|record| record["topic"] == topic);
+        let last = all.last().unwrap()["offset"].as_i64().unwrap();
+        for offset in 0..=last {
+            let (records, problems) =
+                cat_json(&kafka(version).join(partition), &format!("{offset}:{}", offset + 1));
+
+            let found = all.iter().find(|record| record["offset"].as_i64().unwrap() >= offset).cloned();
+            let is_there = found.filter(|record| record["offset"] == offset);
+            assert_eq!((records, problems), (is_there.into_iter().collect(), 0), "{version} {offset}");
+        }
+    }
+}
+
+#[test]
+fn a_listing_of_old_kafkas_finds_nothing_wrong() {
+    for version in KAFKAS {
+        let (rows, problems) = list(&kafka(version));
+
+        assert_eq!(problems, 0, "{version}");
+        let records: u64 = rows.iter().map(|row| row["records"].as_u64().unwrap()).sum();
+        assert_eq!(records, expected(version).len() as u64, "{version}");
+        assert!(rows.iter().all(|row| row["crc"] == "ok" && row["index"] == "ok"), "{version}");
+        // Before 0.10 there were no timestamps and no index of them.
+        let is_timed = ["kafka-0.10.2", "kafka-0.11"].contains(&version);
+        assert_eq!(rows.iter().any(|row| row["timeindex"] == "ok"), is_timed, "{version}");
+        assert_eq!(rows.iter().any(|row| !row["first_ts"].is_null()), is_timed, "{version}");
+    }
 }

@@ -1,12 +1,11 @@
 //! Batches that Kafka's own client wrote (`tests/golden/batch`, by `WriteBatches.java`) are read as it reads them.
 
-use bytes::Bytes;
 use highwater_record::{
     Batch, BatchBuilder, Codec, HEADER_BYTES, LeaderEpoch, Offset, Producer, ProducerEpoch, ProducerId,
     Sequence, TimestampMs, TimestampType,
 };
 
-use crate::support::{Owned, batch, build, read, record};
+use crate::support::{Owned, batch, build, hex, read, record};
 
 const TIME: i64 = 1_700_000_000_000;
 
@@ -14,9 +13,7 @@ const TIME: i64 = 1_700_000_000_000;
 pub(crate) fn golden(name: &str) -> Batch {
     let path = format!("{}/tests/golden/batch/{name}.hex", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).expect("the golden file is there");
-    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-    let value = |digit: u8| char::from(digit).to_digit(16).expect("a hex digit") as u8;
-    batch(digits.chunks(2).map(|pair| value(pair[0]) << 4 | value(pair[1])).collect::<Bytes>())
+    batch(hex(&text))
 }
 
 fn small_records() -> Vec<Owned> {

@@ -3,6 +3,7 @@
 
 mod golden;
 mod hostile;
+mod legacy;
 mod records;
 mod round_trip;
 mod support;

@@ -55,6 +55,13 @@ pub(crate) fn build(mut builder: BatchBuilder, records: &[Owned]) -> Bytes {
     builder.build().expect("there are records")
 }
 
+/// The bytes of hex digits; everything else is space.
+pub(crate) fn hex(text: &str) -> Bytes {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let value = |digit: u8| char::from(digit).to_digit(16).expect("a hex digit") as u8;
+    digits.chunks(2).map(|pair| value(pair[0]) << 4 | value(pair[1])).collect()
+}
+
 /// A whole batch with a good checksum.
 pub(crate) fn batch(bytes: Bytes) -> Batch {
     Batch::new(bytes).expect("the batch is whole")

@@ -12,6 +12,7 @@ mod given_up;
 mod golden;
 mod index;
 mod kafka_gaps;
+mod legacy;
 mod meta;
 mod model;
 mod outline;

@@ -40,7 +40,16 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: RECORD,
         ours: &[],
-        others: Others::Closed(&["bytes", "crc-fast", "flate2", "lz4_flex", "snap", "thiserror", "zstd"]),
+        others: Others::Closed(&[
+            "bytes",
+            "crc-fast",
+            "flate2",
+            "lz4_flex",
+            "snap",
+            "thiserror",
+            "twox-hash",
+            "zstd",
+        ]),
     },
     Layer { name: WIRE, ours: &[], others: Others::Closed(&["bytes", "thiserror"]) },
     Layer { name: PROTOCOL, ours: &[RECORD, WIRE], others: Others::Closed(&["bytes", "thiserror"]) },
