@@ -1,5 +1,5 @@
 #!/bin/bash
-# Makes the segment files beside this script again, with Apache Kafka itself: `./make.sh [VERSION...]`.
+# Makes the segment files beside this script again, with Apache Kafka itself: `./make.sh [0.8.0 0.8.2 ...]`.
 #
 # Needs mvn and a JDK from 17 on; the jars come by their Maven coordinates, from wherever this machine's Maven gets them.
 # One broker runs at a time, on ports that are free. What is random in Kafka (cluster and topic ids, producer ids
@@ -255,4 +255,4 @@ make_4.1() {
 jars 3.9.1 2.13
 reader=$jars
 if [[ $# -eq 0 ]]; then set -- 0.8.0 0.8.2 0.10.2 0.11 3.9 4.1; fi
-for version in "$@"; do "make_$version"; done
+for folder in "$@"; do "make_$folder"; done
