@@ -1,6 +1,8 @@
 #!/bin/bash
 # Makes the segment files beside this script again, with Apache Kafka itself: `./make.sh [0.8.0 0.8.2 ...]`.
 #
+# KEEP_WORK=1 leaves the directory in which the brokers ran, with what they said.
+#
 # Needs mvn and a JDK from 17 on; the jars come by their Maven coordinates, from wherever this machine's Maven gets them.
 # One broker runs at a time, on ports that are free. What is random in Kafka (cluster and topic ids, producer ids
 # across runs, append times) is new each time: `expected.jsonl` is made from the same run.
