@@ -355,12 +355,18 @@ fn first_with_records(
             ControlFlow::Break((position, *header))
         }
     });
-    match found {
-        Ok(found) => Ok(found),
+    let Some((position, header)) = (match found {
+        Ok(found) => found,
         // What is wrong is found by whoever reads it.
-        Err(WalkError::Fault(_)) => Ok(None),
-        Err(WalkError::Io(error)) => Err(error),
-    }
+        Err(WalkError::Fault(_)) => None,
+        Err(WalkError::Io(error)) => return Err(error),
+    }) else {
+        return Ok(None);
+    };
+    // A batch may seem to be empty because a bit of its count is wrong.
+    let end = LogPoint { offset: header.base_offset, bytes: position };
+    let checked = verify::first_read(segment, start, end)?;
+    Ok((checked.bytes == position).then_some((position, header)))
 }
 
 /// The end of the batches that lie wholly below `until`.
