@@ -60,18 +60,20 @@ pub use compact::{
 };
 pub use data_dir::{DataDir, DataDirError, Listing};
 pub use disk::DiskFiles;
+pub use epochs::parse_leader_epochs;
 pub use files::{Access, DirEntry, FileHandle, FileLayer, Space};
 pub use index::{OffsetEntry, TimeEntry};
 pub use log::{
     AppendError, Appended, CompactionOutcome, CutError, Log, LogCheckpoint, LogConfig, LogOutline,
-    ManifestJob, OpenError, Opening, Recovery, RemovalJob, Retention, SidecarJob, SyncJob, SyncOutcome,
-    TailSegment,
+    ManifestJob, OpenError, Opening, Recovery, RemovalJob, Retention, SealedSegment, SidecarJob, SyncJob,
+    SyncOutcome, TailSegment, read_compacted, read_manifest,
 };
 pub use map::{PublishedEnd, SegmentMap, explain_sigbus};
 pub use meta_log::{MetaDamage, MetaLog, MetaOpenError};
 pub use meta_store::{Change, Expectation, MetaStore, MetaValue, TransactError, Transaction, Version};
 pub use point::LogPoint;
 pub use pool::FilePool;
+pub use producers::{ProducerStateFile, read_producer_state};
 pub use quarantine::QuarantinedRange;
 pub use read_only_files::ReadOnlyFiles;
 pub use salvage::{Crcs, Damage, DamageKind, Piece, SalvageScan, Stretch};

@@ -190,25 +190,22 @@ impl SalvageScan {
 
     /// Compares the CRC of a batch if that is wanted.
     fn checked(&self, batch: &ScannedBatch) -> Result<Option<Batch>, ScanError> {
-        if self.crcs == Crcs::Left {
-            return Ok(None);
-        }
+        if self.crcs == Crcs::Left { Ok(None) } else { self.compare(batch) }
+    }
+
+    /// Compares the CRC of a batch. Gives the batch if it was read as a whole.
+    fn compare(&self, batch: &ScannedBatch) -> Result<Option<Batch>, ScanError> {
         if batch.header.size_bytes <= WHOLE_BYTES_MAX {
             return self.scan.read(batch).map(Some);
         }
-        let position = batch.position;
-        let wrong = self.wrong_crc(batch).map_err(|source| ScanError::Io { position, source })?;
-        wrong.map_or(Ok(None), |fault| Err(ScanError::Fault { position, fault }))
-    }
-
-    fn wrong_crc(&self, batch: &ScannedBatch) -> io::Result<Option<BatchFault>> {
-        let ScannedBatch { position, header } = batch;
-        let missing = BatchFault::Missing { available: self.scan.file_bytes() };
-        Ok(match crc_of(self.scan.file(), *position, header)? {
-            Some(computed) if computed == header.crc => None,
-            Some(computed) => Some(BatchFault::Crc { stored: header.crc, computed }),
-            None => Some(missing),
-        })
+        let ScannedBatch { position, header } = *batch;
+        let computed = crc_of(self.scan.file(), position, &header);
+        let fault = match computed.map_err(|source| ScanError::Io { position, source })? {
+            Some(computed) if computed == header.crc => return Ok(None),
+            Some(computed) => BatchFault::Crc { stored: header.crc, computed },
+            None => BatchFault::Missing { available: self.scan.file_bytes() },
+        };
+        Err(ScanError::Fault { position, fault })
     }
 
     /// What a fault cost. Puts the walk behind it.
@@ -237,7 +234,14 @@ impl SalvageScan {
             return Ok(Some(BatchFault::OffsetOrder { expected, actual }));
         }
         // If CRCs are compared, this one was.
-        if self.crcs == Crcs::Compared { Ok(None) } else { self.wrong_crc(&before.batch) }
+        if self.crcs == Crcs::Compared {
+            return Ok(None);
+        }
+        match self.compare(&before.batch) {
+            Ok(_) => Ok(None),
+            Err(ScanError::Fault { fault, .. }) => Ok(Some(fault)),
+            Err(ScanError::Io { source, .. }) => Err(source),
+        }
     }
 
     /// Whether the batch at `position` would follow the one before it, did that have the offset which was expected there.
