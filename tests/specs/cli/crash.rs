@@ -63,7 +63,7 @@ fn the_list_of_segments_covers_the_log_without_gaps() -> anyhow::Result<()> {
     let records = consumed.text()?.lines().count();
     session.broker.terminate()?;
 
-    let segments = session.rows("highwater segment ls data --topic load --output json")?;
+    let segments = session.rows("highwater segment ls data --topic load --deep --output json")?;
 
     ensure!(segments.len() >= 3, "{} segments", segments.len());
     let mut next = json!(0);
