@@ -8,6 +8,7 @@ mod damage;
 mod deleted_topics;
 mod fetch_sessions;
 mod groups;
+mod kafka_segments;
 mod lifecycle;
 mod long_poll;
 mod memory;
