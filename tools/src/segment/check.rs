@@ -66,7 +66,10 @@ pub(super) fn check(part: &Part<'_>) -> Result<Checked> {
     };
     match run.walk() {
         Ok(()) => {}
-        Err(error) => run.push(Fault::new(Kind::Unreadable, run.path, error.to_string())),
+        Err(error) => {
+            run.is_cut_short = true;
+            run.push(Fault::new(Kind::Unreadable, run.path, error.to_string()));
+        }
     }
     Ok(run.finish())
 }
@@ -90,6 +93,8 @@ struct Run<'a> {
     epochs: EpochCheck<'a>,
     /// The offset that should come next.
     expected: Offset,
+    /// What lies behind an error of the disk was not seen: index entries into it are not to blame.
+    is_cut_short: bool,
     /// Gaps that compaction may have left: how many, and how many offsets they have.
     gaps: (u64, u64),
     checked: Checked,
@@ -110,6 +115,7 @@ impl<'a> Run<'a> {
             transactions: TxnCheck::open(path, base, stretch.offsets.clone())?,
             epochs: EpochCheck::new(path, part.epochs),
             expected: stretch.offsets.start,
+            is_cut_short: false,
             gaps: (0, 0),
             checked: Checked::default(),
         })
@@ -166,7 +172,7 @@ impl<'a> Run<'a> {
             "{} offsets are missing: the batches before end at {from}, then comes {to}",
             to.since(from)
         );
-        let fault = Fault::new(Kind::OffsetGap, self.path, what).as_severe_as(self.part.gaps);
+        let fault = Fault::new(Kind::OffsetGap, self.path, what).with_severity(self.part.gaps);
         self.push(fault.at(position).of(from, to));
     }
 
@@ -243,7 +249,7 @@ impl<'a> Run<'a> {
         }
         if kind == Kind::ZeroTail && is_last {
             // Kafka makes active segments as large as they may get, if it is told to.
-            return fault.as_severe_as(Severity::Note);
+            return fault.with_severity(Severity::Note);
         }
         fault.fixed_by(fault::repair(self.path))
     }
@@ -274,7 +280,7 @@ impl<'a> Run<'a> {
         ] {
             match found {
                 // Of a live segment the index may be ahead of what was read of the log.
-                Ok(_) if part.is_live => {}
+                Ok(_) if part.is_live || self.is_cut_short => {}
                 Ok(faults) => last.extend(faults),
                 Err(error) => last.push(Fault::new(Kind::Unreadable, path, format!("index: {error}"))),
             }
@@ -282,7 +288,7 @@ impl<'a> Run<'a> {
         last.extend(self.epochs.finish());
         if self.gaps.0 > 0 {
             let what = format!("compaction left {} gaps of {} offsets together", self.gaps.0, self.gaps.1);
-            last.push(Fault::new(Kind::OffsetGap, path, what).as_severe_as(Severity::Note));
+            last.push(Fault::new(Kind::OffsetGap, path, what).with_severity(Severity::Note));
         }
         if self.checked.untold > 0 {
             last.push(Fault::new(Kind::More, path, format!("{} more faults", self.checked.untold)));

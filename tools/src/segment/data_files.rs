@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use highwater_record::Offset;
+use highwater_record::{Offset, TopicName};
 use highwater_storage::{CheckpointFile, DiskFiles, LoadedCheckpoint};
 
 use super::fault::{Fault, Kind};
@@ -54,7 +54,25 @@ impl DataKnown {
             };
             if path.is_dir() { known.directory(path, name) } else { known.file(path, name) }
         }
+        known.faults.extend(known.emptied(data));
         Ok(known)
+    }
+
+    /// Partitions that have no segment left and should have some: none of them is looked at for itself.
+    fn emptied(&self, data: &Path) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        for ((topic, partition), recovered) in self.recovered.iter().filter(|entry| *entry.1 > Offset::ZERO) {
+            let directory = data.join(format!("{topic}-{partition}"));
+            // Names in a file are not to be trusted.
+            let is_here = TopicName::new(topic).is_ok() && directory.is_dir();
+            if is_here && super::files::is_without_segments(&directory) {
+                let what = format!(
+                    "a checkpoint says that everything below {recovered} is on the disk, there are no segments"
+                );
+                faults.push(Fault::new(Kind::MissingTail, &directory, what).of(Offset::ZERO, *recovered));
+            }
+        }
+        faults
     }
 
     fn directory(&mut self, path: &Path, name: &str) {

@@ -116,7 +116,7 @@ impl Fault {
         self
     }
 
-    pub(super) const fn as_severe_as(mut self, severity: Severity) -> Self {
+    pub(super) const fn with_severity(mut self, severity: Severity) -> Self {
         self.severity = severity;
         self
     }

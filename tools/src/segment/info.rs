@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::files::{PartitionFiles, SegmentFile};
 use super::parallel::{self, Sink};
 use super::progress::Progress;
-use super::stats::{ProducerStats, Stats};
+use super::stats::{ProducerStats, RecordStats, Stats};
 use crate::failure::PROBLEMS;
 use crate::output::{OutputFormat, Rows, note};
 use crate::time;
@@ -44,11 +44,11 @@ pub(super) fn run(partitions: &[PartitionFiles], is_full: bool, output: OutputFo
     let bytes = partitions.iter().flat_map(|partition| &partition.segments).map(SegmentFile::bytes).sum();
     let sampling = if is_full { Sampling::FULL } else { Sampling::of(bytes) };
     let stats = count(partitions, sampling, time::now())?;
-    let object = object(&stats, partitions, sampling);
+    let object = || object(&stats, partitions, sampling);
     match output {
-        OutputFormat::Table => screen(&object).print(output)?,
-        OutputFormat::Json => crate::output::print_line(&serde_json::to_string_pretty(&object)?)?,
-        OutputFormat::Jsonl => crate::output::print_line(&object.to_string())?,
+        OutputFormat::Table => screen(facts(&stats, partitions, sampling)).print(output)?,
+        OutputFormat::Json => crate::output::print_line(&serde_json::to_string_pretty(&object())?)?,
+        OutputFormat::Jsonl => crate::output::print_line(&object().to_string())?,
     }
     if stats.damages > 0 || stats.decoded.failed > 0 {
         note("there is damage; `highwater segment verify` names it");
@@ -125,53 +125,68 @@ fn segment_stats(
 
 /// The counts as JSON: names are stable, nothing is a string that is a number.
 pub(super) fn object(stats: &Stats, partitions: &[PartitionFiles], sampling: Sampling) -> Value {
-    let decoded = &stats.decoded;
-    let ratio = decoded.decoded_bytes as f64 / decoded.stored_bytes as f64;
-    let sizes: Map<String, Value> = (stats.sizes.iter().enumerate())
+    facts(stats, partitions, sampling).into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The counts in the order of the screen.
+fn facts(stats: &Stats, partitions: &[PartitionFiles], sampling: Sampling) -> Vec<(&'static str, Value)> {
+    let sizes: Vec<Value> = (stats.sizes.iter().enumerate())
         .filter(|(_, count)| **count > 0)
-        .map(|(class, count)| (format!("<{}", 1u64 << class), json!(count)))
+        .map(|(class, count)| json!({"below": 1u64 << class, "batches": count}))
         .collect();
-    let producers: Vec<Value> =
-        stats.producers.iter().map(|(id, producer)| producer_object(*id, producer)).collect();
+    let producer = |(id, producer): (&i64, &ProducerStats)| producer_object(*id, producer);
     let moment = |timestamp: Option<TimestampMs>| json!(timestamp.map(time::readable));
-    json!({
-        "partitions": partitions.len(),
-        "segments": stats.segments,
-        "bytes": stats.bytes,
-        "batches": stats.batches,
-        "records": stats.records,
-        "batch_bytes": sizes,
-        "codecs": stats.codecs,
-        "decoded": {
-            "which": if sampling == Sampling::FULL { "all batches".to_owned() } else { format!("every {}th batch", sampling.0) },
-            "batches": decoded.batches,
-            "failed": decoded.failed,
-            "records": decoded.records,
-            "stored_bytes": decoded.stored_bytes,
-            "decoded_bytes": decoded.decoded_bytes,
-            "compression_ratio": ratio.is_finite().then_some((ratio * 1000.0).round() / 1000.0),
-            "distinct_keys_about": decoded.keys.estimate(),
-            "null_keys": decoded.null_keys,
-            "null_values": decoded.null_values,
-            "records_with_headers": decoded.with_headers,
-            "headers": decoded.headers,
-        },
-        "first_ts": moment(stats.times.first),
-        "last_ts": moment(stats.times.last),
-        "batches_back_in_time": stats.times.backwards,
-        "largest_step_back_ms": stats.times.largest_step_ms,
-        "batches_in_the_future": stats.times.future,
-        "offset_gaps": stats.gaps,
-        "offsets_in_gaps": stats.gap_offsets,
-        "transactional_batches": stats.transactional,
-        "control_batches": stats.control,
-        "commit_markers": stats.commits,
-        "abort_markers": stats.aborts,
-        "damages": stats.damages,
-        "damaged_bytes": stats.damaged_bytes,
-        "producers": producers,
-        "batches_of_more_producers": stats.more_producers,
-    })
+    let times = &stats.times;
+    vec![
+        ("partitions", json!(partitions.len())),
+        ("segments", json!(stats.segments)),
+        ("bytes", json!(stats.bytes)),
+        ("batches", json!(stats.batches)),
+        ("records", json!(stats.records)),
+        ("batch_bytes", json!(sizes)),
+        ("codecs", json!(stats.codecs)),
+        ("first_ts", moment(times.first)),
+        ("last_ts", moment(times.last)),
+        ("batches_back_in_time", json!(times.backwards)),
+        ("largest_step_back_ms", json!(times.largest_step_ms)),
+        ("batches_in_the_future", json!(times.future)),
+        ("offset_gaps", json!(stats.gaps)),
+        ("offsets_in_gaps", json!(stats.gap_offsets)),
+        ("damages", json!(stats.damages)),
+        ("damaged_bytes", json!(stats.damaged_bytes)),
+        ("transactional_batches", json!(stats.transactional)),
+        ("control_batches", json!(stats.control)),
+        ("commit_markers", json!(stats.commits)),
+        ("abort_markers", json!(stats.aborts)),
+        ("producers", stats.producers.iter().map(producer).collect()),
+        ("batches_of_more_producers", json!(stats.more_producers)),
+    ]
+    .into_iter()
+    .chain(decoded_facts(&stats.decoded, sampling))
+    .collect()
+}
+
+/// What is known of records.
+fn decoded_facts(decoded: &RecordStats, sampling: Sampling) -> [(&'static str, Value); 12] {
+    let ratio = decoded.decoded_bytes as f64 / decoded.stored_bytes as f64;
+    let which = match sampling {
+        Sampling::FULL => "all batches".to_owned(),
+        Sampling(step) => format!("one of {step} batches"),
+    };
+    [
+        ("decoded", json!(which)),
+        ("decoded_batches", json!(decoded.batches)),
+        ("decoded_records", json!(decoded.records)),
+        ("decode_failures", json!(decoded.failed)),
+        ("stored_bytes", json!(decoded.stored_bytes)),
+        ("decoded_bytes", json!(decoded.decoded_bytes)),
+        ("compression_ratio", json!(ratio.is_finite().then_some((ratio * 1000.0).round() / 1000.0))),
+        ("distinct_keys_about", json!(decoded.keys.estimate())),
+        ("null_keys", json!(decoded.null_keys)),
+        ("null_values", json!(decoded.null_values)),
+        ("records_with_headers", json!(decoded.with_headers)),
+        ("headers", json!(decoded.headers)),
+    ]
 }
 
 fn producer_object(id: i64, producer: &ProducerStats) -> Value {
@@ -186,30 +201,28 @@ fn producer_object(id: i64, producer: &ProducerStats) -> Value {
     })
 }
 
-/// The same for people: a line for each, maps and lists in one.
-fn screen(object: &Value) -> Rows {
+/// The same for people: a line for each, maps in one.
+fn screen(facts: Vec<(&'static str, Value)>) -> Rows {
     let mut rows = Rows::new(&["what", "value"]);
     let pairs = |map: &Map<String, Value>| {
         map.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("  ")
     };
-    for (name, value) in object.as_object().into_iter().flatten() {
-        let text = match value {
-            Value::Object(map) if name == "decoded" => {
-                for (name, value) in map {
-                    rows.push(vec![json!(format!("decoded {}", name.replace('_', " "))), value.clone()]);
-                }
-                continue;
+    for (name, value) in facts {
+        let what = json!(name.replace('_', " "));
+        match value {
+            Value::Object(map) => rows.push(vec![what, json!(pairs(&map))]),
+            Value::Array(sizes) if name == "batch_bytes" => {
+                let sizes = sizes.iter().map(|size| format!("<{}: {}", size["below"], size["batches"]));
+                rows.push(vec![what, json!(sizes.collect::<Vec<_>>().join("  "))]);
             }
-            Value::Object(map) => json!(pairs(map)),
             Value::Array(producers) => {
+                rows.push(vec![what, json!(producers.len())]);
                 for producer in producers.iter().take(PRODUCERS_SHOWN) {
                     rows.push(vec![json!("producer"), json!(producer.as_object().map(pairs))]);
                 }
-                json!(producers.len())
             }
-            other => other.clone(),
-        };
-        rows.push(vec![json!(name.replace('_', " ")), text]);
+            value => rows.push(vec![what, value]),
+        }
     }
     rows
 }

@@ -33,7 +33,7 @@ pub(super) fn parts<'a>(
             Some(first) => {
                 let what =
                     format!("the file is named for offset {}, its first batch has {first}", segment.base);
-                let fault = Fault::new(Kind::WrongName, &segment.path, what).at(0).as_severe_as(gaps);
+                let fault = Fault::new(Kind::WrongName, &segment.path, what).at(0).with_severity(gaps);
                 let right = segment.path.with_file_name(format!("{first:020}.log"));
                 let command =
                     format!("mv -n {} {}", super::fault::quoted(&segment.path), super::fault::quoted(&right));

@@ -185,7 +185,8 @@ impl Known {
         let mut lines = text.lines();
         let is_version = lines.next() == Some("version: 0");
         let id = lines.next().and_then(|line| line.strip_prefix("topic_id: "));
-        if !is_version || !id.is_some_and(|id| id.parse::<TopicId>().is_ok()) || lines.next().is_some() {
+        let is_id = id.is_some_and(|id| id.parse::<TopicId>().is_ok());
+        if !(is_version && is_id && lines.next().is_none()) {
             let what = "it is not a version 0 and a topic id";
             self.faults.push(Fault::new(Kind::BadSidecar, path, what));
         }

@@ -13,7 +13,7 @@ use highwater_record::{Offset, TimestampMs};
 
 use super::check::{self, Checked, Depth, Part};
 use super::data_files::DataKnown;
-use super::fault::{COLUMNS, Fault, Kind, Severity};
+use super::fault::{COLUMNS, Fault, Severity};
 use super::files::PartitionFiles;
 use super::parallel::{self, Sink};
 use super::plan;
@@ -152,12 +152,4 @@ fn known(request: &Request<'_>, directories: &[PathBuf], faults: &mut Vec<Fault>
 fn asks_for(paths: &[PathBuf], directory: &Path) -> bool {
     let asked = |path: &PathBuf| path.canonicalize().is_ok_and(|path| directory.starts_with(path));
     paths.iter().any(asked)
-}
-
-impl Verified {
-    /// The kinds that were found, in order; for tests and for those who look for one.
-    #[cfg(test)]
-    pub(super) fn kinds(&self) -> Vec<Kind> {
-        self.faults.iter().map(|fault| fault.kind).collect()
-    }
 }

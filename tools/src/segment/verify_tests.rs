@@ -82,6 +82,11 @@ impl Partition {
     }
 }
 
+/// The kinds of all faults, in order.
+fn kinds(verified: &Verified) -> Vec<Kind> {
+    verified.faults.iter().map(|fault| fault.kind).collect()
+}
+
 /// Ten records from an offset on, which is their time as well.
 fn batch(first: i64) -> Vec<u8> {
     let epoch = LeaderEpoch::new(if first < 70 { 3 } else { 4 }).unwrap();
@@ -273,8 +278,18 @@ fn small_files_are_held_against_their_form_and_the_log() {
         let partition = Partition::new();
         partition.change(name, |bytes| *bytes = b"?".to_vec());
         let found = partition.verify(Depth::Crcs);
-        assert_eq!(found.kinds(), [Kind::BadSidecar], "{name}");
+        assert_eq!(kinds(&found), [Kind::BadSidecar], "{name}");
     }
+}
+
+#[test]
+fn a_partition_whose_segments_are_gone_is_told_of() {
+    let partition = Partition::new();
+    let data = partition.data.path();
+    fs::create_dir(data.join("logs-7")).unwrap();
+    fs::write(data.join("recovery-point-offset-checkpoint"), "0\n2\nlogs 2 100\nlogs 7 30\n").unwrap();
+
+    compare(&partition, Depth::Fast, &[expected(Kind::MissingTail, "logs-7", None, Some((0, 30)))]);
 }
 
 #[test]
@@ -308,7 +323,7 @@ fn what_a_broker_appends_to_is_no_fault() {
 
     let found = partition.verify(Depth::Deep);
 
-    assert_eq!(found.kinds(), [Kind::UnstableTail]);
+    assert_eq!(kinds(&found), [Kind::UnstableTail]);
     assert_eq!(found.faults[0].severity, Severity::Note);
 }
 
@@ -325,7 +340,7 @@ fn gaps_are_no_fault_where_the_topic_may_be_compacted() {
     fs::write(partition.data.path().join("cleaner-offset-checkpoint"), "0\n1\nlogs 2 50\n").unwrap();
 
     compare(&partition, Depth::Crcs, &[]);
-    assert!(partition.verify(Depth::Crcs).kinds().contains(&Kind::OffsetGap));
+    assert!(kinds(&partition.verify(Depth::Crcs)).contains(&Kind::OffsetGap));
 }
 
 #[test]
