@@ -175,6 +175,13 @@ impl Write for Stdout {
     }
 }
 
+/// Prints a line to stdout.
+pub(crate) fn print_line(line: &str) -> io::Result<()> {
+    let mut out = Stdout::new();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
 /// The error that a closed stdout gives.
 pub(crate) fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, Closed)

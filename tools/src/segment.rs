@@ -1,17 +1,30 @@
-//! `highwater segment`: ls and cat on files, offline.
+//! `highwater segment`: ls, info, verify and cat on files, offline.
 //!
 //! Files are only read, with pread and never through a map, so that a broker that truncates does no harm. They may be
 //! Apache Kafka's own, of any message format. A broker that owns the directory is told by its lock; what is at the
 //! tail may then change.
 
 mod cat;
+mod check;
+mod data_files;
+mod epoch_check;
+mod fault;
 mod files;
 mod index;
+mod index_check;
+mod info;
 mod ls;
 mod parallel;
+mod plan;
 mod progress;
+mod sidecars;
+mod sketch;
+mod stats;
 #[cfg(test)]
 mod tests;
+mod verify;
+#[cfg(test)]
+mod verify_tests;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,12 +35,16 @@ use clap::Subcommand;
 use crate::consume::SelectionArgs;
 use crate::failure::Failure;
 use crate::output::{OutputArgs, note};
+use check::Depth;
 use files::PartitionFiles;
+use ls::Look;
 
 const EXAMPLES: &str = "\
 Examples:
   highwater segment ls highwater-data                 every segment of every partition
   highwater segment ls /var/lib/kafka/orders-0        one partition, Apache Kafka's own files too
+  highwater segment info highwater-data/orders-0      what its batches are like
+  highwater segment verify highwater-data             every fault as a row; exit code 3 if there is an error
   highwater segment cat highwater-data/orders-0 -o -10
   highwater segment cat highwater-data --topic orders -o @-1h: --output jsonl
 ";
@@ -35,13 +52,30 @@ const LS_EXAMPLES: &str = "\
 Examples:
   highwater segment ls highwater-data                 every segment of every partition
   highwater segment ls highwater-data --topic orders --output json
-  highwater segment ls /var/lib/kafka/orders-0 --fast headers only, Apache Kafka's own files too
+  highwater segment ls /var/lib/kafka/orders-0 --deep every batch, Apache Kafka's own files too
+";
+const LS_NOTES: &str = "\
+Without --deep only the ends of segments are read. What is not known from them is empty (null in JSON), such as records and
+codec of a large segment; crc and indexes are `unchecked`, or `bad` and `wrong` where a look was enough. `first_ts` is then the time
+of the first batch, `last_ts` that of the time index and of what follows its last entry.
 ";
 const CAT_EXAMPLES: &str = "\
 Examples:
   highwater segment cat highwater-data/orders-0 -o -10
   highwater segment cat highwater-data --topic orders -o @-1h: --output jsonl
   highwater segment cat highwater-data/orders-0/00000000000000000000.log -f '%o %k %v\\n'
+";
+
+const INFO_EXAMPLES: &str = "\
+Examples:
+  highwater segment info highwater-data/orders-0
+  highwater segment info /var/lib/kafka/orders-0/00000000000000000000.log --full --output json
+";
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  highwater segment verify highwater-data             headers, checksums, indexes, small files
+  highwater segment verify /var/lib/kafka/orders-0 --deep --output json
+  highwater segment verify highwater-data --fast --since 2h
 ";
 
 /// The arguments of `highwater segment`.
@@ -55,7 +89,13 @@ pub(crate) struct SegmentArgs {
 #[derive(Debug, Subcommand)]
 enum SegmentCommand {
     /// List segments: offsets, sizes, times, checksums, indexes.
+    #[command(after_help = LS_NOTES)]
     Ls(LsArgs),
+    /// Show what segments are like: sizes, codecs, producers, keys, times, gaps.
+    Info(InfoArgs),
+    /// Find every fault of segments and of the files beside them; exit code 3 if one is an error.
+    #[command(after_help = fault::KINDS)]
+    Verify(VerifyArgs),
     /// Print the records of segments as consume prints those of a topic.
     #[command(after_help = crate::consume::GRAMMAR)]
     Cat(CatArgs),
@@ -77,9 +117,39 @@ struct PathArgs {
 struct LsArgs {
     #[command(flatten)]
     paths: PathArgs,
-    /// Read headers only and leave checksums uncompared
+    /// Read every batch and compare its checksum: fills the columns that are empty without it
     #[arg(long)]
+    deep: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(before_help = INFO_EXAMPLES)]
+struct InfoArgs {
+    #[command(flatten)]
+    paths: PathArgs,
+    /// Decode every batch for what is counted of records, not only a sample
+    #[arg(long)]
+    full: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(before_help = VERIFY_EXAMPLES)]
+struct VerifyArgs {
+    #[command(flatten)]
+    paths: PathArgs,
+    /// Compare headers, continuity, names, indexes and small files, not checksums
+    #[arg(long, conflicts_with = "deep")]
     fast: bool,
+    /// Decode every record as well
+    #[arg(long)]
+    deep: bool,
+    /// Only segments that were written since a time (2026-11-20T10:00Z) or for a duration (2h)
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -96,9 +166,27 @@ struct CatArgs {
 /// Runs `highwater segment`.
 pub(crate) fn run(args: SegmentArgs) -> Result<ExitCode> {
     match args.command {
-        SegmentCommand::Ls(args) => ls::run(&find(&args.paths)?, args.fast, args.output.output),
+        SegmentCommand::Ls(args) => {
+            let look = if args.deep { Look::Deep } else { Look::Glance };
+            ls::run(&find(&args.paths)?, look, args.output.output)
+        }
+        SegmentCommand::Info(args) => info::run(&find(&args.paths)?, args.full, args.output.output),
+        SegmentCommand::Verify(args) => verify(&args),
         SegmentCommand::Cat(args) => cat::run(&find(&args.paths)?, &args.what),
     }
+}
+
+fn verify(args: &VerifyArgs) -> Result<ExitCode> {
+    let depth = match (args.fast, args.deep) {
+        (true, _) => Depth::Fast,
+        (_, true) => Depth::Deep,
+        _ => Depth::Crcs,
+    };
+    let since =
+        args.since.as_deref().map(|since| verify::parse_since(since, crate::time::now())).transpose()?;
+    let partitions = find(&args.paths)?;
+    let request = verify::Request { paths: &args.paths.paths, partitions: &partitions, depth, since };
+    verify::run(&request, args.output.output)
 }
 
 fn find(args: &PathArgs) -> Result<Vec<PartitionFiles>> {

@@ -14,6 +14,12 @@ pub(crate) const FILE_NAME: &str = "leader-epoch-checkpoint";
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Epochs(Vec<(LeaderEpoch, Offset)>);
 
+/// Reads a partition's `leader-epoch-checkpoint` offline, ours or Kafka's: which epoch began where, oldest first; nothing
+/// if it does not hold together.
+pub fn parse_leader_epochs(text: &str) -> Option<Vec<(LeaderEpoch, Offset)>> {
+    Epochs::parse(text).map(|epochs| epochs.0)
+}
+
 impl Epochs {
     /// Reads the file; `None` if it is not one.
     pub(crate) fn parse(text: &str) -> Option<Self> {

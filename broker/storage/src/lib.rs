@@ -9,7 +9,7 @@
 //! - [`LogView`] is what readers hold: [`LogView::read`], [`LogView::offset_for_time`], [`LogView::end_of_epoch`],
 //!   [`LogView::end`], [`LogView::durable`].
 //! - [`DataDir`] owns a data directory; [`CheckpointFile`] is its checkpoint; [`MetaLog`] keeps the broker's metadata.
-//! - [`SegmentScan`] reads segment files offline.
+//! - [`SegmentScan`] reads segment files offline, and [`SalvageScan`] damaged ones.
 //! - `DiskFiles` are real files; `SimFiles` (feature `sim`) fail and crash by plan; [`BoundedFiles`] keep to a bound of
 //!   open descriptors and maps, which is a [`FilePool`]; [`ReadOnlyFiles`] stay as they are, whatever a log does.
 //!
@@ -41,6 +41,7 @@ mod pool;
 mod producers;
 mod quarantine;
 mod read_only_files;
+mod salvage;
 mod scan;
 mod segment;
 #[cfg(any(test, feature = "sim"))]
@@ -59,20 +60,23 @@ pub use compact::{
 };
 pub use data_dir::{DataDir, DataDirError, Listing};
 pub use disk::DiskFiles;
+pub use epochs::parse_leader_epochs;
 pub use files::{Access, DirEntry, FileHandle, FileLayer, Space};
 pub use index::{OffsetEntry, TimeEntry};
 pub use log::{
     AppendError, Appended, CompactionOutcome, CutError, Log, LogCheckpoint, LogConfig, LogOutline,
-    ManifestJob, OpenError, Opening, Recovery, RemovalJob, Retention, SidecarJob, SyncJob, SyncOutcome,
-    TailSegment,
+    ManifestJob, OpenError, Opening, Recovery, RemovalJob, Retention, SealedSegment, SidecarJob, SyncJob,
+    SyncOutcome, TailSegment, read_compacted, read_manifest,
 };
 pub use map::{PublishedEnd, SegmentMap, explain_sigbus};
 pub use meta_log::{MetaDamage, MetaLog, MetaOpenError};
 pub use meta_store::{Change, Expectation, MetaStore, MetaValue, TransactError, Transaction, Version};
 pub use point::LogPoint;
 pub use pool::FilePool;
+pub use producers::{ProducerStateFile, read_producer_state};
 pub use quarantine::QuarantinedRange;
 pub use read_only_files::ReadOnlyFiles;
+pub use salvage::{Crcs, Damage, DamageKind, Piece, SalvageScan, Stretch};
 pub use scan::{IndexEntries, ScanError, ScannedBatch, SegmentScan, read_offset_index, read_time_index};
 #[cfg(any(test, feature = "sim"))]
 pub use sim::{SimCall, SimFault, SimFiles};

@@ -7,13 +7,16 @@
 //! A partition remembers a bounded number of producers, since anybody can claim to be a new one with each batch (Kafka
 //! has no such bound). Who wrote longest ago is forgotten first, which is what time would do as well.
 //!
-//! Knows no files and no clock. A check changes nothing; only what was written is recorded.
+//! Knows no clock, and no file but its sidecar read offline. A check changes nothing; only what was written is recorded.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::Path;
 
 use highwater_record::{BatchHeader, Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs};
 
-use crate::own_file::{Fields, Kind, frame, unframe};
+use crate::disk::DiskFiles;
+use crate::own_file::{self, Fields, Kind, frame, unframe};
 
 /// Batches that are remembered per producer (Kafka: `NUM_BATCHES_TO_RETAIN`).
 const BATCHES_KEPT: usize = 5;
@@ -48,6 +51,27 @@ struct Entry {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Producers {
     entries: HashMap<ProducerId, Entry>,
+}
+
+/// What a sidecar of producer state says of the log that it belongs to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ProducerStateFile {
+    /// It covers the batches below this offset.
+    pub end: Offset,
+    /// Base offset and CRC of the last of them; none if there is none.
+    pub last: Option<(Offset, u32)>,
+    /// How many producers it remembers.
+    pub producers: usize,
+}
+
+/// Reads a partition's `producer-state` offline; nothing if it does not hold together.
+pub fn read_producer_state(path: &Path) -> io::Result<Option<ProducerStateFile>> {
+    let bytes = own_file::load(&DiskFiles, path)?.unwrap_or_default();
+    Ok(Snapshot::decode(&bytes).map(|snapshot| ProducerStateFile {
+        end: snapshot.end,
+        last: snapshot.last.map(|last| (last.base_offset, last.crc)),
+        producers: snapshot.producers.entries.len(),
+    }))
 }
 
 /// What is to be done with a batch.

@@ -63,9 +63,10 @@ fn the_list_of_segments_covers_the_log_without_gaps() -> anyhow::Result<()> {
     let records = consumed.text()?.lines().count();
     session.broker.terminate()?;
 
-    let segments = session.rows("highwater segment ls data --topic load --output json")?;
+    let segments = session.rows("highwater segment ls data --topic load --deep --output json")?;
 
     ensure!(segments.len() >= 3, "{} segments", segments.len());
+    session.prints("highwater segment verify data --deep --output jsonl", "")?;
     let mut next = json!(0);
     for (index, segment) in segments.iter().enumerate() {
         let state = if index + 1 == segments.len() { "active" } else { "sealed" };

@@ -21,6 +21,8 @@ const COMMANDS: &[&str] = &[
     "group rm",
     "segment",
     "segment ls",
+    "segment info",
+    "segment verify",
     "segment cat",
 ];
 

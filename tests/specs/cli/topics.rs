@@ -28,7 +28,7 @@ fn each_codec_keeps_the_lines() -> anyhow::Result<()> {
         session.succeeds(&format!("seq 1 1000 | highwater produce {codec} -z {codec}"))?;
         session.prints(&format!("highwater consume {codec} -o start -e"), &lines)?;
 
-        let segments = session.rows(&format!("highwater segment ls data/{codec}-0 --output json"))?;
+        let segments = session.rows(&format!("highwater segment ls data/{codec}-0 --deep --output json"))?;
         assert_eq!(segments[0]["codec"], json!([codec]));
     }
     Ok(())

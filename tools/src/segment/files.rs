@@ -102,6 +102,11 @@ fn partition_at(directory: &Path) -> Result<PartitionFiles> {
     Ok(PartitionFiles { topic, partition, owner: directory.parent().and_then(owner), segments })
 }
 
+/// Whether a directory can be listed and has no segment.
+pub(super) fn is_without_segments(directory: &Path) -> bool {
+    partition_at(directory).is_ok_and(|partition| partition.segments.is_empty())
+}
+
 fn base_offset(path: &Path) -> Option<Offset> {
     let digits = path.file_name()?.to_str()?.strip_suffix(".log")?;
     let is_base = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());

@@ -3,7 +3,7 @@
 //! An index is a hint. What it says is compared with the segment before it is followed; one that is missing or wrong
 //! costs a longer read and nothing else.
 
-use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -15,8 +15,11 @@ use highwater_storage::{
 use super::files::SegmentFile;
 
 /// What is true of an index.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum IndexState {
+    /// Nobody has compared its entries.
+    #[default]
+    Unchecked,
     /// Every entry agrees with the segment.
     Good,
     /// There is no file.
@@ -28,6 +31,7 @@ pub(super) enum IndexState {
 impl IndexState {
     pub(super) const fn name(self) -> &'static str {
         match self {
+            Self::Unchecked => "unchecked",
             Self::Good => "ok",
             Self::Missing => "missing",
             Self::Wrong => "wrong",
@@ -35,62 +39,22 @@ impl IndexState {
     }
 }
 
-/// Compares the offset index with the batches of the segment, given as base offset by position.
-///
-/// An entry leads to where a reader of its offset may begin, and that is all that can be asked of it. Kafka has the last
-/// offset of the batch at its position, or of all batches that were appended with it; before 2.0 it has the first
-/// offset (`LogSegment.append`).
-pub(super) fn check_offsets(
-    segment: &SegmentFile,
-    batches: &BTreeMap<u64, Offset>,
-    end: Offset,
-) -> IndexState {
-    let Some(index) = stored(read_offset_index(&segment.path.with_extension("index"))) else {
-        return IndexState::Missing;
-    };
-    let mut before: Option<OffsetEntry> = None;
-    state(&index, |entry| {
-        if is_preallocated_offset(entry) {
-            return true;
+/// What can be told of both indexes of a segment without its batches: that they are there, and made of whole entries.
+pub(super) fn shapes(segment: &SegmentFile) -> [IndexState; 2] {
+    [("index", 8), ("timeindex", 12)].map(|(extension, entry_bytes)| {
+        match fs::metadata(segment.path.with_extension(extension)) {
+            Err(_) => IndexState::Missing,
+            Ok(metadata) if metadata.len() % entry_bytes == 0 => IndexState::Unchecked,
+            Ok(_) => IndexState::Wrong,
         }
-        let follows = before.is_none_or(|before| {
-            before.relative_offset < entry.relative_offset && before.position < entry.position
-        });
-        before = Some(*entry);
-        let offset = segment.base.advance(entry.relative_offset.into());
-        follows && offset < end && batches.get(&entry.position.into()).is_some_and(|base| *base <= offset)
     })
 }
 
-/// Compares the time index with the batches of the segment: times and offsets ascend, and no later than the end.
-pub(super) fn check_times(segment: &SegmentFile, end: Offset) -> IndexState {
-    let Some(index) = stored(read_time_index(&segment.path.with_extension("timeindex"))) else {
-        return IndexState::Missing;
-    };
-    let mut last: Option<TimeEntry> = None;
-    let mut in_order = |entry: &TimeEntry| {
-        if is_preallocated_time(entry) {
-            return true;
-        }
-        let follows = last.is_none_or(|last| {
-            last.timestamp <= entry.timestamp && last.relative_offset <= entry.relative_offset
-        });
-        last = Some(*entry);
-        follows && segment.base.advance(entry.relative_offset.into()) < end
-    };
-    let mut good = index.trailing_bytes == 0;
-    for entry in &index.entries {
-        good &= in_order(entry);
-    }
-    if good { IndexState::Good } else { IndexState::Wrong }
-}
-
-fn state<E>(index: &IndexEntries<E>, agrees: impl FnMut(&E) -> bool) -> IndexState {
-    if index.trailing_bytes == 0 && index.entries.iter().all(agrees) {
-        IndexState::Good
-    } else {
-        IndexState::Wrong
-    }
+/// The last time in the time index, if it has one.
+pub(super) fn last_time(segment: &SegmentFile) -> Option<TimestampMs> {
+    let index = stored(read_time_index(&segment.path.with_extension("timeindex")))?;
+    let last = index.entries.iter().rev().find(|entry| !is_preallocated_time(entry))?;
+    Some(last.timestamp)
 }
 
 fn stored<E>(read: io::Result<IndexEntries<E>>) -> Option<IndexEntries<E>> {
@@ -106,15 +70,15 @@ fn is_preallocated_time(entry: &TimeEntry) -> bool {
     entry.timestamp == TimestampMs(0) && entry.relative_offset == 0
 }
 
-/// Moves `scan` to the last indexed batch whose entry has at most `offset`; everything before it is earlier.
-/// Stays at the front if there is none that the segment confirms.
-pub(super) fn seek(scan: &mut SegmentScan, segment: &SegmentFile, offset: Offset) {
-    let Some(index) = stored(read_offset_index(&segment.path.with_extension("index"))) else { return };
+/// Moves `scan` to the last indexed batch whose last offset is at most `offset`; everything before it is earlier.
+/// Stays at the front if there is none that the segment confirms, and says whether there was no such lie.
+pub(super) fn seek(scan: &mut SegmentScan, segment: &SegmentFile, offset: Offset) -> bool {
+    let Some(index) = stored(read_offset_index(&segment.path.with_extension("index"))) else { return true };
     let earlier = |entry: &&OffsetEntry| {
         !is_preallocated_offset(entry) && segment.base.advance(entry.relative_offset.into()) <= offset
     };
     let Some(entry) = index.entries.iter().filter(earlier).max_by_key(|entry| entry.relative_offset) else {
-        return;
+        return true;
     };
     scan.seek(entry.position.into(), segment.base);
     let last = segment.base.advance(entry.relative_offset.into());
@@ -125,6 +89,7 @@ pub(super) fn seek(scan: &mut SegmentScan, segment: &SegmentFile, offset: Offset
     } else {
         scan.seek(0, segment.base);
     }
+    is_confirmed
 }
 
 /// An offset before which no record of the segment is at `timestamp` or later, by the time index.

@@ -7,7 +7,8 @@ use highwater_record::{BatchBuilder, Codec, NewRecord, Offset, TimestampMs};
 use tempfile::TempDir;
 
 use super::cat::Cat;
-use super::{files, ls};
+use super::ls::Look;
+use super::{files, info, ls};
 use crate::format::Format;
 use crate::offset_spec::OffsetSpec;
 use crate::output::OutputFormat;
@@ -136,7 +137,7 @@ fn expected(version: &str) -> Vec<serde_json::Value> {
 
 /// The rows that `segment ls PATH` prints, and the problems that it finds.
 fn list(path: &Path) -> (Vec<serde_json::Value>, u32) {
-    let (rows, problems) = ls::list(&files::find(path).unwrap(), false).unwrap();
+    let (rows, problems) = ls::list(&files::find(path).unwrap(), Look::Deep).unwrap();
     let mut json = Vec::new();
     rows.write(&mut json, OutputFormat::Json).unwrap();
     (serde_json::from_slice(&json).unwrap(), problems)
@@ -185,6 +186,32 @@ fn a_listing_tells_offsets_times_and_states() {
     for column in ["crc", "index", "timeindex"] {
         assert_eq!(field(column), "\"ok\" \"ok\"", "{column}");
     }
+}
+
+#[test]
+fn a_glance_leaves_empty_what_it_does_not_know() {
+    let partition = Partition::new();
+    let glance = || {
+        let (rows, problems) = ls::list(&files::find(&partition.path()).unwrap(), Look::Glance).unwrap();
+        let mut json = Vec::new();
+        rows.write(&mut json, OutputFormat::Json).unwrap();
+        (serde_json::from_slice::<Vec<serde_json::Value>>(&json).unwrap(), problems)
+    };
+
+    let (rows, problems) = glance();
+
+    assert_eq!((rows[0]["end"].as_i64(), rows[1]["end"].as_i64(), problems), (Some(50), Some(100), 0));
+    assert_eq!((rows[0]["records"].as_i64(), rows[0]["codec"].as_array()), (None, None));
+    assert_eq!((rows[0]["crc"].as_str(), rows[0]["index"].as_str()), (Some("unchecked"), Some("unchecked")));
+    assert_eq!(rows[0]["last_ts"], "1970-01-01T00:00:00.049Z");
+
+    // Without an index a small segment is walked.
+    fs::remove_file(partition.file(0, "index")).unwrap();
+    assert_eq!(glance().0[0]["records"], 50);
+    // What it meets at the end is a problem as before.
+    partition.change(50, "log", |bytes| bytes.truncate(bytes.len() - 1));
+    let (rows, problems) = glance();
+    assert_eq!((rows[1]["crc"].as_str(), problems), (Some("bad"), 1));
 }
 
 #[test]
@@ -322,4 +349,20 @@ fn a_listing_of_old_kafkas_finds_nothing_wrong() {
         assert_eq!(rows.iter().any(|row| row["timeindex"] == "ok"), is_timed, "{version}");
         assert_eq!(rows.iter().any(|row| !row["first_ts"].is_null()), is_timed, "{version}");
     }
+}
+
+#[test]
+fn information_counts_what_there_is() {
+    let partition = Partition::new();
+    let partitions = files::find(&partition.path()).unwrap();
+
+    let stats = info::count(&partitions, info::Sampling::FULL, TimestampMs(89)).unwrap();
+
+    assert_eq!((stats.segments, stats.batches, stats.records), (2, 10, 100));
+    assert_eq!((stats.gaps, stats.damages, stats.times.backwards), (0, 0, 0));
+    assert_eq!((stats.times.first, stats.times.last), (Some(TimestampMs(0)), Some(TimestampMs(99))));
+    assert_eq!(stats.times.future, 1);
+    assert_eq!((stats.decoded.batches, stats.decoded.null_keys), (10, 100));
+    let object = info::object(&stats, &partitions, info::Sampling::FULL);
+    assert_eq!((&object["codecs"]["zstd"], &object["decoded"]), (&10.into(), &"all batches".into()));
 }

@@ -12,6 +12,7 @@ use highwater_record::{Offset, TimestampMs};
 use crate::compact::{
     Cleaned, CompactionConfig, CompactionError, CompactionJob, CompactionStep, Dirt, Ratio, Sizes, swap,
 };
+use crate::disk::DiskFiles;
 use crate::files::FileLayer;
 use crate::log::cut::last_batch;
 use crate::log::{Log, LogConfig, LogOutline};
@@ -74,13 +75,20 @@ impl Compacted {
     }
 }
 
+/// Reads a partition's file `compacted` offline: the offset below which all is, or nothing if it does not hold together.
+pub fn read_compacted(path: &Path) -> io::Result<Option<Offset>> {
+    Ok(own_file::load(&DiskFiles, path)?.and_then(|bytes| decode(&bytes)))
+}
+
+fn decode(bytes: &[u8]) -> Option<Offset> {
+    let mut fields = Fields(unframe(KIND, bytes)?);
+    Offset::new(fields.i64()?).filter(|_| fields.0.is_empty())
+}
+
 /// How far the log in a directory is compacted, as the file there says; its last segment begins at `last_base`.
 fn stored(files: &dyn FileLayer, dir: &Path, last_base: Offset) -> Offset {
     let bytes = own_file::load(files, &dir.join(FILE_NAME)).ok().flatten();
-    let upto = bytes.and_then(|bytes| {
-        let mut fields = Fields(unframe(KIND, &bytes)?);
-        Offset::new(fields.i64()?).filter(|_| fields.0.is_empty())
-    });
+    let upto = bytes.and_then(|bytes| decode(&bytes));
     // The last segment is never compacted: who says so belongs to another log.
     upto.filter(|upto| *upto <= last_base).unwrap_or_default()
 }

@@ -8,11 +8,12 @@
 
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use highwater_record::{BatchHeader, HEADER_BYTES, Offset, TimestampMs};
 
+use crate::disk::DiskFiles;
 use crate::files::FileLayer;
 use crate::log::Log;
 use crate::own_file::{self, Durable, Fields, Kind, frame, unframe};
@@ -24,22 +25,24 @@ const FILE_NAME: &str = "manifest";
 /// Size of a segment's entry.
 const SEALED_BYTES: usize = 40;
 
-/// A sealed segment.
+/// A sealed segment, as the manifest of its partition has it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Sealed {
-    base: Offset,
+pub struct SealedSegment {
+    /// Its base offset.
+    pub base: Offset,
     /// The offset after its last batch.
-    end: Offset,
-    bytes: u64,
+    pub end: Offset,
+    /// Size of its `.log` file.
+    pub bytes: u64,
     /// Base timestamp of its first batch.
-    first_timestamp: TimestampMs,
+    pub first_timestamp: TimestampMs,
     /// Its largest timestamp, -1 if no record has one.
-    max_timestamp: TimestampMs,
+    pub max_timestamp: TimestampMs,
 }
 
 /// The segments of one log, by base offset.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Manifest(Vec<Sealed>);
+pub(super) struct Manifest(Vec<SealedSegment>);
 
 impl Manifest {
     /// Reads the file of a log; `None` if there is none that holds together.
@@ -80,13 +83,13 @@ impl Manifest {
     /// Whether it has exactly this segment.
     fn has(&self, segment: &Segment) -> bool {
         let end = segment.end();
-        let same = |sealed: &Sealed| {
+        let same = |sealed: &SealedSegment| {
             sealed.base == segment.base() && sealed.end == end.offset && sealed.bytes == end.bytes
         };
         self.0.iter().any(same)
     }
 
-    fn put(&mut self, sealed: Sealed) {
+    fn put(&mut self, sealed: SealedSegment) {
         // It may have taken the place of several.
         self.0.retain(|old| old.base < sealed.base || old.base >= sealed.end);
         let at = self.0.partition_point(|old| old.base < sealed.base);
@@ -110,7 +113,7 @@ impl Manifest {
         let mut fields = Fields(unframe(KIND, bytes)?);
         let mut manifest = Self::default();
         for _ in 0..fields.u32()? {
-            manifest.put(Sealed {
+            manifest.put(SealedSegment {
                 base: Offset::new(fields.i64()?)?,
                 end: Offset::new(fields.i64()?)?,
                 bytes: u64::try_from(fields.i64()?).ok()?,
@@ -122,7 +125,13 @@ impl Manifest {
     }
 }
 
-fn load(files: &dyn FileLayer, path: &std::path::Path) -> Option<Manifest> {
+/// Reads a partition's `manifest` offline: its segments by base offset, or nothing if it does not hold together.
+pub fn read_manifest(path: &Path) -> io::Result<Option<Vec<SealedSegment>>> {
+    let bytes = own_file::load(&DiskFiles, path)?.unwrap_or_default();
+    Ok(Manifest::decode(&bytes).map(|manifest| manifest.0))
+}
+
+fn load(files: &dyn FileLayer, path: &Path) -> Option<Manifest> {
     own_file::load(files, path).ok().flatten().and_then(|bytes| Manifest::decode(&bytes))
 }
 
@@ -169,14 +178,20 @@ impl ManifestJob {
     }
 }
 
-fn sealed(segment: &Segment) -> io::Result<Sealed> {
+fn sealed(segment: &Segment) -> io::Result<SealedSegment> {
     let end = segment.end();
     let max_timestamp = segment.max_time().timestamp;
     let mut head = [0; HEADER_BYTES];
     let read = segment.log_file()?.pread(&mut head, 0)?;
     let first = BatchHeader::parse(&head[..read]).ok();
     let first_timestamp = first.map_or(max_timestamp, |first| first.base_timestamp);
-    Ok(Sealed { base: segment.base(), end: end.offset, bytes: end.bytes, first_timestamp, max_timestamp })
+    Ok(SealedSegment {
+        base: segment.base(),
+        end: end.offset,
+        bytes: end.bytes,
+        first_timestamp,
+        max_timestamp,
+    })
 }
 
 impl Log {

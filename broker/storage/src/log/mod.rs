@@ -42,9 +42,9 @@ use crate::view::LogView;
 
 pub(crate) use append::METADATA_FILE_NAME;
 pub use append::{AppendError, Appended};
-pub use compact::CompactionOutcome;
+pub use compact::{CompactionOutcome, read_compacted};
 pub use cut::{CutError, RemovalJob};
-pub use manifest::ManifestJob;
+pub use manifest::{ManifestJob, SealedSegment, read_manifest};
 pub use outline::{LogOutline, TailSegment};
 pub use recover::Recovery;
 pub use retention::Retention;
