@@ -1,12 +1,14 @@
 // Prints what Kafka's own record classes find in the segment files of partitions: the ground that our tools are held to.
 //
 // `java Expect.java FOLDER` prints one line of JSON for each record of each partition directory below the folder, as
-// `kafka-dump-log --deep-iteration` goes through them. Keys and values are {"utf8":"text"}, {"b64":"base64"} or null. A
-// record of a transaction says how that ended, by Kafka's own index of aborted transactions; a control record says what
-// it is. What is behind the last whole batch of a file is named on standard error.
+// `kafka-dump-log --deep-iteration` goes through them: it fails if that prints other offsets or timestamps. Keys and
+// values are {"utf8":"text"}, {"b64":"base64"} or null. A record of a transaction says how that ended; a control record
+// says what it is. A file ends where a batch is cut short, or where the zeros of its preallocation begin.
 
+import java.io.ByteArrayOutputStream;
 import java.io.File;
 import java.io.IOException;
+import java.io.PrintStream;
 import java.nio.ByteBuffer;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
@@ -16,6 +18,10 @@ import java.util.Base64;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+import kafka.tools.DumpLogSegments;
+import org.apache.kafka.common.errors.CorruptRecordException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.record.ControlRecordType;
 import org.apache.kafka.common.record.FileRecords;
@@ -24,6 +30,8 @@ import org.apache.kafka.common.record.RecordBatch;
 import org.apache.kafka.common.record.TimestampType;
 
 public class Expect {
+    private static final Pattern DUMPED = Pattern.compile("^\\| offset: (\\d+) \\w+: (-?\\d+) ");
+
     public static void main(String[] arguments) throws IOException {
         for (File partition : sorted(new File(arguments[0]), "")) {
             if (partition.isDirectory() && new Expect(partition).print() == 0) {
@@ -43,30 +51,62 @@ public class Expect {
     /** Returns how many records there are. */
     private int print() throws IOException {
         for (File log : sorted(partition, ".log")) {
-            try (FileRecords records = FileRecords.open(log, false)) {
-                for (RecordBatch batch : records.batches()) {
-                    if (batch.isControlBatch()) {
-                        Record marker = batch.iterator().next();
-                        boolean commit = ControlRecordType.parse(marker.key()) == ControlRecordType.COMMIT;
-                        markers.computeIfAbsent(batch.producerId(), producer -> new ArrayList<>())
-                            .add(new long[] {marker.offset(), commit ? 1 : 0});
-                    }
+            for (RecordBatch batch : batches(log)) {
+                if (batch.isControlBatch()) {
+                    Record marker = batch.iterator().next();
+                    boolean commit = ControlRecordType.parse(marker.key()) == ControlRecordType.COMMIT;
+                    markers.computeIfAbsent(batch.producerId(), producer -> new ArrayList<>())
+                        .add(new long[] {marker.offset(), commit ? 1 : 0});
                 }
             }
         }
         int count = 0;
         for (File log : sorted(partition, ".log")) {
-            try (FileRecords records = FileRecords.open(log, false)) {
-                for (RecordBatch batch : records.batches()) {
-                    batch.ensureValid();
-                    for (Record record : batch) {
-                        System.out.println(line(batch, record));
-                        count++;
-                    }
+            List<String> found = new ArrayList<>();
+            for (RecordBatch batch : batches(log)) {
+                batch.ensureValid();
+                for (Record record : batch) {
+                    System.out.println(line(batch, record));
+                    found.add(record.offset() + " " + record.timestamp());
                 }
             }
+            if (!found.equals(dumped(log))) {
+                throw new IllegalStateException(log + ": kafka-dump-log prints " + dumped(log) + " and not " + found);
+            }
+            count += found.size();
         }
         return count;
+    }
+
+    private static List<RecordBatch> batches(File log) throws IOException {
+        List<RecordBatch> batches = new ArrayList<>();
+        try {
+            FileRecords.open(log, false).batches().forEach(batches::add);
+        } catch (CorruptRecordException zeros) {
+            System.err.println(log + ": " + zeros.getMessage());
+        }
+        return batches;
+    }
+
+    /** The offset and timestamp of each record that kafka-dump-log prints, until it fails, which it does at zeros. */
+    private static List<String> dumped(File log) {
+        PrintStream console = System.out;
+        ByteArrayOutputStream output = new ByteArrayOutputStream();
+        System.setOut(new PrintStream(output, true, StandardCharsets.UTF_8));
+        try {
+            String[] arguments = {"--deep-iteration", "--print-data-log", "--files", log.getPath()};
+            // Scala's println does not look at what System.out has become.
+            scala.Console.withOut(output, () -> {
+                DumpLogSegments.main(arguments);
+                return null;
+            });
+        } catch (CorruptRecordException zeros) {
+            System.err.println(log + ": kafka-dump-log ends with: " + zeros.getMessage());
+        } finally {
+            System.setOut(console);
+        }
+        return output.toString(StandardCharsets.UTF_8).lines().map(DUMPED::matcher).filter(Matcher::find)
+            .map(record -> record.group(1) + " " + record.group(2)).toList();
     }
 
     private String line(RecordBatch batch, Record record) {
