@@ -3,14 +3,21 @@
 //! Files are only read, with pread and never through a map, so that a broker that truncates does no harm. They may be
 //! Apache Kafka's own. A broker that owns the directory is told by its lock; what is at the tail may then change.
 
+mod batches;
 mod cat;
 mod files;
+mod hex;
 mod index;
+mod internal;
+mod isolation;
 mod ls;
 mod parallel;
 mod progress;
+mod seek;
+mod span;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,7 +25,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
-use crate::consume::SelectionArgs;
 use crate::failure::Failure;
 use crate::output::{OutputArgs, note};
 use files::PartitionFiles;
@@ -36,13 +42,6 @@ Examples:
   highwater segment ls highwater-data --topic orders --output json
   highwater segment ls /var/lib/kafka/orders-0 --fast headers only, Apache Kafka's own files too
 ";
-const CAT_EXAMPLES: &str = "\
-Examples:
-  highwater segment cat highwater-data/orders-0 -o -10
-  highwater segment cat highwater-data --topic orders -o @-1h: --output jsonl
-  highwater segment cat highwater-data/orders-0/00000000000000000000.log -f '%o %k %v\\n'
-";
-
 /// The arguments of `highwater segment`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
@@ -56,8 +55,7 @@ enum SegmentCommand {
     /// List segments: offsets, sizes, times, checksums, indexes.
     Ls(LsArgs),
     /// Print the records of segments as consume prints those of a topic.
-    #[command(after_help = crate::consume::GRAMMAR)]
-    Cat(CatArgs),
+    Cat(Box<cat::CatArgs>),
 }
 
 /// Where segments are looked for.
@@ -83,20 +81,11 @@ struct LsArgs {
     output: OutputArgs,
 }
 
-#[derive(Debug, clap::Args)]
-#[command(before_help = CAT_EXAMPLES)]
-struct CatArgs {
-    #[command(flatten)]
-    paths: PathArgs,
-    #[command(flatten)]
-    what: SelectionArgs,
-}
-
 /// Runs `highwater segment`.
 pub(crate) fn run(args: SegmentArgs) -> Result<ExitCode> {
     match args.command {
         SegmentCommand::Ls(args) => ls::run(&find(&args.paths)?, args.fast, args.output.output),
-        SegmentCommand::Cat(args) => cat::run(&find(&args.paths)?, &args.what),
+        SegmentCommand::Cat(args) => cat::run(&find(&args.paths)?, &args),
     }
 }
 

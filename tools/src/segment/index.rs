@@ -1,16 +1,10 @@
-//! The indexes beside a segment: whether they agree with it, and where they say to begin.
-//!
-//! An index is a hint. What it says is compared with the segment before it is followed; one that is missing or wrong
-//! costs a longer read and nothing else.
+//! The indexes beside a segment: whether they agree with it.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 
 use highwater_record::{Offset, TimestampMs};
-use highwater_storage::{
-    IndexEntries, OffsetEntry, ScannedBatch, SegmentScan, TimeEntry, read_offset_index, read_time_index,
-};
+use highwater_storage::{IndexEntries, OffsetEntry, TimeEntry, read_offset_index, read_time_index};
 
 use super::files::SegmentFile;
 
@@ -88,48 +82,4 @@ fn is_preallocated_offset(entry: &OffsetEntry) -> bool {
 
 fn is_preallocated_time(entry: &TimeEntry) -> bool {
     entry.timestamp == TimestampMs(0) && entry.relative_offset == 0
-}
-
-/// Moves `scan` to the last indexed batch whose last offset is at most `offset`; everything before it is earlier.
-/// Stays at the front if there is none that the segment confirms.
-pub(super) fn seek(scan: &mut SegmentScan, segment: &SegmentFile, offset: Offset) {
-    let Some(index) = stored(read_offset_index(&segment.path.with_extension("index"))) else { return };
-    let earlier = |entry: &&OffsetEntry| {
-        !is_preallocated_offset(entry) && segment.base.advance(entry.relative_offset.into()) <= offset
-    };
-    let Some(entry) = index.entries.iter().filter(earlier).max_by_key(|entry| entry.relative_offset) else {
-        return;
-    };
-    scan.seek(entry.position.into(), segment.base);
-    let last = segment.base.advance(entry.relative_offset.into());
-    let is_confirmed = u64::from(entry.position) < scan.file_bytes()
-        && matches!(scan.next(), Some(Ok(batch)) if batch.header.last_offset() == last);
-    if is_confirmed {
-        scan.seek(entry.position.into(), segment.base);
-    } else {
-        scan.seek(0, segment.base);
-    }
-}
-
-/// An offset before which no record of the segment is at `timestamp` or later, by the time index.
-pub(super) fn before_time(segment: &SegmentFile, timestamp: TimestampMs) -> Offset {
-    let Some(index) = stored(read_time_index(&segment.path.with_extension("timeindex"))) else {
-        return segment.base;
-    };
-    // An entry says that no record up to its offset has a larger timestamp than its own.
-    let earlier = |entry: &&TimeEntry| !is_preallocated_time(entry) && entry.timestamp < timestamp;
-    let last = index.entries.iter().filter(earlier).max_by_key(|entry| entry.relative_offset);
-    last.map_or(segment.base, |entry| segment.base.advance(entry.relative_offset.into()))
-}
-
-/// The batches of a segment from `offset` on, found by the index. Bytes that belong to the next segment end it.
-pub(super) fn open_at(
-    segment: &SegmentFile,
-    offset: Offset,
-) -> io::Result<(SegmentScan, impl Fn(&ScannedBatch) -> bool)> {
-    let mut scan = SegmentScan::open(Path::new(&segment.path))?;
-    seek(&mut scan, segment, offset);
-    let next_base = segment.next_base;
-    let belongs = move |batch: &ScannedBatch| next_base.is_none_or(|next| batch.header.base_offset < next);
-    Ok((scan, belongs))
 }
