@@ -1,4 +1,4 @@
-//! `highwater segment`: ls and cat on files, offline.
+//! `highwater segment`: ls, cat and grep on files, offline.
 //!
 //! Files are only read, with pread and never through a map, so that a broker that truncates does no harm. They may be
 //! Apache Kafka's own. A broker that owns the directory is told by its lock; what is at the tail may then change.
@@ -6,12 +6,15 @@
 mod batches;
 mod cat;
 mod files;
+mod grep;
 mod hex;
 mod index;
 mod internal;
 mod isolation;
 mod ls;
+mod matcher;
 mod parallel;
+mod pieces;
 mod progress;
 mod seek;
 mod span;
@@ -35,6 +38,7 @@ Examples:
   highwater segment ls /var/lib/kafka/orders-0        one partition, Apache Kafka's own files too
   highwater segment cat highwater-data/orders-0 -o -10
   highwater segment cat highwater-data --topic orders -o @-1h: --output jsonl
+  highwater segment grep 'timeout|refused' highwater-data -C 2
 ";
 const LS_EXAMPLES: &str = "\
 Examples:
@@ -56,6 +60,8 @@ enum SegmentCommand {
     Ls(LsArgs),
     /// Print the records of segments as consume prints those of a topic.
     Cat(Box<cat::CatArgs>),
+    /// Search the records of segments, on all cores.
+    Grep(Box<grep::GrepArgs>),
 }
 
 /// Where segments are looked for.
@@ -86,6 +92,7 @@ pub(crate) fn run(args: SegmentArgs) -> Result<ExitCode> {
     match args.command {
         SegmentCommand::Ls(args) => ls::run(&find(&args.paths)?, args.fast, args.output.output),
         SegmentCommand::Cat(args) => cat::run(&find(&args.paths)?, &args),
+        SegmentCommand::Grep(args) => grep::run(&find(&args.paths)?, &args),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Segment files made by hand: what is listed and printed of them, and what is said when they are damaged.
 
 mod golden;
+mod searches;
 
 use std::fs;
 use std::path::{Path, PathBuf};
