@@ -8,6 +8,7 @@ mod cat;
 mod files;
 mod grep;
 mod hex;
+mod hunt;
 mod index;
 mod internal;
 mod isolation;

@@ -22,6 +22,7 @@ const COMMANDS: &[&str] = &[
     "segment",
     "segment ls",
     "segment cat",
+    "segment grep",
 ];
 
 #[test]

@@ -27,7 +27,7 @@ const COLUMNS: &[(&str, usize)] = &[
     ("producer_epoch", 14),
     ("base_sequence", 13),
     ("leader_epoch", 12),
-    ("flags", 13),
+    ("flags", 21),
     ("crc", 3),
 ];
 

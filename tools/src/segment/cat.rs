@@ -6,6 +6,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use highwater_record::{Codec, EndOfTransaction, HEADER_BYTES, RecordsBuf};
@@ -14,7 +15,7 @@ use highwater_storage::{Crcs, Damage, ScannedBatch, SegmentScan};
 use super::batches;
 use super::files::{PartitionFiles, SegmentFile};
 use super::hex;
-use super::internal::{DecodeMode, Decoder};
+use super::internal::{DecodeMode, Decoder, Decoders};
 use super::isolation::Markers;
 use super::span::{self, LIMITS};
 use super::walk::{Step, Walk};
@@ -65,7 +66,7 @@ pub(super) struct ViewArgs {
     /// Records of which transactions: of all, as kafka-dump-log does, or as consumers with this setting see them
     #[arg(long, value_enum, default_value_t = Isolation::ReadUncommitted, value_name = "LEVEL")]
     pub(super) isolation: Isolation,
-    /// Print keys and values of internal topics as objects, or as they are
+    /// Print keys and values of internal topics as objects, or as they are; -f has the bytes
     #[arg(long, value_enum, default_value_t = DecodeMode::Auto, value_name = "HOW")]
     pub(super) decode: DecodeMode,
 }
@@ -84,7 +85,7 @@ pub(super) enum Isolation {
 pub(super) fn run(partitions: &[PartitionFiles], args: &CatArgs) -> Result<ExitCode> {
     let what = &args.what;
     let spec = what.spec()?;
-    let mut cat = Cat { printer: what.printer()?, view: &args.view, left: what.limit(), problems: 0 };
+    let mut cat = Cat::new(what.printer()?, args);
     let mut outcome = Ok(());
     for partition in span::chosen(partitions, what)? {
         outcome = cat.partition(partition, &spec);
@@ -101,15 +102,16 @@ pub(super) fn run(partitions: &[PartitionFiles], args: &CatArgs) -> Result<ExitC
 /// Printing, and what came of it.
 pub(super) struct Cat<'a, W: Write> {
     pub(super) printer: Printer<W>,
-    pub(super) view: &'a ViewArgs,
-    pub(super) left: Option<u64>,
+    view: &'a ViewArgs,
+    decoders: Decoders,
+    left: Option<u64>,
     pub(super) problems: u32,
 }
 
 /// A partition that is printed.
 struct Printed<'a> {
     files: &'a PartitionFiles,
-    decoder: Option<Decoder>,
+    decoder: Option<Arc<Decoder>>,
     /// Asked where only committed records are printed.
     markers: Option<Markers<'a>>,
 }
@@ -129,14 +131,20 @@ enum Next {
     Damage(String),
 }
 
-impl<W: Write> Cat<'_, W> {
+impl<'a, W: Write> Cat<'a, W> {
+    /// Nothing printed yet.
+    pub(super) fn new(printer: Printer<W>, args: &'a CatArgs) -> Self {
+        let decoders = Decoders::new(args.view.decode);
+        Self { printer, view: &args.view, decoders, left: args.what.limit(), problems: 0 }
+    }
+
     /// Prints a partition.
     pub(super) fn partition(&mut self, files: &PartitionFiles, spec: &OffsetSpec) -> Result<()> {
         let Some(range) = span::range(files, spec)? else { return Ok(()) };
         let is_committed = self.view.isolation == Isolation::ReadCommitted;
         let mut printed = Printed {
             files,
-            decoder: Decoder::of(&files.topic, self.view.decode),
+            decoder: self.decoders.of(&files.topic),
             markers: is_committed.then(|| Markers::new(files, range.start)),
         };
         let crcs = if self.view.skip_damaged { Crcs::Compared } else { Crcs::Left };

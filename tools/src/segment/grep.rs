@@ -3,7 +3,7 @@
 //! Threads search pieces of segments and turn what they find into the text that is printed; the main thread prints it,
 //! and decides about context. A batch without a match is neither parsed nor is its checksum compared, unless that is
 //! asked for. Damage is said and passed over; it is a problem all the same. Memory: each thread holds a batch, and some
-//! pieces of text of [`TEXT_BYTES`] that wait to be printed.
+//! text that waits to be printed.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -12,22 +12,20 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use highwater_record::{Codec, HEADER_BYTES, RecordsBuf};
-use highwater_storage::{Damage, DamageKind, SalvageScan, ScanError, ScannedBatch};
 use serde_json::json;
 
 use super::files::PartitionFiles;
-use super::internal::{DecodeMode, Decoder};
+use super::hunt::{Found, Search, Text};
+use super::internal::{DecodeMode, Decoders};
 use super::matcher::{Matcher, Meaning, Part};
-use super::parallel::{self, Sink};
+use super::parallel;
 use super::pieces::{self, Piece};
 use super::progress::Progress;
-use super::span::{self, LIMITS};
+use super::span;
 use crate::consume::SelectionArgs;
 use crate::failure::{Failure, PROBLEMS};
 use crate::output::{self, OutputFormat, Rows, note};
 use crate::printer::{Printer, Style};
-use crate::record_view::{LogState, RecordView};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,8 +42,6 @@ The pattern is a regular expression of Rust's regex crate: (?i) ignores case, (?
 bytes, ^ and $ stand for the ends of the key, value or header.
 ";
 
-/// Text that is handed over at a time.
-const TEXT_BYTES: usize = 64 << 10;
 /// Found none.
 const NOTHING: u8 = 1;
 
@@ -87,7 +83,7 @@ pub(super) struct GrepArgs {
     /// Compare the checksum of every batch, not only of those that are printed
     #[arg(long)]
     verify: bool,
-    /// Print keys and values of internal topics as objects, or as they are
+    /// Print keys and values of internal topics as objects, or as they are; -f has the bytes
     #[arg(long, value_enum, default_value_t = DecodeMode::Auto, value_name = "HOW")]
     decode: DecodeMode,
     /// Threads; all cores if it is not given
@@ -97,38 +93,6 @@ pub(super) struct GrepArgs {
 
 fn help() -> String {
     format!("{}\n\n{EXIT_CODES}", crate::consume::GRAMMAR)
-}
-
-/// What is to be done to each piece.
-struct Search<'a> {
-    matcher: Matcher,
-    style: Style,
-    before: usize,
-    after: usize,
-    counts_only: bool,
-    verifies: bool,
-    progress: Option<Progress>,
-    args: &'a GrepArgs,
-}
-
-/// What comes of a piece, in parts.
-enum Found {
-    /// Records, printed ones and those around them.
-    Text(Text),
-    /// So many match.
-    Count(u64),
-    /// Something is damaged.
-    Damage(String),
-}
-
-/// Records as text.
-#[derive(Default)]
-struct Text {
-    bytes: Vec<u8>,
-    /// Where each record ends, and whether it matches.
-    records: Vec<(usize, bool)>,
-    /// Whether records were left out before the first.
-    is_apart: bool,
 }
 
 /// Searches.
@@ -171,8 +135,8 @@ pub(super) fn search<'a, W: Write>(
         after: args.context.unwrap_or(args.after_context),
         counts_only: args.count,
         verifies: args.verify,
+        decoders: Decoders::new(args.decode),
         progress: has_bar.then(|| Progress::new("search", bytes)),
-        args,
     };
     let mut lines = Lines::new(printer, &search, what.limit());
     let threads = args.threads.unwrap_or_else(parallel::cores);
@@ -186,228 +150,6 @@ pub(super) fn search<'a, W: Write>(
         progress.finish();
     }
     Ok((lines, outcome))
-}
-
-impl Search<'_> {
-    fn piece(&self, piece: &Piece<'_>, sink: &Sink<Found>) -> Result<()> {
-        // A clone has scratch memory of its own, which threads would otherwise pass around.
-        let matcher = self.matcher.clone();
-        let mut hunt = Hunt {
-            search: self,
-            matcher: &matcher,
-            piece,
-            decoder: Decoder::of(&piece.files.topic, self.args.decode),
-            scan: piece.open()?,
-            sink,
-            text: Text::default(),
-            count: 0,
-            recent: VecDeque::new(),
-            recent_records: 0,
-            // The piece before may end with a match.
-            after_left: self.after,
-        };
-        let _ = hunt.run()?;
-        Ok(())
-    }
-}
-
-/// The search of a piece.
-struct Hunt<'a> {
-    search: &'a Search<'a>,
-    matcher: &'a Matcher,
-    piece: &'a Piece<'a>,
-    decoder: Option<Decoder>,
-    scan: SalvageScan,
-    sink: &'a Sink<Found>,
-    text: Text,
-    count: u64,
-    /// Batches without a match that the next match may want as context.
-    recent: VecDeque<ScannedBatch>,
-    recent_records: usize,
-    /// Records after the last match that are wanted as context.
-    after_left: usize,
-}
-
-impl Hunt<'_> {
-    fn run(&mut self) -> Result<ControlFlow<()>> {
-        while let Some(step) = self.scan.next() {
-            let flow = match step? {
-                highwater_storage::Piece::Damaged(damage) => self.damage(&damage),
-                highwater_storage::Piece::Good(batch) => {
-                    if let Some(progress) = &self.search.progress {
-                        progress.add(batch.header.size_bytes.into());
-                    }
-                    if self.piece.range.stop.is_some_and(|stop| batch.header.base_offset >= stop) {
-                        break;
-                    }
-                    let is_before = batch.header.last_offset() < self.piece.range.start;
-                    if is_before || batch.header.attributes.is_control() {
-                        continue;
-                    }
-                    self.batch(&batch)?
-                }
-            };
-            if flow.is_break() {
-                return Ok(flow);
-            }
-        }
-        if self.search.counts_only {
-            return Ok(self.sink.put(Found::Count(self.count)));
-        }
-        // The next piece may begin with a match.
-        if self.emit_recent()?.is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
-        Ok(self.flush())
-    }
-
-    fn damage(&mut self, damage: &Damage) -> ControlFlow<()> {
-        let Damage { from_position, to_position, cause, kind, .. } = damage;
-        if matches!(kind, DamageKind::Beyond | DamageKind::ZeroTail) {
-            return ControlFlow::Continue(());
-        }
-        self.say(format!("position {from_position}: {cause} (bytes up to {to_position} are not searched)"))
-    }
-
-    /// In the order of what was found before.
-    fn say(&mut self, sentence: String) -> ControlFlow<()> {
-        if self.flush().is_break() {
-            return ControlFlow::Break(());
-        }
-        self.sink.put(Found::Damage(sentence))
-    }
-
-    fn batch(&mut self, batch: &ScannedBatch) -> Result<ControlFlow<()>> {
-        let is_plain = batch.header.attributes.codec() == Some(Codec::None);
-        if is_plain && !self.search.verifies {
-            let bytes = self.scan.bytes(batch)?;
-            if !self.matcher.may_match(bytes.get(HEADER_BYTES..).unwrap_or_default()) {
-                return self.pass(batch);
-            }
-        }
-        let buffer = match self.read(batch)? {
-            Ok(buffer) => buffer,
-            Err(fault) => return Ok(self.say(fault)),
-        };
-        if !self.matcher.may_match(buffer.payload()) {
-            return self.pass(batch);
-        }
-        let mut matching = Vec::new();
-        for record in buffer.records() {
-            match record {
-                Ok(record) => matching.push(self.matcher.matches(&record)),
-                Err(error) => return Ok(self.say(format!("position {}: {error}", batch.position))),
-            }
-        }
-        if !matching.contains(&true) {
-            return self.pass(batch);
-        }
-        if self.search.before > 0 && self.emit_recent()?.is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
-        let after_last = matching.iter().rev().take_while(|matches| !**matches).count();
-        self.after_left = self.search.after.saturating_sub(after_last);
-        Ok(self.emit(batch, &buffer, &matching))
-    }
-
-    /// The records of a batch whose checksum holds, or what is wrong with it.
-    fn read(&self, batch: &ScannedBatch) -> Result<Result<RecordsBuf, String>> {
-        match self.scan.read(batch) {
-            Ok(whole) => {
-                Ok(whole.decompress(LIMITS).map_err(|error| format!("position {}: {error}", batch.position)))
-            }
-            Err(error @ ScanError::Fault { .. }) => Ok(Err(error.to_string())),
-            Err(error @ ScanError::Io { .. }) => Err(error.into()),
-        }
-    }
-
-    /// A batch without a match: it may be context.
-    fn pass(&mut self, batch: &ScannedBatch) -> Result<ControlFlow<()>> {
-        let records = batch.header.record_count as usize;
-        let has_context = self.search.before + self.search.after > 0;
-        if self.search.counts_only || !has_context || records == 0 {
-            return Ok(ControlFlow::Continue(()));
-        }
-        if self.after_left > 0 {
-            self.after_left = self.after_left.saturating_sub(records);
-            return self.emit_context(batch);
-        }
-        self.recent.push_back(*batch);
-        self.recent_records += records;
-        while let Some(first) = self.recent.front()
-            && self.recent_records - first.header.record_count as usize >= self.search.before
-        {
-            self.recent_records -= first.header.record_count as usize;
-            self.recent.pop_front();
-            if self.flush().is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-            self.text.is_apart = true;
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-
-    fn emit_recent(&mut self) -> Result<ControlFlow<()>> {
-        self.recent_records = 0;
-        while let Some(batch) = self.recent.pop_front() {
-            if self.emit_context(&batch)?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-
-    /// Hands over a batch without a match.
-    fn emit_context(&mut self, batch: &ScannedBatch) -> Result<ControlFlow<()>> {
-        Ok(match self.read(batch)? {
-            Ok(buffer) => self.emit(batch, &buffer, &[]),
-            Err(fault) => self.say(fault),
-        })
-    }
-
-    /// Hands over the records of a batch: those that match, and if there is context, all.
-    fn emit(&mut self, batch: &ScannedBatch, buffer: &RecordsBuf, matching: &[bool]) -> ControlFlow<()> {
-        let has_context = self.search.before + self.search.after > 0;
-        let range = &self.piece.range;
-        for (index, record) in buffer.records().enumerate() {
-            let Ok(record) = record else { break };
-            let matches = matching.get(index).is_some_and(|matches| *matches);
-            let is_wanted =
-                record.offset >= range.start && range.stop.is_none_or(|stop| record.offset < stop);
-            if !is_wanted || !(matches || has_context) {
-                continue;
-            }
-            self.count += u64::from(matches);
-            if self.search.counts_only {
-                continue;
-            }
-            let view = RecordView {
-                topic: &self.piece.files.topic,
-                partition: self.piece.files.partition,
-                record: &record,
-                batch: &batch.header,
-                log: LogState {
-                    start: self.piece.files.segments[0].base.get(),
-                    last_stable: -1,
-                    high_watermark: -1,
-                },
-                decoded: self.decoder.as_ref().and_then(|decoder| decoder.decode(&record, false)),
-            };
-            self.search.style.write(&mut self.text.bytes, &view, 0);
-            self.text.records.push((self.text.bytes.len(), matches));
-            if self.text.bytes.len() >= TEXT_BYTES && self.flush().is_break() {
-                return ControlFlow::Break(());
-            }
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn flush(&mut self) -> ControlFlow<()> {
-        if self.text.records.is_empty() {
-            return ControlFlow::Continue(());
-        }
-        self.sink.put(Found::Text(std::mem::take(&mut self.text)))
-    }
 }
 
 /// What was found, put in line and printed.
@@ -429,7 +171,7 @@ pub(super) struct Lines<'a, W: Write> {
 }
 
 impl<'a, W: Write> Lines<'a, W> {
-    fn new(printer: Printer<W>, search: &Search<'_>, left: Option<u64>) -> Self {
+    fn new(printer: Printer<W>, search: &Search, left: Option<u64>) -> Self {
         Self {
             printer,
             partition: None,

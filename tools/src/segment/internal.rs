@@ -3,8 +3,8 @@
 //!
 //! A type or version that `broker/group` does not read is named, and its bytes are printed as they are.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -28,6 +28,28 @@ pub(super) enum DecodeMode {
     Raw,
 }
 
+/// The decoders of all topics. One for each, whatever has its records, says what it cannot decode once.
+#[derive(Debug)]
+pub(super) struct Decoders {
+    mode: DecodeMode,
+    by_topic: Mutex<BTreeMap<String, Option<Arc<Decoder>>>>,
+}
+
+impl Decoders {
+    /// None of a topic yet.
+    pub(super) const fn new(mode: DecodeMode) -> Self {
+        Self { mode, by_topic: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// The decoder of a topic, if its records or its markers are to be decoded.
+    pub(super) fn of(&self, topic: &str) -> Option<Arc<Decoder>> {
+        let mut by_topic = self.by_topic.lock().unwrap_or_else(PoisonError::into_inner);
+        let decoder =
+            by_topic.entry(topic.to_owned()).or_insert_with(|| Decoder::of(topic, self.mode).map(Arc::new));
+        decoder.clone()
+    }
+}
+
 /// Decodes the records of one topic.
 #[derive(Debug)]
 pub(super) struct Decoder {
@@ -45,8 +67,7 @@ enum Topic {
 }
 
 impl Decoder {
-    /// The decoder of a topic, if its records or its markers are to be decoded.
-    pub(super) fn of(topic: &str, mode: DecodeMode) -> Option<Self> {
+    fn of(topic: &str, mode: DecodeMode) -> Option<Self> {
         let topic = match (mode, topic) {
             (DecodeMode::Raw, _) => return None,
             (DecodeMode::Auto, "__consumer_offsets") => Topic::Offsets,
@@ -65,6 +86,9 @@ impl Decoder {
     pub(super) fn decode(&self, record: &Record<'_>, is_control: bool) -> Option<DecodedRecord> {
         if is_control {
             return decode_marker(record);
+        }
+        if matches!(self.topic, Topic::Other) {
+            return None;
         }
         let bytes = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
         let (key, value) = (bytes(record.key?), record.value.map(bytes));

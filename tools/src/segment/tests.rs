@@ -115,7 +115,7 @@ fn printed(path: &Path, args: &[&str]) -> (String, u32) {
     let path_text = path.to_str().unwrap();
     let CatCommand { args } = CatCommand::parse_from(["cat", path_text].iter().chain(args));
     let printer = Printer::new(Vec::new(), args.what.style().unwrap());
-    let mut cat = Cat { printer, view: &args.view, left: args.what.limit(), problems: 0 };
+    let mut cat = Cat::new(printer, &args);
     let spec = args.what.spec().unwrap();
     for partition in files::find(path).unwrap() {
         cat.partition(&partition, &spec).unwrap();
