@@ -79,3 +79,36 @@ impl<E: Entry> Entries<E> {
         Ok(last)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An index with entries at offsets 10, 20, ... and positions 100, 200, ..., and room that was allocated ahead.
+    fn index(entries: u32, zeros: usize) -> (tempfile::TempDir, OffsetIndexFile) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("00000000000000000000.index");
+        let mut bytes = Vec::new();
+        for number in 1..=entries {
+            OffsetEntry { relative_offset: number * 10, position: number * 100 }.encode(&mut bytes);
+        }
+        bytes.resize(bytes.len() + zeros, 0);
+        std::fs::write(&path, bytes).unwrap();
+        (dir, OffsetIndexFile::open(&path).unwrap())
+    }
+
+    #[test]
+    fn the_last_entry_that_matches_is_found_before_zeros_and_a_cut_entry() {
+        for entries in 0..9 {
+            for zeros in [0, 8, 80, 83] {
+                let (_dir, index) = index(entries, zeros);
+                for wanted in 0..100 {
+                    let found = index.last_where(|entry| entry.relative_offset <= wanted).unwrap();
+                    let expected = (wanted / 10).min(entries);
+                    let found = found.map_or(0, |entry| entry.position / 100);
+                    assert_eq!(found, expected, "{wanted} of {entries} and {zeros}");
+                }
+            }
+        }
+    }
+}

@@ -29,16 +29,18 @@ pub(super) fn follow(scan: &mut SegmentScan, segment: &SegmentFile, entry: Offse
 }
 
 /// Moves `scan` to the last indexed batch whose last offset is at most `offset`; everything before it is earlier.
-/// Stays at the front if there is none that the segment confirms.
-fn seek(scan: &mut SegmentScan, segment: &SegmentFile, offset: Offset) {
+/// Says whether there is one that the segment confirms; if not, it moves to the front.
+pub(super) fn seek(scan: &mut SegmentScan, segment: &SegmentFile, offset: Offset) -> bool {
     let bytes = scan.file_bytes();
     let earlier = |entry: &OffsetEntry| {
         segment.base.advance(entry.relative_offset.into()) <= offset && u64::from(entry.position) < bytes
     };
     let found = offset_index(segment).and_then(|index| index.last_where(earlier).ok()?);
-    if !found.is_some_and(|entry| follow(scan, segment, entry)) {
+    let is_found = found.is_some_and(|entry| follow(scan, segment, entry));
+    if !is_found {
         scan.seek(0, segment.base);
     }
+    is_found
 }
 
 /// An offset before which no record of the segment is at `timestamp` or later, by the time index.
