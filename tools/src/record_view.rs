@@ -50,6 +50,9 @@ impl DecodedRecord {
 
 fn write_fields(line: &mut Vec<u8>, of: &Value) {
     let Some(fields) = of["data"].as_object() else {
+        if let Value::String(group) = &of["group"] {
+            line.extend_from_slice(format!(" group={}", printable(group)).as_bytes());
+        }
         return line.extend_from_slice(format!(" raw={}", of["raw"]["b64"]).as_bytes());
     };
     for (name, value) in fields {

@@ -129,6 +129,14 @@ pub const fn kind_name(kind: i16) -> Option<&'static str> {
     })
 }
 
+/// The group that a record is about, whatever its type: the key of every type with a name begins with it. `None` if the
+/// type has none, or the key does not have this form.
+pub fn group_of(key: Bytes) -> Option<Str> {
+    let mut key = Reader::new(key);
+    kind_name(key.int16().ok()?)?;
+    GroupMetadataKey::read(&mut key, 0).ok().map(|key| key.group)
+}
+
 /// What a record says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decoded {

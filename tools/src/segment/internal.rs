@@ -62,6 +62,7 @@ pub(super) struct Decoder {
 enum Topic {
     Offsets,
     Transactions,
+    Metadata,
     /// Whose control records alone have a form that is known.
     Other,
 }
@@ -72,12 +73,8 @@ impl Decoder {
             (DecodeMode::Raw, _) => return None,
             (DecodeMode::Auto, "__consumer_offsets") => Topic::Offsets,
             (DecodeMode::Auto, "__transaction_state") => Topic::Transactions,
-            (DecodeMode::Auto, name) => {
-                if name == "__cluster_metadata" {
-                    note(format_args!("the records of {name} are the broker's own and are printed as bytes"));
-                }
-                Topic::Other
-            }
+            (DecodeMode::Auto, "__cluster_metadata") => Topic::Metadata,
+            (DecodeMode::Auto, _) => Topic::Other,
         };
         Some(Self { topic, said: Mutex::default() })
     }
@@ -87,16 +84,17 @@ impl Decoder {
         if is_control {
             return decode_marker(record);
         }
-        if matches!(self.topic, Topic::Other) {
-            return None;
-        }
-        let bytes = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
-        let (key, value) = (bytes(record.key?), record.value.map(bytes));
+        let key = || record.key.map(Bytes::copy_from_slice);
+        let value = || record.value.map(Bytes::copy_from_slice);
         let decoded = match self.topic {
             Topic::Other => return None,
-            Topic::Offsets => records::decode(key, value).map(|decoded| self.group(decoded, record)),
+            Topic::Metadata => {
+                self.say("records of __cluster_metadata are printed as bytes".to_owned(), "");
+                return None;
+            }
+            Topic::Offsets => records::decode(key()?, value()).map(|decoded| self.group(decoded, record)),
             Topic::Transactions => {
-                transaction_records::decode(key, value).map(|decoded| self.transaction(decoded, record))
+                transaction_records::decode(key()?, value()).map(|decoded| self.transaction(decoded, record))
             }
         };
         match decoded {
@@ -132,8 +130,9 @@ impl Decoder {
                 let of =
                     version.map_or_else(String::new, |version| format!(" with values of version {version}"));
                 self.say(format!("records of {what}{of} are named and not decoded"), &what);
+                let group = record.key.and_then(|key| records::group_of(Bytes::copy_from_slice(key)));
                 DecodedRecord {
-                    key: json!({ "type": kind, "name": name, "raw": raw(record.key) }),
+                    key: json!({ "type": kind, "name": name, "group": group.as_deref(), "raw": raw(record.key) }),
                     value: unread(record.value),
                 }
             }

@@ -126,6 +126,12 @@ fn internal_topics_are_decoded() {
     let group = of("GroupMetadata").into_iter().find(|line| !line["value"]["data"]["members"].is_null());
     assert!(group.is_some_and(|line| line["value"]["data"]["protocolType"].is_string()), "{offsets:#?}");
 
+    // Of groups of the new protocol, the kind and the group are told.
+    for line in of("ConsumerGroupMetadata") {
+        assert!(line["key"]["group"].is_string() && line["key"]["raw"]["b64"].is_string(), "{line}");
+    }
+    assert!(!of("ConsumerGroupMetadata").is_empty());
+
     let states = ours("kafka-4.1", "__transaction_state-0", &[]);
     assert!(!states.is_empty());
     for state in &states {
