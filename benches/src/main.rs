@@ -16,6 +16,7 @@ mod process;
 mod report;
 mod rival;
 mod roofline;
+mod segment;
 mod single;
 mod size;
 mod start;
@@ -62,6 +63,8 @@ enum Command {
     Longpoll(longpoll::LongpollArgs),
     /// Apache Kafka and broker in turns: throughput, CPU, latency, memory, start.
     Rival(rival::RivalArgs),
+    /// The offline tools: GB/s per core, latency of a seek, peak memory.
+    Segment(segment::SegmentArgs),
     /// Time from start to the ready line, and idle memory.
     Start(start::StartArgs),
 }
@@ -107,6 +110,7 @@ fn run(command: Command) -> Result<()> {
         Command::Ack(args) => ack::run(&args)?,
         Command::Longpoll(args) => longpoll::run(&args)?,
         Command::Rival(args) => rival::run(&args)?,
+        Command::Segment(args) => segment::run(&args)?,
         Command::Start(args) => start::run(&args)?,
     };
     writeln!(io::stdout(), "{text}").context("write to stdout")

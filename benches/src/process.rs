@@ -243,10 +243,20 @@ fn parse_cpu_ticks(stat: &str) -> Option<u64> {
 
 /// Resident memory of a process in KiB.
 pub(crate) fn resident_kib(pid: u32) -> Result<u64> {
+    memory_kib(pid, "VmRSS:")
+}
+
+/// The most resident memory that a process has had, in KiB.
+pub(crate) fn peak_resident_kib(pid: u32) -> Result<u64> {
+    memory_kib(pid, "VmHWM:")
+}
+
+fn memory_kib(pid: u32, field: &'static str) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("find VmRSS")?;
-    line.trim().trim_end_matches(" kB").parse().context("read VmRSS")
+    let line =
+        status.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("find {field}"))?;
+    line.trim().trim_end_matches(" kB").parse().with_context(|| format!("read {field}"))
 }
 
 #[cfg(test)]

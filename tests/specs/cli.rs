@@ -5,5 +5,6 @@ mod groups;
 mod help;
 mod mirror;
 mod produce;
+mod segments;
 mod session;
 mod topics;

@@ -98,9 +98,14 @@ impl SelectionArgs {
         if self.num == 0 { None } else { Some(self.num) }
     }
 
-    /// The printer to stdout.
-    pub(crate) fn printer(&self) -> Result<Printer<output::Stdout>, Failure> {
-        let style = match (&self.format, self.output) {
+    /// How `--output` wants rows, if it is there.
+    pub(crate) const fn output(&self) -> Option<OutputFormat> {
+        self.output
+    }
+
+    /// How records look.
+    pub(crate) fn style(&self) -> Result<Style, Failure> {
+        Ok(match (&self.format, self.output) {
             (Some(text), _) => {
                 let format = Format::parse(text).map_err(|error| Failure::usage(format!("-f: {error}")))?;
                 Style::Format(format)
@@ -110,8 +115,12 @@ impl SelectionArgs {
             (None, Some(OutputFormat::Table)) => Style::Readable { coloured: output::is_coloured() },
             (None, None) if output::is_terminal() => Style::Readable { coloured: output::is_coloured() },
             (None, None) => Style::Values,
-        };
-        Ok(Printer::new(output::Stdout::new(), style))
+        })
+    }
+
+    /// The printer to stdout.
+    pub(crate) fn printer(&self) -> Result<Printer<output::Stdout>, Failure> {
+        Ok(Printer::new(output::Stdout::new(), self.style()?))
     }
 }
 
@@ -242,6 +251,7 @@ impl Reading {
                     record: &record,
                     batch: batch.header(),
                     log,
+                    decoded: None,
                 })?;
                 range.start = record.offset.advance(1);
                 self.left = self.left.map(|left| left - 1);

@@ -154,6 +154,11 @@ impl Format {
         Ok(Self { pieces })
     }
 
+    /// Whether it prints how many records were printed.
+    pub(crate) fn counts_records(&self) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, Piece::Number(Number::Iteration, _)))
+    }
+
     /// Appends a record; `iteration` counts the records from 1.
     pub(crate) fn write(&self, out: &mut Vec<u8>, view: &RecordView<'_>, iteration: u64) {
         let subject = Subject { view, key: view.record.key, value: view.record.value, iteration };
@@ -493,7 +498,14 @@ mod tests {
         let records = batch.decompress(limits).unwrap();
         let record = records.records().next().unwrap().unwrap();
         let log = LogState { start: 3, last_stable: 300, high_watermark: 301 };
-        let view = RecordView { topic: "foo", partition: 7, record: &record, batch: batch.header(), log };
+        let view = RecordView {
+            topic: "foo",
+            partition: 7,
+            record: &record,
+            batch: batch.header(),
+            log,
+            decoded: None,
+        };
         let mut out = Vec::new();
         Format::parse(format).unwrap().write(&mut out, &view, 1);
         out

@@ -29,6 +29,28 @@ pub(crate) enum Style {
     Format(Format),
 }
 
+impl Style {
+    /// Appends a record, number `iteration` from 1, without what stands between the records of an array.
+    pub(crate) fn write(&self, line: &mut Vec<u8>, view: &RecordView<'_>, iteration: u64) {
+        match self {
+            Self::Values => {
+                match &view.decoded {
+                    Some(decoded) => decoded.write(line),
+                    None => line.extend_from_slice(view.record.value.unwrap_or_default()),
+                }
+                line.push(b'\n');
+            }
+            Self::Readable { coloured } => write_readable(line, view, *coloured),
+            Self::Jsonl => {
+                record_json::write(line, view);
+                line.push(b'\n');
+            }
+            Self::Json => record_json::write(line, view),
+            Self::Format(format) => format.write(line, view, iteration),
+        }
+    }
+}
+
 /// Prints records and counts them.
 #[derive(Debug)]
 pub(crate) struct Printer<W: Write> {
@@ -46,25 +68,36 @@ impl<W: Write> Printer<W> {
 
     /// Prints a record.
     pub(crate) fn print(&mut self, view: &RecordView<'_>) -> io::Result<()> {
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        self.style.write(&mut line, view, self.count + 1);
+        let printed = self.put(&line);
+        self.line = line;
+        printed
+    }
+
+    /// Prints the text of a record, or of whatever else is printed in its place, that [`Style::write`] made.
+    pub(crate) fn put(&mut self, text: &[u8]) -> io::Result<()> {
         self.count += 1;
-        self.line.clear();
-        match &self.style {
-            Style::Values => {
-                self.line.extend_from_slice(view.record.value.unwrap_or_default());
-                self.line.push(b'\n');
-            }
-            Style::Readable { coloured } => write_readable(&mut self.line, view, *coloured),
-            Style::Jsonl => {
-                record_json::write(&mut self.line, view);
-                self.line.push(b'\n');
-            }
-            Style::Json => {
-                self.line.extend_from_slice(if self.count == 1 { b"[\n" } else { b",\n" });
-                record_json::write(&mut self.line, view);
-            }
-            Style::Format(format) => format.write(&mut self.line, view, self.count),
+        if self.style == Style::Json {
+            self.out.write_all(if self.count == 1 { b"[\n" } else { b",\n" })?;
         }
-        self.out.write_all(&self.line)
+        self.out.write_all(text)
+    }
+
+    /// Prints what is no record, between records for people.
+    pub(crate) fn put_between(&mut self, text: &[u8]) -> io::Result<()> {
+        self.out.write_all(text)
+    }
+
+    /// How many were printed.
+    pub(crate) const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// How they look.
+    pub(crate) const fn style(&self) -> &Style {
+        &self.style
     }
 
     /// Lets what was printed be seen.
@@ -98,6 +131,11 @@ fn write_readable(line: &mut Vec<u8>, view: &RecordView<'_>, coloured: bool) {
         time::readable(record.timestamp)
     );
     line.extend_from_slice(place.as_bytes());
+    if let Some(decoded) = &view.decoded {
+        decoded.write(line);
+        line.push(b'\n');
+        return;
+    }
     if let Some(key) = record.key {
         line.extend_from_slice(format!("{dim}key={reset}").as_bytes());
         write_escaped(line, key);
@@ -148,8 +186,14 @@ mod tests {
             for record in batch.records().unwrap() {
                 let record = record.unwrap();
                 let log = LogState { start: 0, last_stable: 0, high_watermark: 0 };
-                let view =
-                    RecordView { topic: "t", partition: 0, record: &record, batch: batch.header(), log };
+                let view = RecordView {
+                    topic: "t",
+                    partition: 0,
+                    record: &record,
+                    batch: batch.header(),
+                    log,
+                    decoded: None,
+                };
                 printer.print(&view).unwrap();
             }
         }

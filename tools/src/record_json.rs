@@ -31,9 +31,15 @@ pub(crate) fn write(out: &mut Vec<u8>, view: &RecordView<'_>) {
         TimestampType::LogAppendTime => "append",
     };
     out.extend_from_slice(format!(",\"ts_type\":\"{ts_type}\",\"key\":").as_bytes());
-    write_bytes(out, view.record.key);
+    match &view.decoded {
+        None => write_bytes(out, view.record.key),
+        Some(decoded) => out.extend_from_slice(decoded.key.to_string().as_bytes()),
+    }
     out.extend_from_slice(b",\"value\":");
-    write_bytes(out, view.record.value);
+    match &view.decoded {
+        None => write_bytes(out, view.record.value),
+        Some(decoded) => out.extend_from_slice(decoded.value.to_string().as_bytes()),
+    }
     out.extend_from_slice(b",\"headers\":[");
     for (index, (key, value)) in view.record.headers.clone().enumerate() {
         out.extend_from_slice(if index == 0 { b"[" } else { b",[" });
@@ -179,7 +185,8 @@ mod tests {
         let read = batch.records().unwrap().next().unwrap().unwrap();
         let log = LogState { start: 0, last_stable: 0, high_watermark: 0 };
         let partition = record.partition.unwrap();
-        let view = RecordView { topic: "logs", partition, record: &read, batch: batch.header(), log };
+        let view =
+            RecordView { topic: "logs", partition, record: &read, batch: batch.header(), log, decoded: None };
         let mut out = Vec::new();
         write(&mut out, &view);
         String::from_utf8(out).unwrap()

@@ -1,30 +1,41 @@
-//! `highwater segment`: ls, info, verify and cat on files, offline.
+//! `highwater segment`: ls, info, verify, cat and grep on files, offline.
 //!
 //! Files are only read, with pread and never through a map, so that a broker that truncates does no harm. They may be
 //! Apache Kafka's own, of any message format. A broker that owns the directory is told by its lock; what is at the
 //! tail may then change.
 
+mod batches;
 mod cat;
 mod check;
 mod data_files;
 mod epoch_check;
 mod fault;
 mod files;
+mod grep;
+mod hex;
+mod hunt;
 mod index;
 mod index_check;
 mod info;
+mod internal;
+mod isolation;
 mod ls;
+mod matcher;
 mod parallel;
+mod pieces;
 mod plan;
 mod progress;
+mod seek;
 mod sidecars;
 mod sketch;
+mod span;
 mod stats;
 #[cfg(test)]
 mod tests;
 mod verify;
 #[cfg(test)]
 mod verify_tests;
+mod walk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,7 +43,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
-use crate::consume::SelectionArgs;
 use crate::failure::Failure;
 use crate::output::{OutputArgs, note};
 use check::Depth;
@@ -47,6 +57,7 @@ Examples:
   highwater segment verify highwater-data             every fault as a row; exit code 3 if there is an error
   highwater segment cat highwater-data/orders-0 -o -10
   highwater segment cat highwater-data --topic orders -o @-1h: --output jsonl
+  highwater segment grep 'timeout|refused' highwater-data -C 2
 ";
 const LS_EXAMPLES: &str = "\
 Examples:
@@ -58,12 +69,6 @@ const LS_NOTES: &str = "\
 Without --deep only the ends of segments are read. What is not known from them is empty (null in JSON), such as records and
 codec of a large segment; crc and indexes are `unchecked`, or `bad` and `wrong` where a look was enough. `first_ts` is then the time
 of the first batch, `last_ts` that of the time index and of what follows its last entry.
-";
-const CAT_EXAMPLES: &str = "\
-Examples:
-  highwater segment cat highwater-data/orders-0 -o -10
-  highwater segment cat highwater-data --topic orders -o @-1h: --output jsonl
-  highwater segment cat highwater-data/orders-0/00000000000000000000.log -f '%o %k %v\\n'
 ";
 
 const INFO_EXAMPLES: &str = "\
@@ -97,8 +102,9 @@ enum SegmentCommand {
     #[command(after_help = fault::KINDS)]
     Verify(VerifyArgs),
     /// Print the records of segments as consume prints those of a topic.
-    #[command(after_help = crate::consume::GRAMMAR)]
-    Cat(CatArgs),
+    Cat(Box<cat::CatArgs>),
+    /// Search the records of segments, on all cores.
+    Grep(Box<grep::GrepArgs>),
 }
 
 /// Where segments are looked for.
@@ -154,15 +160,6 @@ struct VerifyArgs {
     output: OutputArgs,
 }
 
-#[derive(Debug, clap::Args)]
-#[command(before_help = CAT_EXAMPLES)]
-struct CatArgs {
-    #[command(flatten)]
-    paths: PathArgs,
-    #[command(flatten)]
-    what: SelectionArgs,
-}
-
 /// Runs `highwater segment`.
 pub(crate) fn run(args: SegmentArgs) -> Result<ExitCode> {
     match args.command {
@@ -172,7 +169,8 @@ pub(crate) fn run(args: SegmentArgs) -> Result<ExitCode> {
         }
         SegmentCommand::Info(args) => info::run(&find(&args.paths)?, args.full, args.output.output),
         SegmentCommand::Verify(args) => verify(&args),
-        SegmentCommand::Cat(args) => cat::run(&find(&args.paths)?, &args.what),
+        SegmentCommand::Cat(args) => cat::run(&find(&args.paths)?, &args),
+        SegmentCommand::Grep(args) => grep::run(&find(&args.paths)?, &args),
     }
 }
 

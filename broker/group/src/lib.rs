@@ -1,4 +1,5 @@
-//! Group coordination as a replayable state machine, and the records of `__consumer_offsets`.
+//! Group coordination as a replayable state machine, the records of `__consumer_offsets`, and those of
+//! `__transaction_state` to read.
 //!
 //! A [`Coordinator`] holds the groups of one partition of `__consumer_offsets`. Requests and the time go in;
 //! [`Effects`] come out: records to append and replies to send. There is no timer, no socket, no storage and
@@ -41,6 +42,7 @@ mod settings;
 mod subscription;
 mod sync;
 mod timers;
+pub mod transaction_records;
 mod turn;
 
 pub use coordinator::Coordinator;

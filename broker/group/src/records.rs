@@ -96,6 +96,47 @@ messages! {
     }
 }
 
+/// Kafka's name of a type of record (`CoordinatorRecordType` of 4.1, and the `apiKey` of each definition); `None` for a
+/// number that it has not given out. The names of types that this crate does not read are here for people.
+pub const fn kind_name(kind: i16) -> Option<&'static str> {
+    Some(match kind {
+        LEGACY_OFFSET_COMMIT => "LegacyOffsetCommit",
+        OFFSET_COMMIT => "OffsetCommit",
+        GROUP_METADATA => "GroupMetadata",
+        3 => "ConsumerGroupMetadata",
+        4 => "ConsumerGroupPartitionMetadata",
+        5 => "ConsumerGroupMemberMetadata",
+        6 => "ConsumerGroupTargetAssignmentMetadata",
+        7 => "ConsumerGroupTargetAssignmentMember",
+        8 => "ConsumerGroupCurrentMemberAssignment",
+        9 => "ShareGroupPartitionMetadata",
+        10 => "ShareGroupMemberMetadata",
+        11 => "ShareGroupMetadata",
+        12 => "ShareGroupTargetAssignmentMetadata",
+        13 => "ShareGroupTargetAssignmentMember",
+        14 => "ShareGroupCurrentMemberAssignment",
+        15 => "ShareGroupStatePartitionMetadata",
+        16 => "ConsumerGroupRegularExpression",
+        17 => "StreamsGroupMetadata",
+        18 => "StreamsGroupPartitionMetadata",
+        19 => "StreamsGroupMemberMetadata",
+        20 => "StreamsGroupTargetAssignmentMetadata",
+        21 => "StreamsGroupTargetAssignmentMember",
+        22 => "StreamsGroupCurrentMemberAssignment",
+        23 => "StreamsGroupTopology",
+        24 => "StreamsGroupTargetAssignmentResolvedTopicIds",
+        _ => return None,
+    })
+}
+
+/// The group that a record is about, whatever its type: the key of every type with a name begins with it. `None` if the
+/// type has none, or the key does not have this form.
+pub fn group_of(key: Bytes) -> Option<Str> {
+    let mut key = Reader::new(key);
+    kind_name(key.int16().ok()?)?;
+    GroupMetadataKey::read(&mut key, 0).ok().map(|key| key.group)
+}
+
 /// What a record says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decoded {

@@ -8,6 +8,7 @@
 mod batch;
 mod builder;
 mod codec;
+mod control;
 mod header;
 mod ids;
 mod legacy;
@@ -23,6 +24,7 @@ pub use builder::{BatchBuilder, BuildError, NewRecord};
 pub use codec::{
     CodecError, DecodeLimits, Decoder, RATIO_FREE_BYTES, ZSTD_WINDOW_LOG_MAX, compress, decompress,
 };
+pub use control::EndOfTransaction;
 pub use header::{
     Attributes, BatchHeader, CRC_START, Codec, Crc32c, HEADER_BYTES, HeaderError, LENGTH_PREFIX_BYTES, MAGIC,
     Producer, TimestampType, crc32c,

@@ -22,6 +22,11 @@ impl RecordsBuf {
         Records::new(self.header, &self.payload)
     }
 
+    /// The bytes of all records, uncompressed.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
     /// Size of the records without the batch header, uncompressed.
     pub fn payload_bytes(&self) -> usize {
         self.payload.len()

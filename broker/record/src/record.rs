@@ -157,6 +157,11 @@ impl<'a> Records<'a> {
         Self { rest: payload, header, index: 0, delta_next: 0, ended: false }
     }
 
+    /// Bytes of the batch that no record was taken from yet.
+    pub const fn rest_bytes(&self) -> usize {
+        self.rest.len()
+    }
+
     #[inline]
     fn take_record(&mut self) -> Result<Record<'a>, RecordFault> {
         if self.rest.is_empty() {

@@ -9,7 +9,8 @@
 //! - [`LogView`] is what readers hold: [`LogView::read`], [`LogView::offset_for_time`], [`LogView::end_of_epoch`],
 //!   [`LogView::end`], [`LogView::durable`].
 //! - [`DataDir`] owns a data directory; [`CheckpointFile`] is its checkpoint; [`MetaLog`] keeps the broker's metadata.
-//! - [`SegmentScan`] reads segment files offline, and [`SalvageScan`] damaged ones.
+//! - [`SegmentScan`] reads segment files offline, and [`SalvageScan`] damaged ones; [`OffsetIndexFile`] and
+//!   [`TimeIndexFile`] find where to begin.
 //! - `DiskFiles` are real files; `SimFiles` (feature `sim`) fail and crash by plan; [`BoundedFiles`] keep to a bound of
 //!   open descriptors and maps, which is a [`FilePool`]; [`ReadOnlyFiles`] stay as they are, whatever a log does.
 //!
@@ -27,6 +28,7 @@ mod epochs;
 mod files;
 mod gate;
 mod index;
+mod index_file;
 mod lazy_file;
 mod log;
 mod map;
@@ -63,6 +65,7 @@ pub use disk::DiskFiles;
 pub use epochs::parse_leader_epochs;
 pub use files::{Access, DirEntry, FileHandle, FileLayer, Space};
 pub use index::{OffsetEntry, TimeEntry};
+pub use index_file::{OffsetIndexFile, TimeIndexFile};
 pub use log::{
     AppendError, Appended, CompactionOutcome, CutError, Log, LogCheckpoint, LogConfig, LogOutline,
     ManifestJob, OpenError, Opening, Recovery, RemovalJob, Retention, SealedSegment, SidecarJob, SyncJob,

@@ -9,6 +9,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
+use bytes::Bytes;
 use highwater_record::{Batch, BatchHeader, HEADER_BYTES, MessageFormat, Offset};
 
 use crate::batches::BatchFault;
@@ -161,6 +162,17 @@ impl SalvageScan {
         match &self.given {
             Some((position, whole)) if *position == batch.position => Ok(whole.clone()),
             _ => self.scan.read(batch),
+        }
+    }
+
+    /// Reads the bytes of a batch that the walk gave out as they are in the file, whatever its CRC says.
+    pub fn bytes(&self, batch: &ScannedBatch) -> io::Result<Bytes> {
+        match &self.given {
+            // What is of an old format was given out as another batch.
+            Some((position, whole)) if *position == batch.position && batch.format == MessageFormat::V2 => {
+                Ok(whole.bytes().clone())
+            }
+            _ => self.scan.bytes(batch),
         }
     }
 

@@ -24,6 +24,7 @@ const COMMANDS: &[&str] = &[
     "segment info",
     "segment verify",
     "segment cat",
+    "segment grep",
 ];
 
 #[test]

@@ -1,43 +1,93 @@
-//! `segment cat`: the records of segments, by the grammar and the formats of `consume`.
+//! `segment cat`: the records or the batches of segments, by the grammar and the formats of `consume`.
 //!
-//! Indexes are used to get near the start. Every batch that is printed has its checksum compared first; the first that
-//! fails ends its partition, loudly, since what follows cannot be trusted to follow. The log is taken to begin where
-//! its files do: records below a log start that DeleteRecords moved are printed too.
+//! Every batch whose records are printed has its checksum compared first. The first damage ends its partition, loudly:
+//! a copy that has gaps is not to be taken for a whole one by mistake. `--skip-damaged` says what is lost and goes on. The log is taken to begin where its files do: records below a
+//! log start that DeleteRecords moved are printed too.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use highwater_record::{DecodeLimits, Offset, PartitionId, TimestampMs};
-use highwater_storage::ScanError;
+use highwater_record::{Codec, EndOfTransaction, HEADER_BYTES, RecordsBuf};
+use highwater_storage::{Crcs, Damage, ScannedBatch, SegmentScan};
 
-use super::files::PartitionFiles;
-use super::index;
+use super::batches;
+use super::files::{PartitionFiles, SegmentFile};
+use super::hex;
+use super::internal::{DecodeMode, Decoder, Decoders};
+use super::isolation::Markers;
+use super::span::{self, LIMITS};
+use super::walk::{Step, Walk};
 use crate::consume::SelectionArgs;
-use crate::failure::{Failure, PROBLEMS};
-use crate::offset_spec::{OffsetSpec, Start, Stop};
+use crate::failure::PROBLEMS;
+use crate::offset_spec::OffsetSpec;
 use crate::output::note;
 use crate::printer::Printer;
 use crate::record_view::{LogState, RecordView};
-use crate::resolve::{self, Ends, Range, Times};
 
-/// How far a batch may be decompressed.
-const LIMITS: DecodeLimits = DecodeLimits { bytes_max: 256 << 20, ratio_max: 1000 };
+const EXAMPLES: &str = "\
+Examples:
+  highwater segment cat highwater-data/orders-0 -o -10
+  highwater segment cat highwater-data --topic orders -o @-1h: --output jsonl
+  highwater segment cat highwater-data/orders-0/00000000000000000000.log -f '%o %k %v\\n'
+  highwater segment cat /var/lib/kafka/__consumer_offsets-12      who committed what
+  highwater segment cat /var/lib/kafka/orders-0 --batches         a row per batch, from its header
+  highwater segment cat highwater-data/orders-0 -o 47 -n 1 --hex  the bytes of a record
+";
 
-/// Prints records.
-pub(super) fn run(partitions: &[PartitionFiles], what: &SelectionArgs) -> Result<ExitCode> {
+/// The arguments of `segment cat`.
+#[derive(Debug, clap::Args)]
+#[command(before_help = EXAMPLES, after_help = crate::consume::GRAMMAR)]
+pub(super) struct CatArgs {
+    #[command(flatten)]
+    pub(super) paths: super::PathArgs,
+    #[command(flatten)]
+    pub(super) what: SelectionArgs,
+    #[command(flatten)]
+    pub(super) view: ViewArgs,
+}
+
+/// What is shown of the batches.
+#[derive(Debug, clap::Args)]
+pub(super) struct ViewArgs {
+    /// Print a row per batch instead of its records; -n counts batches
+    #[arg(long, conflicts_with_all = ["format", "isolation", "control"])]
+    pub(super) batches: bool,
+    /// Print the bytes of each record, or with --batches of each batch, with their positions in the file
+    #[arg(long, conflicts_with_all = ["format", "output"])]
+    pub(super) hex: bool,
+    /// Print control records as well: how transactions ended
+    #[arg(long)]
+    pub(super) control: bool,
+    /// Say what is damaged and go on behind it, instead of stopping there; exits 3 all the same
+    #[arg(long)]
+    pub(super) skip_damaged: bool,
+    /// Records of which transactions: of all, as kafka-dump-log does, or as consumers with this setting see them
+    #[arg(long, value_enum, default_value_t = Isolation::ReadUncommitted, value_name = "LEVEL")]
+    pub(super) isolation: Isolation,
+    /// Print keys and values of internal topics as objects, or as they are; -f has the bytes
+    #[arg(long, value_enum, default_value_t = DecodeMode::Auto, value_name = "HOW")]
+    pub(super) decode: DecodeMode,
+}
+
+/// Kafka's `isolation.level`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(super) enum Isolation {
+    /// All records
+    ReadUncommitted,
+    /// No records of aborted transactions, and none from the first open transaction on
+    ReadCommitted,
+}
+
+/// Prints records or batches.
+pub(super) fn run(partitions: &[PartitionFiles], args: &CatArgs) -> Result<ExitCode> {
+    let what = &args.what;
     let spec = what.spec()?;
-    let mut cat = Cat { printer: what.printer()?, left: what.limit(), problems: 0 };
-    let chosen: Vec<&PartitionFiles> = partitions
-        .iter()
-        .filter(|partition| what.partitions.is_empty() || what.partitions.contains(&partition.partition))
-        .collect();
-    if chosen.is_empty() {
-        return Err(Failure::not_found("none of the partitions of -p is here").into());
-    }
+    let mut cat = Cat::new(what.printer()?, args);
     let mut outcome = Ok(());
-    for partition in chosen {
+    for partition in span::chosen(partitions, what)? {
         outcome = cat.partition(partition, &spec);
         if outcome.is_err() || cat.left == Some(0) {
             break;
@@ -50,146 +100,234 @@ pub(super) fn run(partitions: &[PartitionFiles], what: &SelectionArgs) -> Result
 }
 
 /// Printing, and what came of it.
-pub(super) struct Cat<W: Write> {
+pub(super) struct Cat<'a, W: Write> {
     pub(super) printer: Printer<W>,
-    pub(super) left: Option<u64>,
+    view: &'a ViewArgs,
+    decoders: Decoders,
+    left: Option<u64>,
     pub(super) problems: u32,
 }
 
-impl<W: Write> Cat<W> {
+/// A partition that is printed.
+struct Printed<'a> {
+    files: &'a PartitionFiles,
+    decoder: Option<Arc<Decoder>>,
+    /// Asked where only committed records are printed.
+    markers: Option<Markers<'a>>,
+}
+
+/// What damage costs, in words.
+fn lost(damage: &Damage) -> String {
+    let Damage { from_position, to_position, from, to, cause, .. } = damage;
+    let offsets = if to > from { format!(", offsets {from} to {}", to.get() - 1) } else { String::new() };
+    format!("position {from_position}: {cause} (bytes up to {to_position}{offsets})")
+}
+
+/// How printing goes on after a batch.
+enum Next {
+    Batch,
+    End,
+    /// The batch is damaged.
+    Damage(String),
+}
+
+impl<'a, W: Write> Cat<'a, W> {
+    /// Nothing printed yet.
+    pub(super) fn new(printer: Printer<W>, args: &'a CatArgs) -> Self {
+        let decoders = Decoders::new(args.view.decode);
+        Self { printer, view: &args.view, decoders, left: args.what.limit(), problems: 0 }
+    }
+
     /// Prints a partition.
     pub(super) fn partition(&mut self, files: &PartitionFiles, spec: &OffsetSpec) -> Result<()> {
-        let Some(range) = range(files, spec)? else { return Ok(()) };
-        for segment in &files.segments {
-            if segment.next_base.is_some_and(|next| next <= range.start)
-                || range.stop.is_some_and(|stop| segment.base >= stop)
-            {
-                continue;
-            }
-            let fault = self
-                .segment(files, segment, &range)
-                .with_context(|| format!("print {}", segment.path.display()))?;
-            if let Some(fault) = fault {
-                if files.owner.is_some() && segment.next_base.is_none() {
-                    note(format_args!("{}: ends at a batch that is not whole yet", segment.path.display()));
-                } else {
-                    note(format_args!("{}: {fault}; nothing after it is printed", segment.path.display()));
-                    self.problems += 1;
+        let Some(range) = span::range(files, spec)? else { return Ok(()) };
+        let is_committed = self.view.isolation == Isolation::ReadCommitted;
+        let mut printed = Printed {
+            files,
+            decoder: self.decoders.of(&files.topic),
+            markers: is_committed.then(|| Markers::new(files, range.start)),
+        };
+        let crcs = if self.view.skip_damaged { Crcs::Compared } else { Crcs::Left };
+        let mut walk = Walk::new(files, range, crcs);
+        while self.left != Some(0)
+            && let Some(step) = walk.next()?
+        {
+            let (segment, next) = match step {
+                Step::Damage(segment, damage) => (segment, Next::Damage(lost(&damage))),
+                Step::Batch(segment, batch) => {
+                    let next = self.batch(&mut printed, &walk, segment, &batch);
+                    (segment, next.with_context(|| format!("print {}", segment.path.display()))?)
                 }
-                return Ok(());
-            }
-            if self.left == Some(0) {
-                return Ok(());
+            };
+            match next {
+                Next::Batch => {}
+                Next::End => return Ok(()),
+                Next::Damage(fault) => {
+                    self.say_damage(files, segment, &fault);
+                    if !self.view.skip_damaged {
+                        walk.end();
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    /// Prints a segment's part of `range`, and says what made it end early.
-    fn segment(
+    fn say_damage(&mut self, files: &PartitionFiles, segment: &SegmentFile, fault: &str) {
+        let path = segment.path.display();
+        if files.owner.is_some() && segment.next_base.is_none() {
+            return note(format_args!("{path}: ends at a batch that is not whole yet"));
+        }
+        if self.view.skip_damaged {
+            note(format_args!("{path}: {fault}; skipped"));
+        } else {
+            note(format_args!("{path}: {fault}; nothing after it is printed, --skip-damaged goes on"));
+        }
+        self.problems += 1;
+    }
+
+    fn batch(
+        &mut self,
+        printed: &mut Printed<'_>,
+        walk: &Walk<'_>,
+        segment: &SegmentFile,
+        batch: &ScannedBatch,
+    ) -> Result<Next> {
+        if self.view.batches {
+            return self.row(printed.files, walk, segment, batch);
+        }
+        let attributes = batch.header.attributes;
+        if attributes.is_control() && !self.view.control {
+            return Ok(Next::Batch);
+        }
+        if let Some(markers) = &mut printed.markers
+            && attributes.is_transactional()
+            && !attributes.is_control()
+        {
+            match markers.end_of(&batch.header)? {
+                Some(EndOfTransaction::Commit) => {}
+                Some(EndOfTransaction::Abort) => return Ok(Next::Batch),
+                None => {
+                    let at = batch.header.base_offset;
+                    let PartitionFiles { topic, partition, .. } = printed.files;
+                    note(format_args!(
+                        "{topic}-{partition}: a transaction is open from offset {at} on: nothing after it is committed"
+                    ));
+                    return Ok(Next::End);
+                }
+            }
+        }
+        let whole = match walk.read(batch) {
+            Ok(whole) => whole,
+            Err(error) => return Ok(Next::Damage(error.to_string())),
+        };
+        match whole.decompress(LIMITS) {
+            Ok(records) => self.records(printed, walk, batch, &records),
+            Err(error) => Ok(Next::Damage(format!("position {}: {error}", batch.position))),
+        }
+    }
+
+    fn records(
+        &mut self,
+        printed: &Printed<'_>,
+        walk: &Walk<'_>,
+        batch: &ScannedBatch,
+        buffer: &RecordsBuf,
+    ) -> Result<Next> {
+        let files = printed.files;
+        let payload = buffer.payload();
+        let mut records = buffer.records();
+        loop {
+            let begin = payload.len() - records.rest_bytes();
+            let record = match records.next() {
+                None => return Ok(Next::Batch),
+                Some(Ok(record)) => record,
+                Some(Err(error)) => return Ok(Next::Damage(format!("position {}: {error}", batch.position))),
+            };
+            let end = payload.len() - records.rest_bytes();
+            if walk.is_before(record.offset) {
+                continue;
+            }
+            if self.left == Some(0) || walk.is_behind(record.offset) {
+                return Ok(Next::End);
+            }
+            let is_control = batch.header.attributes.is_control();
+            let decoder = printed.decoder.as_ref();
+            let view = RecordView {
+                topic: &files.topic,
+                partition: files.partition,
+                record: &record,
+                batch: &batch.header,
+                log: LogState { start: files.segments[0].base.get(), last_stable: -1, high_watermark: -1 },
+                decoded: decoder.and_then(|decoder| decoder.decode(&record, is_control)),
+            };
+            if self.view.hex {
+                self.dump_record(&view, batch, begin, &payload[begin..end])?;
+            } else {
+                self.printer.print(&view)?;
+            }
+            self.left = self.left.map(|left| left - 1);
+        }
+    }
+
+    /// The bytes of a record. Those of a compressed batch are nowhere in the file: their positions count from the first of
+    /// its records.
+    fn dump_record(
+        &mut self,
+        view: &RecordView<'_>,
+        batch: &ScannedBatch,
+        begin: usize,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let codec = batch.header.attributes.codec().unwrap_or(Codec::None);
+        let place = format!("{}-{}@{}", view.topic, view.partition, view.record.offset);
+        let (position, line) = match codec {
+            Codec::None => {
+                let position = batch.position + (HEADER_BYTES + begin) as u64;
+                (position, format!("{place}  position {position}, {} bytes\n", bytes.len()))
+            }
+            codec => {
+                let of = format!("of the {codec} batch at position {}", batch.position);
+                (begin as u64, format!("{place}  byte {begin} of the records {of}, {} bytes\n", bytes.len()))
+            }
+        };
+        let mut text = line.into_bytes();
+        hex::dump(&mut text, position, bytes);
+        Ok(self.printer.put(&text)?)
+    }
+
+    /// The row of a batch, or its bytes. A batch whose checksum fails has both.
+    fn row(
         &mut self,
         files: &PartitionFiles,
-        segment: &super::files::SegmentFile,
-        range: &Range,
-    ) -> Result<Option<String>> {
-        let (mut scan, belongs) = index::open_at(segment, range.start)?;
-        while let Some(step) = scan.next() {
-            let batch = match step {
-                Ok(batch) => batch,
-                Err(error) => return Ok(Some(error.to_string())),
-            };
-            let header = batch.header;
-            if !belongs(&batch) || range.stop.is_some_and(|stop| header.base_offset >= stop) {
-                return Ok(None);
-            }
-            if header.last_offset() < range.start || header.attributes.is_control() {
-                continue;
-            }
-            let whole = match scan.read(&batch) {
-                Ok(whole) => whole,
-                Err(error) => return Ok(Some(error.to_string())),
-            };
-            let records = match whole.decompress(LIMITS) {
-                Ok(records) => records,
-                Err(error) => return Ok(Some(format!("position {}: {error}", batch.position))),
-            };
-            for record in records.records() {
-                let record = match record {
-                    Ok(record) => record,
-                    Err(error) => return Ok(Some(format!("position {}: {error}", batch.position))),
-                };
-                if record.offset < range.start {
-                    continue;
-                }
-                if self.left == Some(0) || range.stop.is_some_and(|stop| record.offset >= stop) {
-                    return Ok(None);
-                }
-                let log =
-                    LogState { start: files.segments[0].base.get(), last_stable: -1, high_watermark: -1 };
-                let (topic, partition) = (files.topic.as_str(), files.partition);
-                self.printer.print(&RecordView { topic, partition, record: &record, batch: &header, log })?;
-                self.left = self.left.map(|left| left - 1);
-            }
+        walk: &Walk<'_>,
+        segment: &SegmentFile,
+        batch: &ScannedBatch,
+    ) -> Result<Next> {
+        let checked = walk.read(batch);
+        // Headers are all that a row needs, so a checksum that fails does not end the rows.
+        if let Err(error) = &checked {
+            note(format_args!("{}: {error}", segment.path.display()));
+            self.problems += 1;
         }
-        Ok(None)
+        let mut text = Vec::new();
+        if self.view.hex {
+            let (at, size) = (batch.header.base_offset, batch.header.size_bytes);
+            let state = if checked.is_ok() { "ok" } else { "bad" };
+            let place = format!("{}-{}@{at}", files.topic, files.partition);
+            let position = batch.position;
+            text.extend_from_slice(
+                format!("{place}  position {position}, {size} bytes, checksum {state}\n").as_bytes(),
+            );
+            let bytes = SegmentScan::open(&segment.path)?.bytes(batch)?;
+            hex::dump_batch(&mut text, position, &batch.header, &bytes);
+        } else {
+            let row = batches::row(files, segment, batch, checked.is_ok());
+            let is_first = self.printer.count() == 0;
+            batches::write(&mut text, self.printer.style(), is_first, &row);
+        }
+        self.printer.put(&text)?;
+        self.left = self.left.map(|left| left - 1);
+        Ok(Next::Batch)
     }
-}
-
-/// What is to be printed of a partition; nothing if it has no segments.
-fn range(files: &PartitionFiles, spec: &OffsetSpec) -> Result<Option<Range>> {
-    let Some(first) = files.segments.first() else { return Ok(None) };
-    let ends = Ends { start: first.base, end: end(files)? };
-    // Directories that are not named like a partition count as partition 0 for a cursor.
-    let id = PartitionId::new(files.partition).unwrap_or(PartitionId::ZERO);
-    let mut times = Times::default();
-    if let OffsetSpec::Range { start, stop } = spec {
-        if let Start::Time(time) = start {
-            times.start = BTreeMap::from([(id, at_time(files, *time)?)]);
-        }
-        if let Stop::Time(time) = stop {
-            times.stop = BTreeMap::from([(id, at_time(files, *time)?)]);
-        }
-    }
-    let range = resolve::range_of(spec, id, ends, &times, false);
-    let range =
-        range.map_err(|error| Failure::failed(format!("{}-{} {error}", files.topic, files.partition)))?;
-    Ok(Some(range))
-}
-
-/// The offset after the last whole batch.
-fn end(files: &PartitionFiles) -> Result<Offset> {
-    let Some(last) = files.segments.last() else { return Ok(Offset::ZERO) };
-    let (mut scan, belongs) = index::open_at(last, Offset::MAX)?;
-    let mut end = last.base;
-    while let Some(Ok(batch)) = scan.next() {
-        if !belongs(&batch) {
-            break;
-        }
-        end = batch.header.next_offset();
-    }
-    Ok(end)
-}
-
-/// The first record at `timestamp` or later, by offset. Segments are walked from where their time index allows.
-fn at_time(files: &PartitionFiles, timestamp: TimestampMs) -> Result<Option<Offset>> {
-    for segment in &files.segments {
-        let (mut scan, belongs) = index::open_at(segment, index::before_time(segment, timestamp))?;
-        while let Some(step) = scan.next() {
-            // A fault is told when the records are printed.
-            let Ok(batch) = step else { break };
-            if !belongs(&batch) {
-                break;
-            }
-            if batch.header.max_timestamp < timestamp || batch.header.attributes.is_control() {
-                continue;
-            }
-            match scan.read(&batch).map(|whole| whole.first_at_or_after(timestamp, LIMITS)) {
-                Ok(Ok(Some((offset, _)))) => return Ok(Some(offset)),
-                Ok(Ok(None)) => {}
-                Ok(Err(_)) | Err(ScanError::Fault { .. }) => break,
-                Err(error @ ScanError::Io { .. }) => return Err(error.into()),
-            }
-        }
-    }
-    Ok(None)
 }

@@ -21,6 +21,7 @@ use super::index::{self, IndexState};
 use super::index_check::{OffsetCheck, TimeCheck};
 use super::parallel::{self, Sink};
 use super::progress::Progress;
+use super::seek;
 use super::sidecars;
 use crate::failure::PROBLEMS;
 use crate::output::{OutputFormat, Rows, note};
@@ -137,7 +138,7 @@ fn glance(segment: &SegmentFile, sealed: Option<SealedSegment>) -> io::Result<Fo
     found.indexes = index::shapes(segment);
     let first = scan.next();
     scan.seek(0, segment.base);
-    if !index::seek(&mut scan, segment, Offset::MAX) && found.indexes[0] == IndexState::Unchecked {
+    if !seek::seek(&mut scan, segment, Offset::MAX) && found.indexes[0] == IndexState::Unchecked {
         found.indexes[0] = IndexState::Wrong;
     }
     let from = scan.position();
@@ -155,7 +156,7 @@ fn glance(segment: &SegmentFile, sealed: Option<SealedSegment>) -> io::Result<Fo
     }
     // What lies before the tail has no later time than the last entry of the time index, if it is right.
     if !found.is_whole {
-        let before = index::last_time(segment);
+        let before = seek::last_time(segment);
         found.last =
             before.filter(|_| is_short).map(|before| found.last.map_or(before, |last| last.max(before)));
     }

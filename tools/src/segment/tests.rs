@@ -1,18 +1,20 @@
 //! Segment files made by hand: what is listed and printed of them, and what is said when they are damaged.
 
+mod golden;
+mod searches;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use clap::Parser as _;
 use highwater_record::{BatchBuilder, Codec, NewRecord, Offset, TimestampMs};
 use tempfile::TempDir;
 
-use super::cat::Cat;
+use super::cat::{Cat, CatArgs};
 use super::ls::Look;
 use super::{files, info, ls};
-use crate::format::Format;
-use crate::offset_spec::OffsetSpec;
 use crate::output::OutputFormat;
-use crate::printer::{Printer, Style};
+use crate::printer::Printer;
 use crate::time;
 
 /// Records of each batch.
@@ -45,6 +47,32 @@ impl Partition {
     }
 
     fn write_segment(&self, base: i64) {
+        self.write_compressed(base, Codec::Zstd);
+    }
+
+    fn write_plain(&self, base: i64) {
+        self.write_compressed(base, Codec::None);
+    }
+
+    /// One segment of batches of a MiB, all with an index entry, each with one record whose key has its number.
+    fn write_large(&self, base: i64, batches: i64) -> i64 {
+        let (mut log, mut index) = (Vec::new(), Vec::new());
+        let filler = vec![b'x'; 1 << 20];
+        for batch in 0..batches {
+            index.extend_from_slice(&i32::try_from(batch).unwrap().to_be_bytes());
+            index.extend_from_slice(&i32::try_from(log.len()).unwrap().to_be_bytes());
+            let mut builder = BatchBuilder::new(Codec::None).base_offset(Offset::new(base + batch).unwrap());
+            let key = format!("needle{batch}");
+            let (key, value) = (Some(key.as_bytes()), Some(filler.as_slice()));
+            builder.append(&NewRecord { timestamp: TimestampMs(batch), key, value, headers: &[] }).unwrap();
+            log.extend_from_slice(&builder.build().unwrap());
+        }
+        fs::write(self.file(base, "log"), log).unwrap();
+        fs::write(self.file(base, "index"), index).unwrap();
+        batches
+    }
+
+    fn write_compressed(&self, base: i64, codec: Codec) {
         let (mut log, mut index, mut times) = (Vec::new(), Vec::new(), Vec::new());
         for batch in 0..SEGMENT_BATCHES {
             let first = base + batch * BATCH_RECORDS;
@@ -56,7 +84,7 @@ impl Partition {
                 times.extend_from_slice(&last.to_be_bytes());
                 times.extend_from_slice(&relative);
             }
-            let mut builder = BatchBuilder::new(Codec::Zstd).base_offset(Offset::new(first).unwrap());
+            let mut builder = BatchBuilder::new(codec).base_offset(Offset::new(first).unwrap());
             for offset in first..=last {
                 let (timestamp, value) = (TimestampMs(offset), offset.to_string());
                 let value = Some(value.as_bytes());
@@ -77,32 +105,47 @@ impl Partition {
     }
 }
 
-/// The offsets that `segment cat PATH -o SPEC` prints, and the problems that it finds.
-fn cat(path: &Path, spec: &str) -> (Vec<i64>, u32) {
-    let spec = OffsetSpec::parse(spec, TimestampMs(0)).unwrap();
-    let style = Style::Format(Format::parse("%o=%v ").unwrap());
-    let mut cat = Cat { printer: Printer::new(Vec::new(), style), left: None, problems: 0 };
+/// `segment cat` by its command line.
+#[derive(clap::Parser)]
+struct CatCommand {
+    #[command(flatten)]
+    args: CatArgs,
+}
+
+/// What `segment cat PATH ARGS` prints, and the problems that it finds.
+fn printed(path: &Path, args: &[&str]) -> (String, u32) {
+    let path_text = path.to_str().unwrap();
+    let CatCommand { args } = CatCommand::parse_from(["cat", path_text].iter().chain(args));
+    let printer = Printer::new(Vec::new(), args.what.style().unwrap());
+    let mut cat = Cat::new(printer, &args);
+    let spec = args.what.spec().unwrap();
     for partition in files::find(path).unwrap() {
         cat.partition(&partition, &spec).unwrap();
     }
-    let text = String::from_utf8(cat.printer.written().clone()).unwrap();
+    cat.printer.finish().unwrap();
+    (String::from_utf8(cat.printer.written().clone()).unwrap(), cat.problems)
+}
+
+/// The offsets that `segment cat PATH -o SPEC` prints, and the problems that it finds.
+fn cat(path: &Path, spec: &str) -> (Vec<i64>, u32) {
+    cat_with(path, &["-o", spec])
+}
+
+fn cat_with(path: &Path, args: &[&str]) -> (Vec<i64>, u32) {
+    let (text, problems) = printed(path, &[args, &["-f", "%o=%v "]].concat());
     let offset = |pair: &str| {
         let (offset, value) = pair.split_once('=').unwrap();
         assert_eq!(offset, value);
         offset.parse().unwrap()
     };
-    (text.split_whitespace().map(offset).collect(), cat.problems)
+    (text.split_whitespace().map(offset).collect(), problems)
 }
 
 /// The records that `segment cat PATH -o SPEC --output jsonl` prints, and the problems that it finds.
 fn cat_json(path: &Path, spec: &str) -> (Vec<serde_json::Value>, u32) {
-    let spec = OffsetSpec::parse(spec, TimestampMs(0)).unwrap();
-    let mut cat = Cat { printer: Printer::new(Vec::new(), Style::Jsonl), left: None, problems: 0 };
-    for partition in files::find(path).unwrap() {
-        cat.partition(&partition, &spec).unwrap();
-    }
-    let lines = serde_json::Deserializer::from_slice(cat.printer.written()).into_iter();
-    (lines.map(Result::unwrap).collect(), cat.problems)
+    let (text, problems) = printed(path, &["-o", spec, "--output", "jsonl"]);
+    let lines = serde_json::Deserializer::from_str(&text).into_iter();
+    (lines.map(Result::unwrap).collect(), problems)
 }
 
 /// Partitions that versions of Kafka wrote before batches were the only format.
@@ -233,6 +276,50 @@ fn a_torn_tail_is_said_and_the_rest_is_printed() {
     // The end that there is now is where the damage is, so that it is met and said.
     assert_eq!(cat(&partition.path(), ":end"), (span(0, 90), 1));
     assert_eq!(cat(&partition.path(), "80:85"), (span(80, 85), 0));
+}
+
+#[test]
+fn damage_ends_a_partition_unless_it_is_to_be_skipped() {
+    let partition = Partition::new();
+    // The first batch of a segment, and the third of the next.
+    partition.change(0, "log", |bytes| bytes[70] ^= 1);
+    partition.change(50, "log", |bytes| *bytes.last_mut().unwrap() ^= 1);
+
+    assert_eq!(cat_with(&partition.path(), &[]), (span(0, 0), 1));
+    assert_eq!(cat_with(&partition.path(), &["--skip-damaged"]), (span(10, 90), 2));
+}
+
+#[test]
+fn rows_of_batches_go_on_behind_a_checksum_that_fails() {
+    let partition = Partition::new();
+    partition.change(0, "log", |bytes| bytes[70] ^= 1);
+
+    let (text, problems) = printed(&partition.path(), &["--batches", "--output", "jsonl", "-o", "5:25"]);
+
+    let rows: Vec<serde_json::Value> = text.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
+    let field = |name: &str| rows.iter().map(|row| row[name].to_string()).collect::<Vec<_>>().join(" ");
+    assert_eq!((field("base_offset"), field("last_offset")), ("0 10 20".into(), "9 19 29".into()));
+    assert_eq!((field("crc"), problems), ("\"bad\" \"ok\" \"ok\"".into(), 1));
+    let (table, _) = printed(&partition.path(), &["--batches", "-n", "2"]);
+    assert_eq!(table.lines().count(), 3);
+    assert!(table.starts_with("TOPIC         PARTITION  SEGMENT"), "{table}");
+}
+
+#[test]
+fn bytes_are_dumped_with_their_positions() {
+    let partition = Partition::new();
+
+    let (header, _) = printed(&partition.file(50, "log"), &["--batches", "--hex", "-n", "1"]);
+    assert!(header.contains("00000000  00 00 00 00 00 00 00 32   baseOffset            50\n"), "{header}");
+    assert!(
+        header.contains("00000015  00 04                     attributes            4 (zstd)\n"),
+        "{header}"
+    );
+    let (record, _) = printed(&partition.path(), &["--hex", "-o", "5", "-n", "1"]);
+    let (place, dump) = record.split_once('\n').unwrap();
+    assert_eq!(place, "logs-2@5  byte 40 of the records of the zstd batch at position 0, 8 bytes");
+    assert!(dump.starts_with("00000028  0e 00 0a 0a 01 02 35 00"), "{dump}");
+    assert!(dump.ends_with("|......5.|\n"), "{dump}");
 }
 
 #[test]

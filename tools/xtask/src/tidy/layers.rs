@@ -71,7 +71,11 @@ const LAYERS: &[Layer] = &[
     Layer { name: GROUP, ours: &[RECORD, WIRE], others: Others::Closed(&["bytes", "thiserror"]) },
     Layer { name: BROKER, ours: &[RECORD, WIRE, PROTOCOL, STORAGE, GROUP], others: Others::Open },
     Layer { name: CLIENT, ours: &[RECORD, WIRE, PROTOCOL], others: Others::Open },
-    Layer { name: "highwater", ours: &[RECORD, PROTOCOL, STORAGE, BROKER, CLIENT], others: Others::Open },
+    Layer {
+        name: "highwater",
+        ours: &[RECORD, PROTOCOL, STORAGE, GROUP, BROKER, CLIENT],
+        others: Others::Open,
+    },
     Layer { name: TESTS, ours: &[RECORD, WIRE, PROTOCOL, STORAGE, BROKER, CLIENT], others: Others::Open },
     Layer {
         name: "highwater-benches",
