@@ -35,7 +35,7 @@ pub(super) struct Request<'a> {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Verified {
     pub(super) faults: Vec<Fault>,
     pub(super) segments: usize,

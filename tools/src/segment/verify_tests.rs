@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::check::Depth;
 use super::fault::{Fault, Kind, Severity};
 use super::files;
-use super::verify::{Request, Verified, verify};
+use super::verify::{Request, Verified, parse_since, verify};
 
 const BATCH_RECORDS: i64 = 10;
 const SEGMENT_BATCHES: i64 = 5;
@@ -358,4 +358,92 @@ fn records_that_are_not_what_their_header_says_are_found_in_depth() {
     compare(&partition, Depth::Crcs, &[]);
     let wrong = expected(Kind::BadRecords, LAST, Some(size()), Some((60, 70)));
     compare(&partition, Depth::Deep, &[wrong]);
+}
+
+/// A file of ours around `body`, by `broker/docs/format.md`.
+fn framed(magic: &[u8; 4], version: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = [magic.as_slice(), &[0, version, 0, 0], &(body.len() as u32).to_be_bytes()].concat();
+    let crc = crc32(&[&bytes, body].concat());
+    bytes.extend_from_slice(&crc.to_be_bytes());
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// CRC-32 (IEEE), bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    let shift = |crc: u32, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), shift))
+}
+
+fn numbers(numbers: &[i64]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+}
+
+/// Our own files, as they are beside the good partition.
+fn own_files() -> [(&'static str, Vec<u8>); 4] {
+    let manifest = [&[0, 0, 0, 1], numbers(&[0, 50, 5 * size() as i64, 0, 49]).as_slice()].concat();
+    let state = [numbers(&[100, -1]).as_slice(), &[0; 8]].concat();
+    let checkpoint = [&[255; 4], numbers(&[0]).as_slice(), &[0; 4]].concat();
+    [
+        ("manifest", framed(b"HWMF", 2, &manifest)),
+        ("producer-state", framed(b"HWPS", 1, &state)),
+        ("compacted", framed(b"HWCO", 1, &numbers(&[50]))),
+        ("../checkpoint", framed(b"HWCP", 3, &checkpoint)),
+    ]
+}
+
+#[test]
+fn a_bit_in_any_of_our_own_files_is_named_with_the_file() {
+    for (name, bytes) in own_files() {
+        let partition = Partition::new();
+        partition.write(name, &bytes);
+        compare(&partition, Depth::Fast, &[]);
+        let file = Path::new(name).file_name().unwrap().to_str().unwrap();
+        for at in 0..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1 << (at % 8);
+            partition.write(name, &bytes);
+            compare(&partition, Depth::Fast, &[expected(Kind::BadSidecar, file, None, None)]);
+        }
+    }
+}
+
+#[test]
+fn our_own_files_are_held_against_the_log() {
+    let partition = Partition::new();
+    partition.write("manifest", &own_files()[0].1);
+    partition.change(FIRST, |bytes| bytes.truncate(4 * size()));
+    compare(
+        &partition,
+        Depth::Fast,
+        &[
+            expected(Kind::OffsetGap, FIRST, Some(4 * size()), Some((40, 50))),
+            expected(Kind::MissingTail, FIRST, Some(4 * size()), None),
+        ],
+    );
+
+    let partition = Partition::new();
+    let state = [numbers(&[120, -1]).as_slice(), &[0; 8]].concat();
+    partition.write("producer-state", &framed(b"HWPS", 1, &state));
+    let stale = expected(Kind::StaleSidecar, "producer-state", None, Some((100, 120)));
+    compare(&partition, Depth::Fast, &[stale]);
+
+    let partition = Partition::new();
+    partition.write("compacted", &framed(b"HWCO", 1, &numbers(&[60])));
+    compare(&partition, Depth::Fast, &[expected(Kind::StaleSidecar, "compacted", None, None)]);
+}
+
+#[test]
+fn only_what_was_written_since_is_read() {
+    let now = TimestampMs(1_700_000_000_000);
+    assert_eq!(parse_since("2h", now).unwrap(), TimestampMs(now.0 - 7_200_000));
+    assert_eq!(parse_since("2023-11-14", now).unwrap(), TimestampMs(1_699_920_000_000));
+    assert!(parse_since("yesterday", now).is_err());
+
+    let partition = Partition::new();
+    let paths = [partition.path()];
+    let partitions = files::find(&paths[0]).unwrap();
+    let request = |since| Request { paths: &paths, partitions: &partitions, depth: Depth::Fast, since };
+    assert_eq!(verify(&request(Some(TimestampMs(0)))).unwrap().segments, 2);
+    assert_eq!(verify(&request(Some(TimestampMs(i64::MAX)))).unwrap(), Verified::default());
 }
