@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use highwater_record::{Offset, TimestampMs};
+use highwater_record::{MessageFormat, Offset, TimestampMs};
 use highwater_storage::{
     Crcs, DamageKind, Piece, SalvageScan, ScannedBatch, SealedSegment, SegmentScan, read_manifest,
 };
@@ -252,13 +252,20 @@ fn note_batch(batch: &ScannedBatch, found: &mut Found) {
     let codec = attributes.codec().map_or_else(|| attributes.codec_number().to_string(), |c| c.to_string());
     found.codecs.insert(codec);
     note_first(batch, found);
-    found.last = found.last.max(Some(header.max_timestamp));
+    if has_times(batch) {
+        found.last = found.last.max(Some(header.max_timestamp));
+    }
+}
+
+/// Messages of format 0 have no timestamps, and the times of a batch without records are nobody's.
+fn has_times(batch: &ScannedBatch) -> bool {
+    batch.format != MessageFormat::V0 && batch.header.record_count > 0
 }
 
 fn note_first(batch: &ScannedBatch, found: &mut Found) {
     let header = &batch.header;
     // A delete horizon stands where the first timestamp would.
-    if !header.attributes.has_delete_horizon() {
+    if has_times(batch) && !header.attributes.has_delete_horizon() {
         let first = header.base_timestamp;
         found.first = Some(found.first.map_or(first, |earlier| earlier.min(first)));
     }
