@@ -303,11 +303,7 @@ impl Log {
                 (base..next).all(|offset| refused.contains(&offset)),
                 "offsets of {base}..{next} are not refused: {refused:?}"
             );
-            // Offsets that compaction has left empty go with the batch beside them.
-            let before =
-                index.checked_sub(1).map_or(0, |before| self.laid[before].header.next_offset().get());
-            let after = self.laid.get(index + 1).map_or(next, |after| after.header.base_offset.get());
-            free.extend(before..after);
+            free.extend(base..next);
         }
         ensure!(served.next().is_none(), "more is served than there was");
         let wrong: Vec<&i64> = refused.difference(&free).collect();

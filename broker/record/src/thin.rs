@@ -159,20 +159,19 @@ impl Batch {
         )
     }
 
-    /// A batch without records and without a producer that stands for the offsets between the end of this one and `end`.
-    /// `None` if there are none, or more than a batch can stand for.
-    pub fn up_to(&self, end: Offset) -> Option<Self> {
-        let old = *self.header();
-        let (base_offset, count) = (old.next_offset(), end.since(old.next_offset()));
+    /// A batch without records and without a producer that stands for the offsets from `from` until `to`, in the epoch
+    /// and the time of a batch beside them. `None` if there are none, or more than a batch can stand for.
+    pub fn without_records(from: Offset, to: Offset, like: &BatchHeader) -> Option<Self> {
+        let count = to.get().checked_sub(from.get())?;
         let last_offset_delta = u32::try_from(i32::try_from(count.checked_sub(1)?).ok()?).ok()?;
         let header = BatchHeader {
-            base_offset,
-            attributes: Attributes::new(Codec::None, old.attributes.timestamp_type()),
+            base_offset: from,
+            attributes: Attributes::new(Codec::None, like.attributes.timestamp_type()),
             last_offset_delta,
             base_timestamp: NO_TIMESTAMP,
             producer: None,
             record_count: 0,
-            ..old
+            ..*like
         };
         Some(Self::from_parts(header, vec![0; HEADER_BYTES]))
     }

@@ -121,11 +121,12 @@ fn records_that_cannot_be_decoded_within_limits_are_an_error() {
 }
 
 #[test]
-fn an_empty_batch_stands_for_the_offsets_behind_another() {
+fn an_empty_batch_stands_for_offsets_beside_another() {
     let whole = five(BatchBuilder::new(Codec::Zstd));
     let offset = |n| Offset::new(n).expect("it is legal");
+    let empty = |from, to| Batch::without_records(offset(from), offset(to), whole.header());
 
-    let filler = whole.up_to(offset(120)).expect("there are fifteen");
+    let filler = empty(105, 120).expect("there are fifteen");
 
     let header = *batch(filler.bytes().clone()).header();
     assert_eq!((header.base_offset, header.next_offset()), (offset(105), offset(120)));
@@ -134,7 +135,7 @@ fn an_empty_batch_stands_for_the_offsets_behind_another() {
         (0, None, whole.header().leader_epoch)
     );
     assert!(read(&filler).unwrap().is_empty());
-    assert!(whole.up_to(offset(105)).is_none() && whole.up_to(offset(100)).is_none());
-    assert!(whole.up_to(offset(105 + (1 << 31))).is_some());
-    assert!(whole.up_to(offset(106 + (1 << 31))).is_none());
+    assert!(empty(105, 105).is_none() && empty(105, 100).is_none());
+    assert!(empty(105, 105 + (1 << 31)).is_some());
+    assert!(empty(105, 106 + (1 << 31)).is_none());
 }

@@ -2,15 +2,16 @@
 //!
 //! Knows no log: which segments, which keys and which producers is told. The old segments are read and not touched.
 //!
-//! Invariants: the new segment ends where the old ones end, with a batch, which is kept even if it is empty, and is made
-//! where Kafka's cleaner has left a gap there. So between segments of ours there is never a gap, and a file that lost
-//! its end shows.
+//! Invariant: the batches of the new segment follow each other without a gap, from where the old segments begin to where
+//! they end. What is removed whole leaves an empty batch in its place, one for a run of them, and so does a gap that
+//! Kafka's cleaner has left. No checksum covers a base offset: its neighbours vouch for it, and a file that lost its
+//! end shows.
 
 use std::collections::HashSet;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use highwater_record::{Batch, DecodeLimits, Offset, Record, Thinned, TimestampMs};
+use highwater_record::{Batch, BatchHeader, DecodeLimits, Offset, Record, Thinned, TimestampMs};
 
 use super::key_map::KeyMap;
 use super::pieces::{Pace, Pieces};
@@ -58,8 +59,8 @@ impl Cleaned {
 }
 
 impl Verdicts {
-    /// What of a batch is written; `None` if nothing is. `last` says that no batch of the group follows.
-    fn judge(&self, batch: Batch, last: bool) -> Result<Option<Batch>, String> {
+    /// What of a batch is written; `None` if nothing is.
+    fn judge(&self, batch: Batch) -> Result<Option<Batch>, String> {
         let header = *batch.header();
         if header.attributes.is_control() || header.base_offset >= self.end {
             return Ok(Some(batch));
@@ -75,9 +76,7 @@ impl Verdicts {
         match batch.thin(DecodeLimits::STORED, horizon, keep).map_err(|error| error.to_string())? {
             Thinned::Same => Ok(Some(batch)),
             Thinned::Rewritten(rest) => Ok(Some(rest)),
-            Thinned::Emptied if last || self.remembered.contains(&header.base_offset) => {
-                Ok(Some(batch.emptied()))
-            }
+            Thinned::Emptied if self.remembered.contains(&header.base_offset) => Ok(Some(batch.emptied())),
             Thinned::Emptied => Ok(None),
         }
     }
@@ -114,7 +113,7 @@ pub(super) fn clean(
     cleaned
 }
 
-/// Writes what stays of a group; says whether it is less than there was.
+/// Writes what stays of a group, and empty batches for the rest; says whether it is less than there was.
 fn fill(
     output: &mut Output,
     group: &[Arc<Segment>],
@@ -122,27 +121,34 @@ fn fill(
     verdicts: &Verdicts,
     pace: &mut Pace<'_>,
 ) -> Result<bool, CompactionError> {
-    let (mut changed, mut behind) = (false, None);
+    let (mut changed, mut before) = (false, None);
     for segment in group {
         let mut pieces = Pieces::new(segment, 0)?;
         while let Some(batch) = pieces.next(pace)? {
             let header = *batch.header();
-            behind = batch.up_to(end);
-            let rest = verdicts.judge(batch, header.next_offset() == end).map_err(|cause| {
-                CompactionError::Damaged {
-                    path: segment.path().to_owned(),
-                    offset: header.base_offset,
-                    cause,
-                }
+            // What is missing has the epoch of what was there, so that each epoch still begins where it began.
+            let like = before.replace(header).unwrap_or(header);
+            if like.leader_epoch != header.leader_epoch {
+                output.stand_in(header.base_offset, &like, pace)?;
+            }
+            let rest = verdicts.judge(batch).map_err(|cause| CompactionError::Damaged {
+                path: segment.path().to_owned(),
+                offset: header.base_offset,
+                cause,
             })?;
-            changed |= rest.as_ref().is_none_or(|rest| rest.header() != &header);
-            if let Some(rest) = rest {
-                output.append(&rest, pace)?;
+            match rest {
+                Some(rest) => {
+                    output.stand_in(header.base_offset, &like, pace)?;
+                    changed |= rest.header() != &header;
+                    output.append(&rest, pace)?;
+                }
+                // An empty one is worth no new file.
+                None => changed |= header.record_count > 0,
             }
         }
     }
-    if let Some(behind) = behind {
-        output.append(&behind, pace)?;
+    if let Some(like) = before {
+        output.stand_in(end, &like, pace)?;
     }
     Ok(changed)
 }
@@ -177,6 +183,19 @@ impl Output {
             written: 0,
             written_back: 0,
         })
+    }
+
+    /// Puts an empty batch in the place of what is missing before the offset `to`; `like` is a batch beside it.
+    fn stand_in(
+        &mut self,
+        to: Offset,
+        like: &BatchHeader,
+        pace: &mut Pace<'_>,
+    ) -> Result<(), CompactionError> {
+        match Batch::without_records(self.end.offset, to, like) {
+            Some(empty) => self.append(&empty, pace),
+            None => Ok(()),
+        }
     }
 
     fn append(&mut self, batch: &Batch, pace: &mut Pace<'_>) -> Result<(), CompactionError> {

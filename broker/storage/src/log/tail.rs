@@ -117,12 +117,12 @@ impl<'a> Walk<'a> {
         while self.end.offset < stop {
             let (segment, end, log_bytes) = (self.segment, self.end, self.log_bytes);
             let walked = walk(segment, end.bytes, log_bytes, end.offset, |position, header| {
-                if header.next_offset() > stop {
+                if header.next_offset() > stop && !self.stands_in(header, stop) {
                     return ControlFlow::Break(*header);
                 }
                 self.take(position, header);
                 // What follows may be a tail that nobody vouches for: do not even parse it.
-                if header.next_offset() == stop {
+                if header.next_offset() >= stop {
                     ControlFlow::Break(*header)
                 } else {
                     ControlFlow::Continue(())
@@ -152,6 +152,12 @@ impl<'a> Walk<'a> {
             self.lost.push(lost);
         }
         Ok(())
+    }
+
+    /// Whether a batch is what compaction left of those on both sides of the stop, since the recovery point was noted.
+    /// Only what is durable is compacted, so all of it is.
+    fn stands_in(&self, header: &BatchHeader, stop: Offset) -> bool {
+        header.record_count == 0 && header.base_offset < stop && self.belongs(header)
     }
 
     /// Whether a batch ends in this segment, which is sealed: one that does not, lies about its offset.

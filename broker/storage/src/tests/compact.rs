@@ -153,7 +153,7 @@ fn only_the_latest_record_of_each_key_stays_and_offsets_do_not_change() {
 }
 
 #[test]
-fn a_read_inside_a_gap_begins_with_the_next_batch() {
+fn a_read_of_what_is_gone_begins_with_the_empty_batch_in_its_place() {
     let (home, _) = Home::sim();
     let (mut log, _) = compacted(home).open();
     for n in 0..6 {
@@ -165,7 +165,8 @@ fn a_read_inside_a_gap_begins_with_the_next_batch() {
     for from in 0..6 {
         assert_eq!(rows(&log, offset(from)), [row(5, "a", "5")]);
         let chunk = log.view().read(offset(from), 1000, offset(5), FirstBatch::Whole).unwrap();
-        assert_eq!((chunk.bytes, chunk.next_offset), (0, offset(5)), "nothing is below offset 5");
+        let bytes = if from < 5 { 61 } else { 0 };
+        assert_eq!((chunk.bytes, chunk.next_offset), (bytes, offset(5)), "one empty batch is below offset 5");
     }
     let found = log.view().offset_for_time(TimestampMs(0), offset(6), DECODE_LIMITS).unwrap().unwrap();
     assert_eq!(found.offset, offset(5));
@@ -184,7 +185,9 @@ fn a_tombstone_stays_for_its_retention_and_deletes_for_ever() {
     let deleted = (2, "a".to_owned(), None);
     assert_eq!(rows(&log, offset(0)), [deleted.clone(), row(3, "b", "2")]);
     let horizon = TimestampMs(NOW.0 + DELETE_RETENTION_MS);
-    let marked = read_all(&log, offset(0))[0].header().delete_horizon();
+    let left = read_all(&log, offset(2));
+    assert_eq!(spans(&left), [(2, 2), (3, 3)]);
+    let marked = left[0].header().delete_horizon();
     assert_eq!(marked, Some(horizon));
 
     let just_before = TimestampMs(horizon.0 - 1);
@@ -333,30 +336,61 @@ fn a_batch_that_cannot_be_read_ends_the_pass_before_it_and_loses_nothing() {
 }
 
 #[test]
-fn an_offset_beyond_a_compacted_segment_costs_its_batch_and_is_not_taken_for_a_gap() {
+fn what_is_removed_leaves_one_empty_batch_for_each_run_and_epoch() {
+    let (home, _) = Home::sim();
+    let (mut log, _) = compacted(home).open();
+    let epochs = [1, 1, 1, 1, 2, 2, 2, 3];
+    for (key, leader) in ["a", "b", "a", "a", "a", "a", "c", "a"].into_iter().zip(epochs) {
+        log.append(&keyed(Codec::None, 1000, None, &[pair(key, "value")]), epoch(leader), NOW).unwrap();
+    }
+    seal(&mut log);
+
+    compact(&mut log);
+
+    let left = read_all(&log, offset(0));
+    assert_eq!(spans(&left), [(0, 0), (1, 1), (2, 3), (4, 5), (6, 6), (7, 7)]);
+    let leaders: Vec<_> = left.iter().map(|batch| batch.header().leader_epoch.unwrap().get()).collect();
+    assert_eq!(leaders, [1, 1, 1, 2, 2, 3]);
+    let counts: Vec<_> = left.iter().map(|batch| batch.header().record_count).collect();
+    assert_eq!(counts, [0, 1, 0, 0, 1, 1]);
+}
+
+#[test]
+fn any_flipped_bit_of_a_base_offset_in_a_compacted_segment_costs_its_batch_alone() {
     let (home, sim) = Home::sim();
     let mut home = compacted(home);
     let (mut log, _) = home.open();
-    for key in ["a", "b", "a", "a", "c"] {
+    for key in ["a", "b", "a", "a", "a", "c", "a", "d", "e", "a", "a"] {
         put(&mut log, &[pair(key, "value")]);
     }
     seal(&mut log);
-    put(&mut log, &[pair("d", "value")]);
+    put(&mut log, &[pair("f", "value")]);
     sync(&mut log);
     compact(&mut log);
-    assert_eq!(spans(&read_all(&log, offset(0))), [(1, 1), (3, 3), (4, 4), (5, 5)]);
+    let batches = read_all(&log, offset(0));
+    assert!(spans(&batches).windows(2).all(|pair| pair[0].1 + 1 == pair[1].0));
     home.known = Some(log.checkpoint());
     log.close().unwrap();
     let path = home.path("00000000000000000000.log");
-    let mut bytes = sim.read(&path).unwrap();
-    bytes[1] ^= 128;
-    sim.overwrite(&path, &bytes);
+    let good = sim.read(&path).unwrap();
+    let mut position = 0;
+    for (at, batch) in batches[..batches.len() - 1].iter().enumerate() {
+        for bit in 0..64 {
+            let mut bytes = good.clone();
+            bytes[position + bit / 8] ^= 128 >> (bit % 8);
+            sim.overwrite(&path, &bytes);
 
-    let (log, _) = home.open();
+            let (log, _) = home.open();
 
-    assert_eq!(spans(&read_all_readable(&log)), [(3, 3), (4, 4), (5, 5)]);
-    let lost: Vec<_> = log.view().quarantined().iter().map(|lost| (lost.from, lost.to)).collect();
-    assert_eq!(lost, [(offset(0), offset(3))]);
+            let mut expected = spans(&batches);
+            let lost = expected.remove(at);
+            assert_eq!(spans(&read_all_readable(&log)), expected, "bit {bit} of batch {at}");
+            let named: Vec<_> =
+                log.view().quarantined().iter().map(|lost| (lost.from.get(), lost.to.get())).collect();
+            assert_eq!(named, [(lost.0, lost.1 + 1)], "bit {bit} of batch {at}");
+        }
+        position += batch.bytes().len();
+    }
 }
 
 #[test]

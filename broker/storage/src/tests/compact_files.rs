@@ -61,8 +61,13 @@ fn readers_see_the_old_or_the_new_batches_while_segments_are_swapped() {
             std::thread::spawn(move || {
                 let mut reads = 0;
                 while !stop.load(Ordering::Acquire) || reads == 0 {
-                    let (mut at, end) = (view.log_start(), view.end().offset);
-                    while at < end {
+                    let mut at = view.log_start();
+                    loop {
+                        // Asked again each time: what ended here may be part of a larger empty batch by now.
+                        let end = view.end().offset;
+                        if at >= end {
+                            break;
+                        }
                         let chunk = view.read(at, 700, end, FirstBatch::Whole).unwrap();
                         let mut bytes = Vec::new();
                         chunk.ranges.iter().for_each(|range| range.copy_to(&mut bytes).unwrap());

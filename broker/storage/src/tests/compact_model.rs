@@ -206,6 +206,8 @@ impl World {
     /// Everything below `end` that was not deleted has one record of each key.
     fn check_compacted(&mut self, end: Offset) {
         let start = self.log().view().log_start();
+        let batches = spans(&read_all(self.log(), start));
+        assert!(batches.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0), "a gap in {batches:?}");
         let rows = rows(self.log(), start);
         let mut keys = std::collections::BTreeSet::new();
         for row in rows.iter().filter(|row| row.0 < end.get() && row.0 >= start.get()) {
