@@ -18,7 +18,7 @@ use crate::segment::Segment;
 const WINDOW_BYTES: usize = 256 << 10;
 /// Bytes whose CRC is computed at most in one search. Records may be made to look like batch headers by the thousand;
 /// a search that meets them gives up instead of taking for ever.
-const CRC_BUDGET_BYTES: u64 = 4 << 30;
+pub(crate) const CRC_BUDGET_BYTES: u64 = 4 << 30;
 /// Index entries that are tried.
 const ENTRIES_MAX: u32 = 64;
 
@@ -82,12 +82,17 @@ fn next_good(
     Ok(search.by_bytes(from, to)?.or(landing))
 }
 
-struct Search<'a> {
-    file: &'a dyn FileHandle,
-    limit: u64,
-    floor: Offset,
-    ceiling: Offset,
-    budget: u64,
+/// A search for the next good batch.
+pub(crate) struct Search<'a> {
+    pub(crate) file: &'a dyn FileHandle,
+    /// Where the bytes end.
+    pub(crate) limit: u64,
+    /// The smallest offset that the batch may begin at.
+    pub(crate) floor: Offset,
+    /// The offset that it may not reach, if it does not begin there.
+    pub(crate) ceiling: Offset,
+    /// Bytes whose CRC may still be computed.
+    pub(crate) budget: u64,
 }
 
 impl Search<'_> {
@@ -112,7 +117,7 @@ impl Search<'_> {
     }
 
     /// Looks at every position from `from` to `to`.
-    fn by_bytes(&mut self, from: u64, to: u64) -> io::Result<Option<(u64, BatchHeader)>> {
+    pub(crate) fn by_bytes(&mut self, from: u64, to: u64) -> io::Result<Option<(u64, BatchHeader)>> {
         let mut window = vec![0; WINDOW_BYTES.min((self.limit.saturating_sub(from)) as usize)];
         let mut start = from;
         while start < to {
@@ -135,7 +140,7 @@ impl Search<'_> {
     }
 
     /// The batch at a position whose first bytes are `head`, if it is good and may come here.
-    fn good(&mut self, head: &[u8], position: u64) -> io::Result<Option<BatchHeader>> {
+    pub(crate) fn good(&mut self, head: &[u8], position: u64) -> io::Result<Option<BatchHeader>> {
         let available = self.limit.saturating_sub(position);
         let Ok(header) = checked_header(head, available, self.floor) else { return Ok(None) };
         let fits = header.next_offset() <= self.ceiling || header.base_offset == self.ceiling;

@@ -9,7 +9,7 @@
 //! - [`LogView`] is what readers hold: [`LogView::read`], [`LogView::offset_for_time`], [`LogView::end_of_epoch`],
 //!   [`LogView::end`], [`LogView::durable`].
 //! - [`DataDir`] owns a data directory; [`CheckpointFile`] is its checkpoint; [`MetaLog`] keeps the broker's metadata.
-//! - [`SegmentScan`] reads segment files offline.
+//! - [`SegmentScan`] reads segment files offline, and [`SalvageScan`] damaged ones.
 //! - `DiskFiles` are real files; `SimFiles` (feature `sim`) fail and crash by plan; [`BoundedFiles`] keep to a bound of
 //!   open descriptors and maps, which is a [`FilePool`]; [`ReadOnlyFiles`] stay as they are, whatever a log does.
 //!
@@ -41,6 +41,7 @@ mod pool;
 mod producers;
 mod quarantine;
 mod read_only_files;
+mod salvage;
 mod scan;
 mod segment;
 #[cfg(any(test, feature = "sim"))]
@@ -73,6 +74,7 @@ pub use point::LogPoint;
 pub use pool::FilePool;
 pub use quarantine::QuarantinedRange;
 pub use read_only_files::ReadOnlyFiles;
+pub use salvage::{Crcs, Damage, DamageKind, Piece, SalvageScan, Stretch};
 pub use scan::{IndexEntries, ScanError, ScannedBatch, SegmentScan, read_offset_index, read_time_index};
 #[cfg(any(test, feature = "sim"))]
 pub use sim::{SimCall, SimFault, SimFiles};

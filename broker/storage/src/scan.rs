@@ -114,6 +114,15 @@ impl SegmentScan {
         self.ended = false;
     }
 
+    /// Takes the bytes from `end` on for those of another scan: no batch may reach them.
+    pub(crate) fn end_at(&mut self, end: u64) {
+        self.len = self.len.min(end);
+    }
+
+    pub(crate) fn file(&self) -> &dyn FileHandle {
+        &*self.file
+    }
+
     /// Reads a whole batch and compares its CRC.
     pub fn read(&self, batch: &ScannedBatch) -> Result<Batch, ScanError> {
         let position = batch.position;

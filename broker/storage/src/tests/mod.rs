@@ -20,6 +20,7 @@ mod read_only;
 mod recovery;
 mod residence;
 mod retention;
+mod salvage;
 mod stress;
 mod support;
 mod time;
