@@ -9,7 +9,7 @@
 //! - [`LogView`] is what readers hold: [`LogView::read`], [`LogView::offset_for_time`], [`LogView::end_of_epoch`],
 //!   [`LogView::end`], [`LogView::durable`].
 //! - [`DataDir`] owns a data directory; [`CheckpointFile`] is its checkpoint; [`MetaLog`] keeps the broker's metadata.
-//! - [`SegmentScan`] reads segment files offline, and [`SalvageScan`] damaged ones.
+//! - [`SegmentScan`] reads segment files offline, [`SalvageScan`] damaged ones; [`IndexBuilder`] writes indexes for them.
 //! - `DiskFiles` are real files; `SimFiles` (feature `sim`) fail and crash by plan; [`BoundedFiles`] keep to a bound of
 //!   open descriptors and maps, which is a [`FilePool`]; [`ReadOnlyFiles`] stay as they are, whatever a log does.
 //!
@@ -27,6 +27,7 @@ mod epochs;
 mod files;
 mod gate;
 mod index;
+mod index_builder;
 mod lazy_file;
 mod log;
 mod map;
@@ -58,10 +59,11 @@ pub use checkpoint::{Checkpoint, CheckpointFile, LoadedCheckpoint, PartitionChec
 pub use compact::{
     CompactionConfig, CompactionError, CompactionJob, CompactionStep, Dirt, Dirtiness, Pace, Ratio,
 };
-pub use data_dir::{DataDir, DataDirError, Listing};
+pub use data_dir::{DataDir, DataDirError, Listing, UNDO_PREFIX};
 pub use disk::DiskFiles;
 pub use files::{Access, DirEntry, FileHandle, FileLayer, Space};
 pub use index::{OffsetEntry, TimeEntry};
+pub use index_builder::{EpochBook, IndexBuilder};
 pub use log::{
     AppendError, Appended, CompactionOutcome, CutError, Log, LogCheckpoint, LogConfig, LogOutline,
     ManifestJob, OpenError, Opening, Recovery, RemovalJob, Retention, SidecarJob, SyncJob, SyncOutcome,
