@@ -1,14 +1,16 @@
-//! `highwater segment`: ls and cat on files, offline.
+//! `highwater segment`: ls, cat, repair and diff on files, offline.
 //!
-//! Files are only read, with pread and never through a map, so that a broker that truncates does no harm. They may be
+//! But for repair files are only read, with pread and never through a map, so that a broker that truncates does no harm. They may be
 //! Apache Kafka's own. A broker that owns the directory is told by its lock; what is at the tail may then change.
 
 mod cat;
+mod diff;
 mod files;
 mod index;
 mod ls;
 mod parallel;
 mod progress;
+mod repair;
 #[cfg(test)]
 mod tests;
 
@@ -58,6 +60,10 @@ enum SegmentCommand {
     /// Print the records of segments as consume prints those of a topic.
     #[command(after_help = crate::consume::GRAMMAR)]
     Cat(CatArgs),
+    /// Salvage what is good of damaged segments: a plan, a copy, or in place.
+    Repair(repair::RepairArgs),
+    /// Compare the records of two partitions or directories.
+    Diff(diff::DiffArgs),
 }
 
 /// Where segments are looked for.
@@ -97,10 +103,22 @@ pub(crate) fn run(args: SegmentArgs) -> Result<ExitCode> {
     match args.command {
         SegmentCommand::Ls(args) => ls::run(&find(&args.paths)?, args.fast, args.output.output),
         SegmentCommand::Cat(args) => cat::run(&find(&args.paths)?, &args.what),
+        SegmentCommand::Repair(args) => repair::run(args),
+        SegmentCommand::Diff(args) => diff::run(&args),
     }
 }
 
+/// The partitions that are meant; says if somebody has them open.
 fn find(args: &PathArgs) -> Result<Vec<PartitionFiles>> {
+    let partitions = select(args)?;
+    if let Some(live) = partitions.iter().find_map(|partition| partition.owner.as_ref()) {
+        note(format_args!("{live} has these files open: what is at the tail may still change"));
+    }
+    Ok(partitions)
+}
+
+/// The partitions that are meant.
+fn select(args: &PathArgs) -> Result<Vec<PartitionFiles>> {
     let mut partitions = Vec::new();
     for path in &args.paths {
         partitions.extend(files::find(path)?);
@@ -113,9 +131,6 @@ fn find(args: &PathArgs) -> Result<Vec<PartitionFiles>> {
             let message = format!("there are no segments of topic {topic:?}{suggestion}");
             return Err(Failure::not_found(message).into());
         }
-    }
-    if let Some(live) = partitions.iter().find_map(|partition| partition.owner.as_ref()) {
-        note(format_args!("{live} has these files open: what is at the tail may still change"));
     }
     Ok(partitions)
 }

@@ -136,7 +136,7 @@ impl<W: Write> Cat<W> {
 }
 
 /// What is to be printed of a partition; nothing if it has no segments.
-fn range(files: &PartitionFiles, spec: &OffsetSpec) -> Result<Option<Range>> {
+pub(super) fn range(files: &PartitionFiles, spec: &OffsetSpec) -> Result<Option<Range>> {
     let Some(first) = files.segments.first() else { return Ok(None) };
     let ends = Ends { start: first.base, end: end(files)? };
     // Directories that are not named like a partition count as partition 0 for a cursor.
