@@ -57,7 +57,7 @@ pub use batches::BatchFault;
 pub use bounded::BoundedFiles;
 pub use checkpoint::{Checkpoint, CheckpointFile, LoadedCheckpoint, PartitionCheckpoint};
 pub use compact::{
-    CompactionConfig, CompactionError, CompactionJob, CompactionStep, Dirt, Dirtiness, Pace, Ratio,
+    CompactionConfig, CompactionError, CompactionJob, CompactionStep, Dirt, DirtState, Dirtiness, Pace, Ratio,
 };
 pub use data_dir::{DataDir, DataDirError, Listing, UNDO_PREFIX};
 pub use disk::DiskFiles;
@@ -66,8 +66,8 @@ pub use index::{OffsetEntry, TimeEntry};
 pub use index_builder::{EpochBook, IndexBuilder};
 pub use log::{
     AppendError, Appended, CompactionOutcome, CutError, Log, LogCheckpoint, LogConfig, LogOutline,
-    ManifestJob, OpenError, Opening, Recovery, RemovalJob, Retention, SidecarJob, SyncJob, SyncOutcome,
-    TailSegment,
+    ManifestJob, OpenError, Opening, Recovery, RemovalJob, Retention, SegmentOutlook, SidecarJob, SyncJob,
+    SyncOutcome, TailSegment,
 };
 pub use map::{PublishedEnd, SegmentMap, explain_sigbus};
 pub use meta_log::{MetaDamage, MetaLog, MetaOpenError};

@@ -132,6 +132,14 @@ impl MetaLog {
         Ok(Self { map: RwLock::new(map), log: Mutex::new(Some(log)), view, damage: None })
     }
 
+    /// What the log in `data_dir` says, without opening it: for who only looks, also while a broker has it. What is valid
+    /// before damage counts.
+    pub fn peek(files: &dyn FileLayer, data_dir: &Path) -> io::Result<BTreeMap<Bytes, MetaValue>> {
+        let mut map = Map::default();
+        replay(files, &data_dir.join(DIR_NAME), Offset::ZERO, &mut map)?;
+        Ok(map.entries)
+    }
+
     /// The damage that makes the store read-only, if there is any.
     pub const fn damage(&self) -> Option<&MetaDamage> {
         self.damage.as_ref()
