@@ -1,10 +1,11 @@
-//! `highwater segment`: ls, cat, repair and diff on files, offline.
+//! `highwater segment`: ls, cat, repair, diff and explain on files, offline.
 //!
 //! But for repair files are only read, with pread and never through a map, so that a broker that truncates does no harm. They may be
 //! Apache Kafka's own. A broker that owns the directory is told by its lock; what is at the tail may then change.
 
 mod cat;
 mod diff;
+mod explain;
 mod files;
 mod index;
 mod ls;
@@ -25,12 +26,18 @@ use crate::failure::Failure;
 use crate::output::{OutputArgs, note};
 use files::PartitionFiles;
 
+/// The log of the broker's own metadata, by its directory's name.
+const METADATA_TOPIC: &str = "__cluster_metadata";
+
 const EXAMPLES: &str = "\
 Examples:
   highwater segment ls highwater-data                 every segment of every partition
   highwater segment ls /var/lib/kafka/orders-0        one partition, Apache Kafka's own files too
   highwater segment cat highwater-data/orders-0 -o -10
   highwater segment cat highwater-data --topic orders -o @-1h: --output jsonl
+  highwater segment repair highwater-data/orders-0    what can be salvaged; changes nothing
+  highwater segment diff highwater-data/orders-0 salvaged/orders-0
+  highwater segment explain retention highwater-data  when each segment goes
 ";
 const LS_EXAMPLES: &str = "\
 Examples:
@@ -64,6 +71,8 @@ enum SegmentCommand {
     Repair(repair::RepairArgs),
     /// Compare the records of two partitions or directories.
     Diff(diff::DiffArgs),
+    /// Say when segments are deleted or compacted, and why not yet.
+    Explain(explain::ExplainArgs),
 }
 
 /// Where segments are looked for.
@@ -105,6 +114,7 @@ pub(crate) fn run(args: SegmentArgs) -> Result<ExitCode> {
         SegmentCommand::Cat(args) => cat::run(&find(&args.paths)?, &args.what),
         SegmentCommand::Repair(args) => repair::run(args),
         SegmentCommand::Diff(args) => diff::run(&args),
+        SegmentCommand::Explain(args) => explain::run(&args),
     }
 }
 

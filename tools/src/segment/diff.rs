@@ -29,7 +29,7 @@ const PREVIEW_CHARS: usize = 40;
 
 const EXAMPLES: &str = "\
 Examples:
-  highwater segment diff highwater-data/orders-0 salvaged/orders-0   by offset, exit 3 if they differ
+  highwater segment diff highwater-data/orders-0 salvaged/orders-0   exit 3 if they differ
   highwater segment diff replica-1 replica-2 --topic orders -o 1000: --output jsonl
   highwater segment diff before/users-0 after/users-0 --by key       the latest record of each key
 ";

@@ -34,9 +34,9 @@ const COLUMNS: &[&str] =
 
 const EXAMPLES: &str = "\
 Examples:
-  highwater segment repair highwater-data/orders-0               what would be done, exit 3 if there is something
-  highwater segment repair highwater-data/orders-0 --to salvaged what is good, as a copy in salvaged/orders-0
-  highwater segment repair highwater-data --in-place --yes       where it is; the broker must be stopped
+  highwater segment repair highwater-data/orders-0      what would be done; exit 3 if there is something
+  highwater segment repair highwater-data/orders-0 --to salvaged     what is good, as a copy
+  highwater segment repair highwater-data --in-place --yes           the broker must be stopped
   highwater segment repair highwater-data --rebuild-indexes --in-place --yes
   highwater segment repair --undo highwater-data/orders-0/.highwater-undo-20261122T003000Z --yes
 ";
@@ -135,8 +135,17 @@ fn repair_in_place(
     let plans = plans(&partitions, policy)?;
     rows(&plans).print(output.output)?;
     tell(&plans);
-    let stamp = stamp();
+    let (stamp, mut code) = (stamp(), ExitCode::SUCCESS);
     for plan in plans.iter().filter(|plan| plan.is_due()) {
+        if is_spared(plan, paths) {
+            note(format_args!(
+                "{} stays as it is: each of its batches is a change of the broker's metadata, such as a topic. Put it back \
+                 from a copy; to lose those changes for good, name this directory itself",
+                plan.dir.display()
+            ));
+            code = ExitCode::from(PROBLEMS);
+            continue;
+        }
         let undo = in_place::run(plan, &stamp)?;
         note(format_args!(
             "repaired {}; to undo: highwater segment repair --undo {} --yes",
@@ -144,7 +153,14 @@ fn repair_in_place(
             undo.display()
         ));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
+}
+
+/// Whether a partition is not to be repaired as one of many: a broker that has lost a part of its metadata says so and
+/// changes nothing, which is better than one that does not know.
+fn is_spared(plan: &Plan, paths: &PathArgs) -> bool {
+    let is_named = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path.starts_with(&plan.dir));
+    plan.topic == super::METADATA_TOPIC && plan.changes_segments() && !paths.paths.iter().any(is_named)
 }
 
 /// The present, as a directory's name has it.

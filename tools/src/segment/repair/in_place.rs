@@ -22,6 +22,8 @@ use crate::output::note;
 
 /// What takes whose place. An undo directory without it never came so far.
 const RECORD: &str = "undo.json";
+/// What the record is called before it is complete.
+const RECORD_ASIDE: &str = "undo.json.tmp";
 /// Where new files wait; gone when all have their place.
 const NEW: &str = "new";
 /// Our own files beside segments: the next start makes them again.
@@ -55,7 +57,13 @@ pub(super) fn hold(data: &Path) -> Result<Held> {
 pub(super) fn finish_earlier(partition: &Path) -> Result<()> {
     for undo in undo_dirs(partition)? {
         if !undo.join(RECORD).exists() {
-            fs::remove_dir_all(&undo).with_context(|| format!("remove {}", undo.display()))?;
+            // It never came to a replacement. Whatever else is in it somebody has put there.
+            if names(&undo)?
+                .iter()
+                .all(|name| [NEW, RECORD_ASIDE, report::FILE_NAME].contains(&name.as_str()))
+            {
+                fs::remove_dir_all(&undo).with_context(|| format!("remove {}", undo.display()))?;
+            }
         } else if undo.join(NEW).exists() {
             note(format_args!("finishing the repair that was interrupted, {}", undo.display()));
             swap(partition, &undo)?;
@@ -117,12 +125,33 @@ pub(super) fn prepare(plan: &Plan, stamp: &str) -> Result<PathBuf> {
     let report = report::of(std::slice::from_ref(plan), report::Done::Replaced(&undo));
     write::write_file(&undo.join(report::FILE_NAME), &report)?;
     write::sync_dir(&new)?;
-    let aside = undo.join(format!("{RECORD}.tmp"));
+    own_like(plan, &undo)?;
+    let aside = undo.join(RECORD_ASIDE);
     write::write_file(&aside, format!("{record:#}\n").as_bytes())?;
     fs::rename(&aside, undo.join(RECORD)).with_context(|| format!("name {}", aside.display()))?;
     write::sync_dir(&undo)?;
     write::sync_dir(&plan.dir)?;
     Ok(undo)
+}
+
+/// Gives what was made to whoever has the segments: the broker may be another user than who repairs.
+fn own_like(plan: &Plan, undo: &Path) -> Result<()> {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let Some(segment) = plan.segments.first() else { return Ok(()) };
+    let owner = || {
+        let like = fs::metadata(&segment.file.path)?;
+        let new = undo.join(NEW);
+        let files =
+            fs::read_dir(&new)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+        for path in files.iter().chain([&new, &undo.to_owned()]) {
+            let made = fs::metadata(path)?;
+            if (made.uid(), made.gid()) != (like.uid(), like.gid()) {
+                chown(path, Some(like.uid()), Some(like.gid()))?;
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    owner().with_context(|| format!("give {} to the owner of the segments", undo.display()))
 }
 
 /// Names that nothing new takes: our sidecars, and segments that go.
@@ -149,10 +178,10 @@ fn names(dir: &Path) -> Result<Vec<String>> {
 fn swap(partition: &Path, undo: &Path) -> Result<()> {
     let record = Record::read(undo)?;
     let new = undo.join(NEW);
-    for name in &record.originals {
+    // Those that have their second name already may be gone from their place, or others be in it.
+    for name in record.originals.iter().filter(|name| !undo.join(name).exists()) {
         match fs::hard_link(partition.join(name), undo.join(name)) {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error).with_context(|| format!("keep {name} in {}", undo.display())),
         }
     }

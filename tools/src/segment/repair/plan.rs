@@ -3,7 +3,8 @@
 //! Reads only. A batch that holds together stays byte for byte, at its offset. In the place of offsets that are lost
 //! stands a batch without records, so that those that are left follow each other and consumers step over the loss.
 //! Offsets that nobody misses, as compaction leaves them, are no loss. A tail that was never complete is dropped, up to
-//! what the broker is known to have synced.
+//! what the broker is known to have synced. No CRC covers a base offset: where neither the batch before nor the one behind
+//! is good, that of a good batch is believed unless it is absurd.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use highwater_record::{BatchHeader, Offset};
-use highwater_storage::{Crcs, Damage, DamageKind, EpochBook, Piece, SalvageScan};
+use highwater_storage::{Crcs, Damage, DamageKind, EpochBook, Piece, SalvageScan, ScannedBatch};
 
 use super::super::files::{PartitionFiles, SegmentFile};
 use super::super::index::{self, IndexState};
@@ -123,7 +124,8 @@ pub(in crate::segment) fn plan(files: &PartitionFiles, policy: Policy, synced: O
         epochs: EpochBook::default(),
         epochs_wrong: false,
     };
-    let mut walk = Walk { policy, last: None, ended: false, is_compacted: dir.join("compacted").exists() };
+    let mut walk =
+        Walk { policy, last: None, open: false, ended: false, is_compacted: dir.join("compacted").exists() };
     for file in &files.segments {
         let segment =
             walk.segment(file, &mut plan).with_context(|| format!("read {}", file.path.display()))?;
@@ -139,11 +141,21 @@ pub(in crate::segment) fn plan(files: &PartitionFiles, policy: Policy, synced: O
     Ok(plan)
 }
 
+/// Offsets that an empty batch can stand for, which is also how far off a batch may be that nothing vouches for.
+const OFFSETS_MAX: i64 = i32::MAX as i64;
+
+/// Whether a batch is too far off, in a place where no other would say so: no CRC covers its base offset.
+fn is_absurd(header: &BatchHeader, end: Offset) -> bool {
+    header.base_offset.get().saturating_sub(end.get()) > OFFSETS_MAX
+}
+
 /// What is known between segments.
 struct Walk {
     policy: Policy,
     /// The last good batch.
     last: Option<BatchHeader>,
+    /// The last loss is of damage, and what comes next says which offsets it cost.
+    open: bool,
     /// The log ends here; segments after it go.
     ended: bool,
     /// Gaps are what compaction leaves.
@@ -152,7 +164,7 @@ struct Walk {
 
 impl Walk {
     fn segment(&mut self, file: &SegmentFile, plan: &mut Plan) -> Result<SegmentPlan> {
-        let mut scan = SalvageScan::open(&file.path, file.base, file.next_base, Crcs::Compared)?;
+        let scan = SalvageScan::open(&file.path, file.base, file.next_base, Crcs::Compared)?;
         let mut segment = SegmentPlan {
             file: file.clone(),
             bytes: scan.end_position(),
@@ -165,21 +177,25 @@ impl Walk {
             goes: self.ended,
         };
         let mut batches = BTreeMap::new();
-        while let Some(piece) = scan.next() {
+        let mut pieces = scan.peekable();
+        while let Some(piece) = pieces.next() {
+            let is_last = file.next_base.is_none() && pieces.peek().is_none();
             match piece? {
                 Piece::Good(_) if self.ended => {}
+                Piece::Good(batch) if is_last && is_absurd(&batch.header, segment.end) => {
+                    self.doubt(&batch, &segment, plan);
+                }
                 Piece::Good(batch) => {
+                    self.close(batch.header.base_offset, &mut segment, plan);
                     self.note(&batch.header, &segment);
                     plan.epochs.add(&batch.header);
                     segment.keep(batch.position, &batch.header);
                     batches.insert(batch.position, batch.header.last_offset());
                     self.last = Some(batch.header);
                 }
-                Piece::Damaged(damage) if self.policy == Policy::IndexesOnly => {
-                    // Indexes lead past it.
-                    segment.end = segment.end.max(damage.to);
-                }
-                Piece::Damaged(damage) => self.damage(&damage, &mut segment, plan),
+                // Indexes lead past it.
+                Piece::Damaged(_) if self.policy == Policy::IndexesOnly => {}
+                Piece::Damaged(damage) => self.damage(&damage, &segment, plan),
             }
         }
         if self.ended {
@@ -193,6 +209,7 @@ impl Walk {
         if self.policy != Policy::IndexesOnly
             && let Some(next) = file.next_base
         {
+            self.close(next, &mut segment, plan);
             self.gap(&mut segment, next, plan);
         }
         Ok(segment)
@@ -206,7 +223,7 @@ impl Walk {
         self.is_compacted |= is_thin || is_behind_gap || header.attributes.has_delete_horizon();
     }
 
-    fn damage(&mut self, damage: &Damage, segment: &mut SegmentPlan, plan: &mut Plan) {
+    fn damage(&mut self, damage: &Damage, segment: &SegmentPlan, plan: &mut Plan) {
         let path = segment.file.path.clone();
         if self.ended {
             return;
@@ -216,21 +233,56 @@ impl Walk {
         if self.policy == Policy::Truncate {
             self.ended = true;
         }
-        let is_open = (is_tail && segment.file.next_base.is_none()) || self.ended;
         let action = match damage.kind {
             _ if self.ended => "truncate",
             DamageKind::Beyond => "drop what the next segment has",
             _ if is_tail => "drop tail",
             _ => "skip",
         };
-        let offsets = damage.from.max(segment.end)..damage.to.max(segment.end);
-        let filled = !is_open && !offsets.is_empty();
-        if filled {
-            segment.parts.push(Part::Empty { offsets: offsets.clone(), like: self.last });
-            segment.end = offsets.end;
-        }
+        // What a damaged header claims is told, unless it is absurd; what comes next decides.
+        let claimed = Some(damage.to).filter(|to| to.get() - segment.end.get() <= OFFSETS_MAX);
+        let offsets = segment.end..claimed.unwrap_or_default().max(segment.end);
         let (base, cause) = (segment.file.base, damage.cause.to_string());
-        plan.losses.push(Loss { segment: base, path, bytes, offsets, filled, action, cause });
+        if self.open
+            && let Some(before) = plan.losses.last_mut()
+        {
+            // Both cost the same offsets, which are told once.
+            before.offsets.end = before.offsets.start;
+        }
+        plan.losses.push(Loss { segment: base, path, bytes, offsets, filled: false, action, cause });
+        self.open = !self.ended;
+    }
+
+    /// Takes note of a last batch that is too far off for what is before it.
+    fn doubt(&mut self, batch: &ScannedBatch, segment: &SegmentPlan, plan: &mut Plan) {
+        let end = batch.position + u64::from(batch.header.size_bytes);
+        plan.losses.push(Loss {
+            segment: segment.file.base,
+            path: segment.file.path.clone(),
+            bytes: batch.position..end,
+            offsets: segment.end..segment.end,
+            filled: false,
+            action: "drop tail",
+            cause: format!(
+                "base offset is {}, the batch before ends at {}, and nothing follows it",
+                batch.header.base_offset, segment.end
+            ),
+        });
+    }
+
+    /// Ends the damage that is open: the offsets up to `to` are lost, and an empty batch stands for them.
+    fn close(&mut self, to: Offset, segment: &mut SegmentPlan, plan: &mut Plan) {
+        if !std::mem::take(&mut self.open) {
+            return;
+        }
+        let offsets = segment.end..to.max(segment.end);
+        let Some(loss) = plan.losses.last_mut() else { return };
+        loss.offsets = offsets.clone();
+        loss.filled = !offsets.is_empty();
+        if loss.filled {
+            segment.end = offsets.end;
+            segment.parts.push(Part::Empty { offsets, like: self.last });
+        }
     }
 
     /// What a segment loses because the log ends in it or before it.
