@@ -22,6 +22,9 @@ const COMMANDS: &[&str] = &[
     "segment",
     "segment ls",
     "segment cat",
+    "segment repair",
+    "segment diff",
+    "segment explain",
 ];
 
 #[test]
