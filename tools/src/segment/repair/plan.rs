@@ -132,7 +132,8 @@ pub(in crate::segment) fn plan(files: &PartitionFiles, policy: Policy, synced: O
         plan.segments.push(segment);
     }
     if policy != Policy::IndexesOnly {
-        walk.fill(&mut plan, synced);
+        walk.reach(&mut plan, synced);
+        Walk::fill(&mut plan);
     }
     let stored = std::fs::read_to_string(dir.join("leader-epoch-checkpoint"));
     let is_changed = |text: &String| !plan.epochs.agrees_with(text);
@@ -278,11 +279,7 @@ impl Walk {
         let offsets = segment.end..to.max(segment.end);
         let Some(loss) = plan.losses.last_mut() else { return };
         loss.offsets = offsets.clone();
-        loss.filled = !offsets.is_empty();
-        if loss.filled {
-            segment.end = offsets.end;
-            segment.parts.push(Part::Empty { offsets, like: self.last });
-        }
+        loss.filled = segment.bridge(offsets, self.last);
     }
 
     /// What a segment loses because the log ends in it or before it.
@@ -309,7 +306,10 @@ impl Walk {
             return;
         }
         let offsets = segment.end..next;
-        segment.parts.push(Part::Empty { offsets: offsets.clone(), like: self.last });
+        let cause = format!("the file ends at offset {}, the next segment begins at {next}", segment.end);
+        if !segment.bridge(offsets.clone(), self.last) {
+            return;
+        }
         plan.losses.push(Loss {
             segment: segment.file.base,
             path: segment.file.path.clone(),
@@ -317,20 +317,22 @@ impl Walk {
             offsets,
             filled: true,
             action: "fill",
-            cause: format!("the file ends at offset {}, the next segment begins at {next}", segment.end),
+            cause,
         });
-        segment.end = next;
     }
 
-    /// Completes the batches without records: up to what was synced, and with something beside them to be like.
-    fn fill(&self, plan: &mut Plan, synced: Offset) {
+    /// Bridges from the end to what was synced.
+    fn reach(&self, plan: &mut Plan, synced: Offset) {
         let ends_early = plan.segments.last().is_some_and(|last| !last.goes && last.end < synced);
         if ends_early
             && !self.ended
             && let Some(last) = plan.segments.last_mut()
         {
             let offsets = last.end..synced;
-            last.parts.push(Part::Empty { offsets: offsets.clone(), like: self.last });
+            let end = last.end;
+            if !last.bridge(offsets.clone(), self.last) {
+                return;
+            }
             let open = plan.losses.last_mut().filter(|loss| loss.segment == last.file.base && !loss.filled);
             match open {
                 Some(loss) => (loss.offsets, loss.filled) = (offsets, true),
@@ -341,11 +343,14 @@ impl Walk {
                     offsets,
                     filled: true,
                     action: "fill",
-                    cause: format!("the log ends at offset {}, it was synced up to {synced}", last.end),
+                    cause: format!("the log ends at offset {}, it was synced up to {synced}", end),
                 }),
             }
-            last.end = synced;
         }
+    }
+
+    /// Gives the batches without records something beside them to be like.
+    fn fill(plan: &mut Plan) {
         // Before the first good batch there is only one behind. Without any there is nothing to step over.
         let first = plan.segments.iter().find_map(|segment| segment.first);
         for segment in &mut plan.segments {
@@ -362,6 +367,18 @@ impl Walk {
 }
 
 impl SegmentPlan {
+    /// Puts an empty batch in the place of offsets, or leaves a gap if they are more than one can stand for: whatever a
+    /// damaged header says, it makes no work without bound.
+    fn bridge(&mut self, offsets: Range<Offset>, like: Option<BatchHeader>) -> bool {
+        let count = offsets.end.get().saturating_sub(offsets.start.get());
+        let is_bridged = (1..=OFFSETS_MAX).contains(&count);
+        if is_bridged {
+            self.end = offsets.end;
+            self.parts.push(Part::Empty { offsets, like });
+        }
+        is_bridged
+    }
+
     fn keep(&mut self, position: u64, header: &BatchHeader) {
         let end = position + u64::from(header.size_bytes);
         match self.parts.last_mut() {

@@ -17,8 +17,6 @@ use super::plan::{Part, Plan, SegmentPlan};
 
 /// Bytes between two index entries: Kafka's default of `index.interval.bytes`, and ours.
 const INDEX_INTERVAL_BYTES: u32 = 4096;
-/// Offsets that one empty batch stands for at most.
-const EMPTY_OFFSETS_MAX: u64 = i32::MAX as u64;
 
 /// The suffixes of a segment's files that are written anew.
 pub(super) const SUFFIXES: [&str; 3] = ["log", "index", "timeindex"];
@@ -119,12 +117,8 @@ fn copy(source: &mut File, bytes: &Range<u64>, out: &mut impl Write) -> Result<(
 }
 
 fn empty(offsets: &Range<Offset>, like: &BatchHeader, out: &mut impl Write) -> Result<()> {
-    let mut from = offsets.start;
-    while from < offsets.end {
-        let to = offsets.end.min(from.advance(EMPTY_OFFSETS_MAX));
-        let Some(batch) = Batch::without_records(from, to, like) else { break };
+    if let Some(batch) = Batch::without_records(offsets.start, offsets.end, like) {
         out.write_all(batch.bytes())?;
-        from = to;
     }
     Ok(())
 }
