@@ -368,7 +368,7 @@ proptest! {
                     *of == segment && (batch.start + 1..=batch.start + 8).contains(&hit.end) && hit.start < batch.start
                 });
                 let hits_last = hit.start < last.start + 8 && hit.end.max(hit.start + 1) > last.start;
-                if !straddles && !(is_last && hits_last) {
+                if !(straddles || is_last && hits_last) {
                     *bytes = harmed;
                     touched.insert(segment, hit);
                 }
