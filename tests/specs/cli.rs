@@ -3,6 +3,7 @@
 mod crash;
 mod groups;
 mod help;
+mod incident;
 mod mirror;
 mod produce;
 mod segments;

@@ -1,14 +1,16 @@
-//! `highwater segment`: ls, info, verify, cat and grep on files, offline.
+//! `highwater segment`: ls, info, verify, cat, grep, repair, diff and explain on files, offline.
 //!
-//! Files are only read, with pread and never through a map, so that a broker that truncates does no harm. They may be
-//! Apache Kafka's own, of any message format. A broker that owns the directory is told by its lock; what is at the
-//! tail may then change.
+//! But for repair, files are only read, with pread and never through a map, so that a broker that truncates does no harm.
+//! They may be Apache Kafka's own, of any message format. A broker that owns the directory is told by its lock; what is at
+//! the tail may then change.
 
 mod batches;
 mod cat;
 mod check;
 mod data_files;
+mod diff;
 mod epoch_check;
+mod explain;
 mod fault;
 mod files;
 mod grep;
@@ -25,6 +27,7 @@ mod parallel;
 mod pieces;
 mod plan;
 mod progress;
+mod repair;
 mod seek;
 mod sidecars;
 mod sketch;
@@ -49,6 +52,9 @@ use check::Depth;
 use files::PartitionFiles;
 use ls::Look;
 
+/// The log of the broker's own metadata, by its directory's name.
+const METADATA_TOPIC: &str = "__cluster_metadata";
+
 const EXAMPLES: &str = "\
 Examples:
   highwater segment ls highwater-data                 every segment of every partition
@@ -58,6 +64,9 @@ Examples:
   highwater segment cat highwater-data/orders-0 -o -10
   highwater segment cat highwater-data --topic orders -o @-1h: --output jsonl
   highwater segment grep 'timeout|refused' highwater-data -C 2
+  highwater segment repair highwater-data/orders-0    what can be salvaged; changes nothing
+  highwater segment diff highwater-data/orders-0 salvaged/orders-0
+  highwater segment explain retention highwater-data  when each segment goes
 ";
 const LS_EXAMPLES: &str = "\
 Examples:
@@ -105,6 +114,12 @@ enum SegmentCommand {
     Cat(Box<cat::CatArgs>),
     /// Search the records of segments, on all cores.
     Grep(Box<grep::GrepArgs>),
+    /// Salvage what is good of damaged segments: a plan, a copy, or in place.
+    Repair(repair::RepairArgs),
+    /// Compare the records of two partitions or directories.
+    Diff(diff::DiffArgs),
+    /// Say when segments are deleted or compacted, and why not yet.
+    Explain(explain::ExplainArgs),
 }
 
 /// Where segments are looked for.
@@ -171,6 +186,9 @@ pub(crate) fn run(args: SegmentArgs) -> Result<ExitCode> {
         SegmentCommand::Verify(args) => verify(&args),
         SegmentCommand::Cat(args) => cat::run(&find(&args.paths)?, &args),
         SegmentCommand::Grep(args) => grep::run(&find(&args.paths)?, &args),
+        SegmentCommand::Repair(args) => repair::run(args),
+        SegmentCommand::Diff(args) => diff::run(&args),
+        SegmentCommand::Explain(args) => explain::run(&args),
     }
 }
 
@@ -187,7 +205,17 @@ fn verify(args: &VerifyArgs) -> Result<ExitCode> {
     verify::run(&request, args.output.output)
 }
 
+/// The partitions that are meant; says if somebody has them open.
 fn find(args: &PathArgs) -> Result<Vec<PartitionFiles>> {
+    let partitions = select(args)?;
+    if let Some(live) = partitions.iter().find_map(|partition| partition.owner.as_ref()) {
+        note(format_args!("{live} has these files open: what is at the tail may still change"));
+    }
+    Ok(partitions)
+}
+
+/// The partitions that are meant.
+fn select(args: &PathArgs) -> Result<Vec<PartitionFiles>> {
     let mut partitions = Vec::new();
     for path in &args.paths {
         partitions.extend(files::find(path)?);
@@ -200,9 +228,6 @@ fn find(args: &PathArgs) -> Result<Vec<PartitionFiles>> {
             let message = format!("there are no segments of topic {topic:?}{suggestion}");
             return Err(Failure::not_found(message).into());
         }
-    }
-    if let Some(live) = partitions.iter().find_map(|partition| partition.owner.as_ref()) {
-        note(format_args!("{live} has these files open: what is at the tail may still change"));
     }
     Ok(partitions)
 }

@@ -16,6 +16,9 @@ use crate::files::{Access, FileHandle, FileLayer};
 use crate::log::METADATA_FILE_NAME;
 use crate::own_file;
 
+/// How directories begin, inside a partition's, where an offline repair puts aside what it replaces.
+pub const UNDO_PREFIX: &str = ".highwater-undo-";
+
 const LOCK_NAME: &str = "LOCK";
 const DELETED_SUFFIX: &str = "-delete";
 /// Longest file name on Linux, in bytes.
@@ -182,7 +185,12 @@ impl DataDir {
     fn remove_deleted(&self, dir: &Path) -> io::Result<u64> {
         let mut bytes = 0;
         for file in self.files.list(dir)? {
-            self.files.unlink(&dir.join(file.name))?;
+            let path = dir.join(&file.name);
+            if file.is_dir && file.name.starts_with(UNDO_PREFIX) {
+                bytes += self.remove_deleted(&path)?;
+                continue;
+            }
+            self.files.unlink(&path)?;
             bytes += file.len;
         }
         self.files.remove_dir(dir)?;

@@ -10,7 +10,7 @@
 //!   [`LogView::end`], [`LogView::durable`].
 //! - [`DataDir`] owns a data directory; [`CheckpointFile`] is its checkpoint; [`MetaLog`] keeps the broker's metadata.
 //! - [`SegmentScan`] reads segment files offline, and [`SalvageScan`] damaged ones; [`OffsetIndexFile`] and
-//!   [`TimeIndexFile`] find where to begin.
+//!   [`TimeIndexFile`] find where to begin, and [`IndexBuilder`] writes indexes anew.
 //! - `DiskFiles` are real files; `SimFiles` (feature `sim`) fail and crash by plan; [`BoundedFiles`] keep to a bound of
 //!   open descriptors and maps, which is a [`FilePool`]; [`ReadOnlyFiles`] stay as they are, whatever a log does.
 //!
@@ -28,6 +28,7 @@ mod epochs;
 mod files;
 mod gate;
 mod index;
+mod index_builder;
 mod index_file;
 mod lazy_file;
 mod log;
@@ -58,18 +59,19 @@ pub use batches::BatchFault;
 pub use bounded::BoundedFiles;
 pub use checkpoint::{Checkpoint, CheckpointFile, LoadedCheckpoint, PartitionCheckpoint};
 pub use compact::{
-    CompactionConfig, CompactionError, CompactionJob, CompactionStep, Dirt, Dirtiness, Pace, Ratio,
+    CompactionConfig, CompactionError, CompactionJob, CompactionStep, Dirt, DirtState, Dirtiness, Pace, Ratio,
 };
-pub use data_dir::{DataDir, DataDirError, Listing};
+pub use data_dir::{DataDir, DataDirError, Listing, UNDO_PREFIX};
 pub use disk::DiskFiles;
 pub use epochs::parse_leader_epochs;
 pub use files::{Access, DirEntry, FileHandle, FileLayer, Space};
 pub use index::{OffsetEntry, TimeEntry};
+pub use index_builder::{EpochBook, IndexBuilder};
 pub use index_file::{OffsetIndexFile, TimeIndexFile};
 pub use log::{
     AppendError, Appended, CompactionOutcome, CutError, Log, LogCheckpoint, LogConfig, LogOutline,
-    ManifestJob, OpenError, Opening, Recovery, RemovalJob, Retention, SealedSegment, SidecarJob, SyncJob,
-    SyncOutcome, TailSegment, read_compacted, read_manifest,
+    ManifestJob, OpenError, Opening, Recovery, RemovalJob, Retention, SealedSegment, SegmentOutlook,
+    SidecarJob, SyncJob, SyncOutcome, TailSegment, read_compacted, read_manifest,
 };
 pub use map::{PublishedEnd, SegmentMap, explain_sigbus};
 pub use meta_log::{MetaDamage, MetaLog, MetaOpenError};

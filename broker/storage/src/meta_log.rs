@@ -132,6 +132,14 @@ impl MetaLog {
         Ok(Self { map: RwLock::new(map), log: Mutex::new(Some(log)), view, damage: None })
     }
 
+    /// What the log in `data_dir` says, without opening it: for who only looks, also while a broker has it. What is valid
+    /// before damage counts.
+    pub fn peek(files: &dyn FileLayer, data_dir: &Path) -> io::Result<BTreeMap<Bytes, MetaValue>> {
+        let mut map = Map::default();
+        replay(files, &data_dir.join(DIR_NAME), Offset::ZERO, &mut map)?;
+        Ok(map.entries)
+    }
+
     /// The damage that makes the store read-only, if there is any.
     pub const fn damage(&self) -> Option<&MetaDamage> {
         self.damage.as_ref()
@@ -380,15 +388,15 @@ fn replay(
         Err(error) => return Err(error),
     };
     bases.sort_unstable();
-    let mut expected = bases.first().copied().unwrap_or_default();
+    let mut reached = Reached { offset: bases.first().copied().unwrap_or_default(), epoch: None };
     let mut end = (dir.to_owned(), 0);
     for (at, base) in bases.iter().enumerate() {
         let path = dir.join(file_name(*base, "log"));
-        if *base != expected {
-            let reason = format!("offsets {expected} to {base} are missing");
+        if *base != reached.offset {
+            let reason = format!("offsets {} to {base} are missing", reached.offset);
             return Ok(Some(MetaDamage { path, position: 0, reason }));
         }
-        let ended = match replay_segment(files, &path, &mut expected, map)? {
+        let ended = match replay_segment(files, &path, &mut reached, map)? {
             ControlFlow::Continue(position) => {
                 end = (path, position);
                 continue;
@@ -401,12 +409,22 @@ fn replay(
         end = (path, ended.position);
         break;
     }
+    let expected = reached.offset;
     Ok((expected < known_end).then(|| {
         let what = if bases.is_empty() { "is missing or empty" } else { "has lost its end" };
         let reason =
             format!("it {what}: it ends at offset {expected}, the checkpoint knows offset {known_end}");
         MetaDamage { path: end.0, position: end.1, reason }
     }))
+}
+
+/// How far a replay has come.
+struct Reached {
+    /// The offset that comes next.
+    offset: Offset,
+    /// Leader epoch of the last batch. They never go back; no checksum covers them, and the log would be cut at one that
+    /// seems to.
+    epoch: Option<LeaderEpoch>,
 }
 
 /// Where and why a replay ended before its file did.
@@ -420,7 +438,7 @@ struct Ended {
 fn replay_segment(
     files: &dyn FileLayer,
     path: &Path,
-    expected: &mut Offset,
+    reached: &mut Reached,
     map: &mut Map,
 ) -> io::Result<ControlFlow<Ended, u64>> {
     let mut scan = SegmentScan::open_on(files, path)?;
@@ -428,8 +446,8 @@ fn replay_segment(
         let position = scan.position();
         let batch = match scan.next() {
             None => return Ok(ControlFlow::Continue(position)),
-            Some(Ok(found)) if found.header.base_offset != *expected => {
-                let (expected, actual) = (*expected, found.header.base_offset);
+            Some(Ok(found)) if found.header.base_offset != reached.offset => {
+                let (expected, actual) = (reached.offset, found.header.base_offset);
                 let fault = BatchFault::OffsetOrder { expected, actual };
                 Err(ScanError::Fault { position, fault })
             }
@@ -440,16 +458,26 @@ fn replay_segment(
             Ok(batch) => batch,
             Err(ScanError::Io { source, .. }) => return Err(source),
             Err(ScanError::Fault { fault, .. }) => {
-                let batch_follows = batch_follows(&mut scan, position + 1, *expected);
+                let batch_follows = batch_follows(&mut scan, position + 1, reached.offset);
                 return Ok(ControlFlow::Break(Ended { position, reason: fault.to_string(), batch_follows }));
             }
         };
-        let starts_late = *expected > Offset::ZERO && position == 0 && map.entries.is_empty();
+        let epoch = batch.header().leader_epoch;
+        if epoch < reached.epoch {
+            let number = |epoch: Option<LeaderEpoch>| epoch.map_or(-1, LeaderEpoch::get);
+            let fault = BatchFault::EpochOrder { before: number(reached.epoch), actual: number(epoch) };
+            return Ok(ControlFlow::Break(Ended {
+                position,
+                reason: fault.to_string(),
+                batch_follows: true,
+            }));
+        }
+        let starts_late = reached.offset > Offset::ZERO && position == 0 && map.entries.is_empty();
         if map.apply(&batch).is_none() || (starts_late && !is_snapshot(&batch)) {
             let reason = "its records are not metadata".to_owned();
             return Ok(ControlFlow::Break(Ended { position, reason, batch_follows: true }));
         }
-        *expected = batch.header().next_offset();
+        *reached = Reached { offset: batch.header().next_offset(), epoch };
     }
 }
 

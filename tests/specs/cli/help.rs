@@ -25,6 +25,9 @@ const COMMANDS: &[&str] = &[
     "segment verify",
     "segment cat",
     "segment grep",
+    "segment repair",
+    "segment diff",
+    "segment explain",
 ];
 
 #[test]

@@ -10,9 +10,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use highwater_record::{Offset, TimestampMs};
-use highwater_storage::ScannedBatch;
+use highwater_storage::{Damage, ScannedBatch};
 
 use super::fault::{Fault, Kind, rebuild};
+use super::files::SegmentFile;
+use super::index::IndexState;
 
 /// Bytes that are read at a time.
 const BLOCK_BYTES: usize = 32 << 10;
@@ -137,6 +139,45 @@ struct OffsetEntry {
     position: u64,
     /// Whether a batch was at its position.
     met: bool,
+}
+
+/// Both indexes of a segment that is walked as a whole.
+pub(super) struct IndexChecks {
+    offsets: OffsetCheck,
+    times: TimeCheck,
+}
+
+impl IndexChecks {
+    pub(super) fn open(segment: &SegmentFile) -> io::Result<Self> {
+        let (path, base) = (&segment.path, segment.base);
+        Ok(Self {
+            offsets: OffsetCheck::open(path, base, 0..u64::MAX)?,
+            times: TimeCheck::open(path, base, base..Offset::MAX)?,
+        })
+    }
+
+    /// A good batch went by.
+    pub(super) fn batch(&mut self, batch: &ScannedBatch) -> io::Result<()> {
+        self.offsets.batch(batch)?;
+        self.times.batch(batch)
+    }
+
+    /// Damage of the log went by.
+    pub(super) fn damage(&mut self, damage: &Damage) -> io::Result<()> {
+        self.offsets.damage(damage.to_position)?;
+        self.times.damage(damage.to)
+    }
+
+    /// The batches are through; the last one ends at `end`. Of the offset index, then of the time index.
+    pub(super) fn finish(self, end: Offset) -> io::Result<[IndexState; 2]> {
+        let missing = [self.offsets.is_missing(), self.times.is_missing()];
+        let faults = [self.offsets.finish(end)?, self.times.finish(end)?];
+        Ok([0, 1].map(|at| match (missing[at], faults[at].is_empty()) {
+            (true, _) => IndexState::Missing,
+            (false, true) => IndexState::Good,
+            (false, false) => IndexState::Wrong,
+        }))
+    }
 }
 
 /// The check of an `.index`.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::files::{PartitionFiles, SegmentFile};
 use super::index::{self, IndexState};
-use super::index_check::{OffsetCheck, TimeCheck};
+use super::index_check::IndexChecks;
 use super::parallel::{self, Sink};
 use super::progress::Progress;
 use super::seek;
@@ -209,20 +209,16 @@ fn walk(segment: &SegmentFile) -> io::Result<Found> {
     let mut scan = SalvageScan::open(&segment.path, segment.base, segment.next_base, Crcs::Compared)?;
     let mut found = Found { bytes: scan.end_position(), is_whole: true, ..Found::default() };
     let mut end = segment.base;
-    let mut offsets = OffsetCheck::open(&segment.path, segment.base, 0..u64::MAX)?;
-    let mut times = TimeCheck::open(&segment.path, segment.base, segment.base..Offset::MAX)?;
-    let missing = [offsets.is_missing(), times.is_missing()];
+    let mut indexes = IndexChecks::open(segment)?;
     for piece in &mut scan {
         match piece {
             Ok(Piece::Good(batch)) => {
-                offsets.batch(&batch)?;
-                times.batch(&batch)?;
+                indexes.batch(&batch)?;
                 note_batch(&batch, &mut found);
                 end = batch.header.next_offset();
             }
             Ok(Piece::Damaged(damage)) => {
-                offsets.damage(damage.to_position)?;
-                times.damage(damage.to)?;
+                indexes.damage(&damage)?;
                 end = end.max(damage.to);
                 if damage.kind != DamageKind::ZeroTail || segment.next_base.is_some() {
                     let told = || format!("position {}: {}", damage.from_position, damage.cause);
@@ -235,12 +231,7 @@ fn walk(segment: &SegmentFile) -> io::Result<Found> {
         }
     }
     found.end = found.end.or(Some(segment.base));
-    let faults = [offsets.finish(end)?, times.finish(end)?];
-    found.indexes = [0, 1].map(|at| match (missing[at], faults[at].is_empty()) {
-        (true, _) => IndexState::Missing,
-        (false, true) => IndexState::Good,
-        (false, false) => IndexState::Wrong,
-    });
+    found.indexes = indexes.finish(end)?;
     Ok(found)
 }
 

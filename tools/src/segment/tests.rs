@@ -337,7 +337,8 @@ fn an_index_that_lies_is_not_followed() {
 fn an_index_entry_is_right_if_it_leads_to_where_a_reader_may_begin() {
     // Of the first entry, which points to the batch of offsets 10 to 19; the second one has offset 39. Kafka may name the
     // end of a later batch that was appended with it.
-    for (relative, state) in [(9, "wrong"), (10, "ok"), (19, "ok"), (20, "wrong"), (29, "ok"), (39, "wrong")] {
+    for (relative, state) in [(9, "wrong"), (10, "ok"), (19, "ok"), (20, "wrong"), (29, "ok"), (39, "wrong")]
+    {
         let partition = Partition::new();
         partition.change(0, "index", |bytes| bytes[3] = relative);
 

@@ -128,6 +128,19 @@ pub struct Dirt {
     pub(crate) config: CompactionConfig,
 }
 
+/// What compaction thinks of a segment that is sealed, durable and whole.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DirtState {
+    /// It has been compacted.
+    Clean,
+    /// It would be compacted by a pass.
+    Dirty,
+    /// It has a record that is younger than `min.compaction.lag.ms`.
+    Young,
+    /// It waits for a younger one before it.
+    Behind,
+}
+
 /// How much of a log waits for compaction at some time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Dirtiness {
@@ -168,16 +181,32 @@ impl Dirt {
         Ok(Dirtiness { dirty_bytes, total_bytes, is_due, ratio_min: self.config.dirty_ratio_min })
     }
 
+    /// What may be compacted at all, by base offset: which segments, and whether they are dirty at `now`.
+    pub fn states(&self, now: TimestampMs) -> Vec<(Offset, DirtState)> {
+        let cleanable = self.cleanable(now).len();
+        let state = |(place, segment): (usize, &Arc<Segment>)| {
+            let state = match (segment.end().offset <= self.from, place < cleanable) {
+                (true, _) => DirtState::Clean,
+                (false, true) => DirtState::Dirty,
+                (false, false) if self.is_old_enough(segment, now) => DirtState::Behind,
+                (false, false) => DirtState::Young,
+            };
+            (segment.base(), state)
+        };
+        self.segments.iter().enumerate().map(state).collect()
+    }
+
     /// The segments before the first one that is dirty and has a record that is too young.
     fn cleanable(&self, now: TimestampMs) -> &[Arc<Segment>] {
-        let lag_ms = i64::try_from(self.config.min_lag_ms).unwrap_or(i64::MAX);
-        let old_enough = |segment: &&Arc<Segment>| {
-            lag_ms == 0
-                || segment.end().offset <= self.from
-                || segment.max_time().timestamp.0 <= now.0.saturating_sub(lag_ms)
-        };
-        let count = self.segments.iter().take_while(old_enough).count();
+        let count = self.segments.iter().take_while(|segment| self.is_old_enough(segment, now)).count();
         &self.segments[..count]
+    }
+
+    fn is_old_enough(&self, segment: &Segment, now: TimestampMs) -> bool {
+        let lag_ms = i64::try_from(self.config.min_lag_ms).unwrap_or(i64::MAX);
+        lag_ms == 0
+            || segment.end().offset <= self.from
+            || segment.max_time().timestamp.0 <= now.0.saturating_sub(lag_ms)
     }
 
     /// Whether the first batch of a segment has waited for as long as it may.

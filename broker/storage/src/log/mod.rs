@@ -47,7 +47,7 @@ pub use cut::{CutError, RemovalJob};
 pub use manifest::{ManifestJob, SealedSegment, read_manifest};
 pub use outline::{LogOutline, TailSegment};
 pub use recover::Recovery;
-pub use retention::Retention;
+pub use retention::{Retention, SegmentOutlook};
 pub use sync::{SidecarJob, SyncJob, SyncOutcome};
 pub(crate) use writer::{Indexer, no_time};
 

@@ -9,7 +9,7 @@
 use highwater_record::{Offset, TimestampMs};
 
 use crate::log::{AppendError, Log, LogOutline};
-use crate::segment::Segment;
+use crate::segment::{NO_TIMESTAMP, Segment};
 
 /// What of a log is kept. Nothing is removed for what is not set.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -81,5 +81,83 @@ fn is_expired(segment: &Segment, retention: Retention, now: TimestampMs) -> bool
 
 /// Whether more than `age_ms` lie between.
 fn is_older(since: TimestampMs, age_ms: u64, now: TimestampMs) -> bool {
-    i128::from(now.0) - i128::from(since.0) > i128::from(age_ms)
+    i128::from(now.0) >= older_from(since, age_ms)
+}
+
+/// From when on what ages `since` is older than `age_ms`.
+fn older_from(since: TimestampMs, age_ms: u64) -> i128 {
+    i128::from(since.0) + i128::from(age_ms) + 1
+}
+
+/// A moment, if it can be told as one.
+pub(super) fn moment(ms: i128) -> Option<TimestampMs> {
+    i64::try_from(ms).ok().map(TimestampMs)
+}
+
+/// What becomes of a segment if nothing more is appended, and what decides about it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SegmentOutlook {
+    /// Its base offset.
+    pub base: Offset,
+    /// The offset after its last batch.
+    pub end: Offset,
+    /// Size of its file, as far as it is part of the log.
+    pub bytes: u64,
+    /// It takes the next batch.
+    pub is_active: bool,
+    /// Something of it is lost.
+    pub is_damaged: bool,
+    /// The largest timestamp of its records; `None` if none has one.
+    pub max_timestamp: Option<TimestampMs>,
+    /// When its last batch was appended; `None` if nobody knows.
+    pub appended: Option<TimestampMs>,
+    /// From when on a pass takes it for its age, and all before it; `None` is never.
+    pub goes_at: Option<TimestampMs>,
+    /// So many more bytes in the log, and a pass takes it for the log's size: with 0 the next one. `None` is never.
+    pub goes_after_bytes: Option<u64>,
+}
+
+impl SegmentOutlook {
+    /// Since when it ages: its largest timestamp, or its last append if that is earlier.
+    pub fn ages_from(&self) -> Option<TimestampMs> {
+        [self.max_timestamp, self.appended].into_iter().flatten().min()
+    }
+}
+
+impl Log {
+    /// When each segment goes, by the rules of [`Log::retained_from`].
+    pub fn outlook(&self, retention: Retention) -> Vec<SegmentOutlook> {
+        let total = self.view.size_bytes();
+        let active = self.writer.as_ref().map(|writer| writer.segment().base());
+        let (mut before, mut all_gone_at) = (0, Some(i128::MIN));
+        let outlook = |segment: &std::sync::Arc<Segment>| {
+            let bytes = segment.end().bytes;
+            before += bytes;
+            let goes_after_bytes =
+                retention.bytes.map(|limit| before.saturating_add(limit).saturating_sub(total));
+            let own = retention.age_ms.zip(segment.ages_from());
+            let own = own.filter(|_| bytes > 0).map(|(age_ms, since)| older_from(since, age_ms));
+            let goes_at = all_gone_at.zip(own).map(|(before, own)| before.max(own));
+            all_gone_at = if goes_after_bytes == Some(0) { all_gone_at } else { goes_at };
+            let known = |at: TimestampMs| Some(at).filter(|at| *at != NO_TIMESTAMP);
+            SegmentOutlook {
+                base: segment.base(),
+                end: segment.end().offset,
+                bytes,
+                is_active: active == Some(segment.base()),
+                is_damaged: segment.quarantine().concerns(segment.base()),
+                max_timestamp: known(segment.max_time().timestamp),
+                appended: known(segment.appended()),
+                goes_at: goes_at.and_then(moment),
+                goes_after_bytes,
+            }
+        };
+        self.view.segments().iter().map(outlook).collect()
+    }
+
+    /// From when on a pass closes the active segment although nothing is appended; `None` if there is nothing in it, or
+    /// never.
+    pub fn rolls_at(&self) -> Option<TimestampMs> {
+        self.writer.as_ref()?.overdue_from(&self.config).and_then(moment)
+    }
 }

@@ -162,10 +162,15 @@ impl Writer {
     /// Whether a segment that nobody appends to has been taking batches for long enough by our clock. Kafka looks at
     /// this with the next append only, so that the last records of an idle partition stay for ever.
     pub(super) fn is_overdue(&self, config: &LogConfig, now: TimestampMs) -> bool {
+        self.overdue_from(config).is_some_and(|from| i128::from(now.0) >= from)
+    }
+
+    /// From when on the segment is overdue.
+    pub(super) fn overdue_from(&self, config: &LogConfig) -> Option<i128> {
         let appended = Some(self.segment.appended()).filter(|at| *at != NO_TIMESTAMP);
         let since = appended.map_or(self.created, |at| at.min(self.created));
-        self.segment.end().bytes > 0
-            && i128::from(now.0) - i128::from(since.0) > i128::from(config.segment_ms)
+        let has_batches = self.segment.end().bytes > 0;
+        has_batches.then(|| i128::from(since.0) + i128::from(config.segment_ms) + 1)
     }
 
     /// How long the segment has been taking batches: by the batches' own time if the first has one, else by ours.

@@ -168,6 +168,32 @@ fn damage_before_a_valid_transaction_makes_the_store_read_only_and_touches_nothi
 }
 
 #[test]
+fn a_wrong_epoch_costs_no_transaction_and_touches_nothing() {
+    let files = files();
+    let store = open(&files);
+    let mut batches = vec![0];
+    for key in ["a", "b", "c"] {
+        put(&store, key, "1");
+        batches.push(files.read(Path::new(LOG)).unwrap().len());
+    }
+    drop(store);
+    let good = files.read(Path::new(LOG)).unwrap();
+
+    for (batch, bit) in batches[..3].iter().flat_map(|batch| (96..128).map(move |bit| (batch, bit))) {
+        let mut bad = good.clone();
+        bad[batch + bit / 8] ^= 128 >> (bit % 8);
+        files.overwrite(Path::new(LOG), &bad);
+        let store = open(&files);
+
+        assert!(
+            store.damage().is_some() || values(&store, "").len() == 3,
+            "bit {bit} of the batch at {batch}"
+        );
+        assert_eq!(files.read(Path::new(LOG)).unwrap(), bad);
+    }
+}
+
+#[test]
 fn a_log_that_ends_before_what_was_durable_is_damaged_wherever_it_was_cut() {
     let files = files();
     let store = open(&files);

@@ -152,3 +152,47 @@ fn the_time_of_the_last_append_is_known_after_a_restart() {
     check(&mut log, by_age(500), 5500, 0);
     check(&mut log, by_age(500), 5501, 1);
 }
+
+#[test]
+fn what_is_foretold_of_a_segment_is_what_a_pass_does() {
+    let retention = |age_ms, bytes| Retention { age_ms, bytes };
+    let one = log_of(&[1000]).view().size_bytes();
+    for timestamps in [vec![1000, 2000, 3000], vec![3000, 1000, 4000], vec![i64::MAX, 1000], vec![-1, 5]] {
+        for kept in
+            [retention(Some(500), None), retention(Some(500), Some(one)), retention(None, Some(2 * one))]
+        {
+            let outlooks = log_of(&timestamps).outlook(kept);
+            for (place, outlook) in outlooks.iter().enumerate() {
+                let next = place as i64 + 1;
+                if outlook.goes_after_bytes == Some(0) {
+                    let mut log = log_of(&timestamps);
+                    let start = log.retained_from(kept, Offset::MAX, TimestampMs(0)).unwrap();
+                    assert!(start >= offset(next), "{timestamps:?} {kept:?} segment {place}");
+                }
+                let Some(at) = outlook.goes_at else { continue };
+                let start = |now| {
+                    let mut log = log_of(&timestamps);
+                    log.retained_from(kept, Offset::MAX, TimestampMs(now)).unwrap()
+                };
+                assert!(start(at.0) >= offset(next), "{timestamps:?} {kept:?} segment {place} at {at}");
+                if outlook.goes_after_bytes != Some(0) {
+                    assert!(
+                        start(at.0 - 1) < offset(next),
+                        "{timestamps:?} {kept:?} segment {place} before {at}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_active_segment_rolls_when_it_is_foretold() {
+    let mut log = log_of(&[1000]);
+    let at = log.rolls_at().unwrap();
+
+    log.roll_overdue(TimestampMs(at.0 - 1)).unwrap();
+    assert_eq!(log.rolls_at(), Some(at));
+    log.roll_overdue(at).unwrap();
+    assert_eq!(log.rolls_at(), None);
+}
