@@ -16,9 +16,8 @@ use crate::segment::{MaxTime, NO_TIMESTAMP, Segment};
 
 /// The first reservation in a segment, in bytes; each later one is twice as large.
 const RESERVE_BYTES_MIN: u64 = 64 << 10;
-/// The largest reservation, in bytes. Who waits for one while much is being written may wait for 100 ms, so that there is
-/// to be one for less than every hundredth request of 1 MiB.
-const RESERVE_BYTES_MAX: u64 = 128 << 20;
+/// The largest reservation, in bytes.
+const RESERVE_BYTES_MAX: u64 = 16 << 20;
 /// Writeback is started whenever so many bytes were written.
 const WRITEBACK_BYTES: u64 = 8 << 20;
 
