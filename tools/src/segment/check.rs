@@ -104,15 +104,13 @@ impl<'a> Run<'a> {
     fn open(part: &'a Part<'a>) -> io::Result<Self> {
         let (path, base, stretch) = (part.segment.path.as_path(), part.base, &part.stretch);
         let crcs = if part.depth == Depth::Fast { Crcs::Left } else { Crcs::Compared };
-        // What leads behind the end of the file is for its last stretch to see.
-        let to = if stretch.is_followed { stretch.bytes.end } else { u64::MAX };
         Ok(Self {
             part,
             path,
             scan: SalvageScan::open_stretch(path, stretch.clone(), crcs)?,
-            offsets: OffsetCheck::open(path, base, stretch.bytes.start..to)?,
-            times: TimeCheck::open(path, base, stretch.offsets.clone())?,
-            transactions: TxnCheck::open(path, base, stretch.offsets.clone())?,
+            offsets: OffsetCheck::open(path, base, stretch)?,
+            times: TimeCheck::open(path, base, stretch)?,
+            transactions: TxnCheck::open(path, base, stretch)?,
             epochs: EpochCheck::new(path, part.epochs),
             expected: stretch.offsets.start,
             is_cut_short: false,
