@@ -74,8 +74,12 @@ impl<const N: usize> Entries<N> {
                     self.zeros = true;
                     continue;
                 }
-                _ if self.zeros => Next::BehindZeros(position),
-                _ => Next::Entry(position, entry),
+                // The first entry may name the first offset at position or time 0. It leads nowhere wrong.
+                _ if self.zeros && position > N as u64 => Next::BehindZeros(position),
+                _ => {
+                    self.zeros = false;
+                    Next::Entry(position, entry)
+                }
             });
         }
     }

@@ -151,6 +151,12 @@ fn a_good_partition_has_no_faults() {
 }
 
 #[test]
+fn a_first_index_entry_of_zeros_is_one() {
+    check("00000000000000000000.index", |index| drop(index.splice(0..0, [0; 8])), &[]);
+    check("00000000000000000000.timeindex", |index| drop(index.splice(0..0, [0; 12])), &[]);
+}
+
+#[test]
 fn a_bit_in_any_field_of_a_header_is_named_with_its_batch() {
     // Batch 1, offsets 10 to 19.
     let lost = Some((10, 20));
