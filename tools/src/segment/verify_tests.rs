@@ -157,6 +157,13 @@ fn a_first_index_entry_of_zeros_is_one() {
 }
 
 #[test]
+fn the_epoch_of_a_last_batch_is_held_against_the_file_and_the_batch_before() {
+    let at = 4 * size();
+    let fault = expected(Kind::BadEpoch, LAST, Some(at), Some((90, 100)));
+    check(LAST, |log| log[at + 14] ^= 1, &[fault]);
+}
+
+#[test]
 fn a_bit_in_any_field_of_a_header_is_named_with_its_batch() {
     // Batch 1, offsets 10 to 19.
     let lost = Some((10, 20));
