@@ -74,10 +74,11 @@ pub(super) fn check(part: &Part<'_>) -> Result<Checked> {
     Ok(run.finish())
 }
 
-/// A file that cannot be opened. One that retention took from under a live broker is none.
+/// A file that cannot be opened. One that retention took since it was found is no fault; a link that leads nowhere is.
 fn unreadable(part: &Part<'_>, error: &io::Error) -> Result<Checked> {
     let mut checked = Checked { end: part.stretch.offsets.start, ..Checked::default() };
-    if error.kind() != io::ErrorKind::NotFound {
+    let is_gone = error.kind() == io::ErrorKind::NotFound && part.segment.path.symlink_metadata().is_err();
+    if !is_gone {
         checked.faults.push(Fault::new(Kind::Unreadable, &part.segment.path, error.to_string()));
     }
     Ok(checked)

@@ -164,6 +164,18 @@ fn the_epoch_of_a_last_batch_is_held_against_the_file_and_the_batch_before() {
 }
 
 #[test]
+fn a_segment_that_is_a_link_to_nowhere_is_unreadable() {
+    let partition = Partition::new();
+    let path = partition.path().join(FIRST);
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("gone", &path).unwrap();
+
+    for depth in [Depth::Fast, Depth::Crcs] {
+        compare(&partition, depth, &[expected(Kind::Unreadable, FIRST, None, None)]);
+    }
+}
+
+#[test]
 fn a_bit_in_any_field_of_a_header_is_named_with_its_batch() {
     // Batch 1, offsets 10 to 19.
     let lost = Some((10, 20));
