@@ -16,8 +16,6 @@ use crate::batches::BatchFault;
 use crate::damage::{CRC_BUDGET_BYTES, Search, crc_of};
 use crate::scan::{ScanError, ScannedBatch, SegmentScan};
 
-/// Batches up to this size are read whole to compare their CRC, and kept until the next; larger ones are read in pieces.
-const WHOLE_BYTES_MAX: u32 = 16 << 20;
 /// Bytes that are looked through for zeros at a time.
 const WINDOW_BYTES: u64 = 256 << 10;
 
@@ -94,8 +92,8 @@ pub struct SalvageScan {
     held: Option<Held>,
     /// Damage that is told next.
     found: Option<Damage>,
-    /// The batch that was given out last, if it was read.
-    given: Option<(u64, Batch)>,
+    /// The batch that was given out last, if it is one that was converted.
+    given: Option<(u64, Box<Batch>)>,
     ended: bool,
 }
 
@@ -104,7 +102,9 @@ struct Held {
     batch: ScannedBatch,
     /// Smallest offset that it could have had.
     expected: Offset,
-    whole: Option<Batch>,
+    /// Of an old format alone, which takes time to convert. Others are read again where they are wanted, so that a walk
+    /// keeps no batches, however large they are.
+    converted: Option<Box<Batch>>,
 }
 
 /// Bytes that are not the batch that should be there.
@@ -157,23 +157,17 @@ impl SalvageScan {
         self.scan.file_bytes()
     }
 
-    /// Reads a batch that the walk gave out and compares its CRC, if the walk has not.
+    /// Reads a batch that the walk gave out and compares its CRC.
     pub fn read(&self, batch: &ScannedBatch) -> Result<Batch, ScanError> {
         match &self.given {
-            Some((position, whole)) if *position == batch.position => Ok(whole.clone()),
+            Some((position, converted)) if *position == batch.position => Ok(Batch::clone(converted)),
             _ => self.scan.read(batch),
         }
     }
 
     /// Reads the bytes of a batch that the walk gave out as they are in the file, whatever its CRC says.
     pub fn bytes(&self, batch: &ScannedBatch) -> io::Result<Bytes> {
-        match &self.given {
-            // What is of an old format was given out as another batch.
-            Some((position, whole)) if *position == batch.position && batch.format == MessageFormat::V2 => {
-                Ok(whole.bytes().clone())
-            }
-            _ => self.scan.bytes(batch),
-        }
+        self.scan.bytes(batch)
     }
 
     fn step(&mut self) -> Result<Step, ScanError> {
@@ -192,7 +186,7 @@ impl SalvageScan {
             return Ok(Step::Fault(Fault { position, expected, cause }));
         }
         match self.checked(&batch) {
-            Ok(whole) => Ok(Step::Good(Held { batch, expected, whole })),
+            Ok(converted) => Ok(Step::Good(Held { batch, expected, converted })),
             Err(ScanError::Fault { position, fault }) => {
                 Ok(Step::Fault(Fault { position, expected, cause: fault }))
             }
@@ -201,21 +195,20 @@ impl SalvageScan {
     }
 
     /// Compares the CRC of a batch if that is wanted.
-    fn checked(&self, batch: &ScannedBatch) -> Result<Option<Batch>, ScanError> {
+    fn checked(&mut self, batch: &ScannedBatch) -> Result<Option<Box<Batch>>, ScanError> {
         if self.crcs == Crcs::Left { Ok(None) } else { self.compare(batch) }
     }
 
-    /// Compares the CRC of a batch. Gives the batch if it was read as a whole.
-    fn compare(&self, batch: &ScannedBatch) -> Result<Option<Batch>, ScanError> {
+    /// Compares the CRC of a batch. Gives the batch if it had to be converted for that.
+    fn compare(&mut self, batch: &ScannedBatch) -> Result<Option<Box<Batch>>, ScanError> {
         // What is of an old format has another checksum, which the scan knows.
-        if batch.format != MessageFormat::V2 || batch.header.size_bytes <= WHOLE_BYTES_MAX {
-            return self.scan.read(batch).map(Some);
+        if batch.format != MessageFormat::V2 {
+            return self.scan.read(batch).map(|converted| Some(Box::new(converted)));
         }
-        let ScannedBatch { position, header, .. } = *batch;
-        let computed = crc_of(self.scan.file(), position, &header);
-        let fault = match computed.map_err(|source| ScanError::Io { position, source })? {
-            Some(computed) if computed == header.crc => return Ok(None),
-            Some(computed) => BatchFault::Crc { stored: header.crc, computed },
+        let (position, stored) = (batch.position, batch.header.crc);
+        let fault = match self.scan.crc(batch).map_err(|source| ScanError::Io { position, source })? {
+            Some(computed) if computed == stored => return Ok(None),
+            Some(computed) => BatchFault::Crc { stored, computed },
             None => BatchFault::Missing { available: self.scan.file_bytes() },
         };
         Err(ScanError::Fault { position, fault })
@@ -235,9 +228,9 @@ impl SalvageScan {
 
     /// What is wrong with the batch before a fault, if it is that one which lies: a wrong length leads into the middle of
     /// another batch, and a base offset that is too large makes the next one seem too small.
-    fn culprit(&self, fault: &Fault) -> io::Result<Option<BatchFault>> {
+    fn culprit(&mut self, fault: &Fault) -> io::Result<Option<BatchFault>> {
         let Some(before) = &self.held else { return Ok(None) };
-        let header = &before.batch.header;
+        let (header, batch) = (&before.batch.header, before.batch);
         if let BatchFault::OffsetOrder { actual, .. } = fault.cause
             && header.base_offset > before.expected
             && actual < header.next_offset()
@@ -250,7 +243,7 @@ impl SalvageScan {
         if self.crcs == Crcs::Compared {
             return Ok(None);
         }
-        match self.compare(&before.batch) {
+        match self.compare(&batch) {
             Ok(_) => Ok(None),
             Err(ScanError::Fault { fault, .. }) => Ok(Some(fault)),
             Err(ScanError::Io { source, .. }) => Err(source),
@@ -364,7 +357,7 @@ impl SalvageScan {
     }
 
     fn give(&mut self, held: Held) -> Piece {
-        self.given = held.whole.map(|whole| (held.batch.position, whole));
+        self.given = held.converted.map(|converted| (held.batch.position, converted));
         Piece::Good(held.batch)
     }
 

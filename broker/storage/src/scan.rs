@@ -18,19 +18,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use highwater_record::{
-    Batch, BatchError, BatchHeader, DecodeLimits, HEADER_BYTES, LegacyEntry, LegacyError, LegacyFault,
-    MessageFormat, Offset, up_convert,
+    Batch, BatchError, BatchHeader, CRC_START, DecodeLimits, HEADER_BYTES, LegacyEntry, LegacyError,
+    LegacyFault, MessageFormat, Offset, crc32c, up_convert,
 };
 use thiserror::Error;
 
 use crate::batches::{BatchFault, checked_header};
+use crate::damage::crc_of;
 use crate::disk::DiskFiles;
 use crate::files::{Access, FileHandle, FileLayer, read_exact_at};
 use crate::index::{Entry, OffsetEntry, TimeEntry};
 use crate::segment::base_of;
 
 /// Bytes that are read at a time.
-const WINDOW_BYTES: u64 = 256 << 10;
+const WINDOW_BYTES: usize = 256 << 10;
 /// How far a compressed entry of an old format may be decompressed.
 const LEGACY_LIMITS: DecodeLimits = DecodeLimits { bytes_max: 256 << 20, ratio_max: 1000 };
 
@@ -172,10 +173,10 @@ impl SegmentScan {
 
     fn bytes_at(&self, position: u64, size_bytes: u32) -> io::Result<Bytes> {
         let size = size_bytes as usize;
-        if let Some(held) = self.held(position)
-            && held.len() >= size
+        if let Some(skip) = self.skip(position)
+            && let Some(end) = skip.checked_add(size).filter(|end| *end <= self.window.len())
         {
-            return Ok(held.slice(..size));
+            return Ok(self.window.slice(skip..end));
         }
         // The header was checked against the file's size, so a lying length allocates no more than that.
         let mut bytes = vec![0; size];
@@ -202,43 +203,70 @@ impl SegmentScan {
         })
     }
 
+    /// The checksum of a batch by its bytes; `None` if the file ends before. Small batches cost no copy of their own.
+    pub(crate) fn crc(&mut self, batch: &ScannedBatch) -> io::Result<Option<u32>> {
+        let (position, size) = (batch.position, batch.header.size_bytes as usize);
+        if size > WINDOW_BYTES {
+            return crc_of(self.file(), position, &batch.header);
+        }
+        if self.held(position).len() < size {
+            self.fill(position)?;
+        }
+        Ok(self.held(position).get(CRC_START..size).map(crc32c))
+    }
+
+    /// Where `position` is in the window.
+    fn skip(&self, position: u64) -> Option<usize> {
+        usize::try_from(position.checked_sub(self.window_start)?).ok()
+    }
+
     /// What the window has from `position` on.
-    fn held(&self, position: u64) -> Option<Bytes> {
-        let skip = usize::try_from(position.checked_sub(self.window_start)?).ok()?;
-        (skip <= self.window.len()).then(|| self.window.slice(skip..))
+    fn held(&self, position: u64) -> &[u8] {
+        self.skip(position).and_then(|skip| self.window.get(skip..)).unwrap_or_default()
+    }
+
+    /// Moves the window to `position`.
+    fn fill(&mut self, position: u64) -> io::Result<()> {
+        let wanted = self.len.saturating_sub(position).min(WINDOW_BYTES as u64) as usize;
+        // Its memory serves again, unless a batch that was given out is still in it.
+        let mut window = std::mem::take(&mut self.window).try_into_mut().unwrap_or_default();
+        window.resize(wanted, 0);
+        let read = self.file.pread(&mut window, position)?;
+        window.truncate(read);
+        self.window = window.freeze();
+        self.window_start = position;
+        Ok(())
     }
 
     fn step(&mut self) -> Result<ScannedBatch, ScanError> {
         let position = self.position;
         let available = self.len - position;
         let wanted = available.min(HEADER_BYTES as u64) as usize;
-        if self.held(position).is_none_or(|held| held.len() < wanted) {
-            let mut window = vec![0; available.min(WINDOW_BYTES) as usize];
-            let read = self
-                .file
-                .pread(&mut window, position)
-                .map_err(|source| ScanError::Io { position, source })?;
-            window.truncate(read);
-            self.window = window.into();
-            self.window_start = position;
+        if self.held(position).len() < wanted {
+            self.fill(position).map_err(|source| ScanError::Io { position, source })?;
         }
-        let head = self.held(position).unwrap_or_default();
+        let head = self.held(position);
         if self.reads_legacy
-            && let Some(MessageFormat::V0 | MessageFormat::V1) = MessageFormat::of(&head)
+            && let Some(MessageFormat::V0 | MessageFormat::V1) = MessageFormat::of(head)
         {
-            return self.legacy_step(&head, available);
+            let entry = LegacyEntry::parse(head);
+            return self.legacy_step(entry, available);
         }
-        let header = checked_header(&head, available, self.expected)
+        let header = checked_header(head, available, self.expected)
             .map_err(|fault| ScanError::Fault { position, fault })?;
         self.position += u64::from(header.size_bytes);
         self.expected = header.next_offset();
         Ok(ScannedBatch { position, header, format: MessageFormat::V2 })
     }
 
-    fn legacy_step(&mut self, head: &[u8], available: u64) -> Result<ScannedBatch, ScanError> {
+    fn legacy_step(
+        &mut self,
+        entry: Result<LegacyEntry, LegacyFault>,
+        available: u64,
+    ) -> Result<ScannedBatch, ScanError> {
         let position = self.position;
         let refuse = |fault| ScanError::Fault { position, fault };
-        let entry = LegacyEntry::parse(head).map_err(|fault| refuse(LegacyError::Entry(fault).into()))?;
+        let entry = entry.map_err(|fault| refuse(LegacyError::Entry(fault).into()))?;
         let size_bytes = entry.size_bytes;
         if u64::from(size_bytes) > available {
             return Err(refuse(BatchFault::PastEnd { size_bytes, available }));

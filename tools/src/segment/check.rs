@@ -74,10 +74,11 @@ pub(super) fn check(part: &Part<'_>) -> Result<Checked> {
     Ok(run.finish())
 }
 
-/// A file that cannot be opened. One that retention took from under a live broker is none.
+/// A file that cannot be opened. One that retention took since it was found is no fault; a link that leads nowhere is.
 fn unreadable(part: &Part<'_>, error: &io::Error) -> Result<Checked> {
     let mut checked = Checked { end: part.stretch.offsets.start, ..Checked::default() };
-    if error.kind() != io::ErrorKind::NotFound {
+    let is_gone = error.kind() == io::ErrorKind::NotFound && part.segment.path.symlink_metadata().is_err();
+    if !is_gone {
         checked.faults.push(Fault::new(Kind::Unreadable, &part.segment.path, error.to_string()));
     }
     Ok(checked)
@@ -104,15 +105,13 @@ impl<'a> Run<'a> {
     fn open(part: &'a Part<'a>) -> io::Result<Self> {
         let (path, base, stretch) = (part.segment.path.as_path(), part.base, &part.stretch);
         let crcs = if part.depth == Depth::Fast { Crcs::Left } else { Crcs::Compared };
-        // What leads behind the end of the file is for its last stretch to see.
-        let to = if stretch.is_followed { stretch.bytes.end } else { u64::MAX };
         Ok(Self {
             part,
             path,
             scan: SalvageScan::open_stretch(path, stretch.clone(), crcs)?,
-            offsets: OffsetCheck::open(path, base, stretch.bytes.start..to)?,
-            times: TimeCheck::open(path, base, stretch.offsets.clone())?,
-            transactions: TxnCheck::open(path, base, stretch.offsets.clone())?,
+            offsets: OffsetCheck::open(path, base, stretch)?,
+            times: TimeCheck::open(path, base, stretch)?,
+            transactions: TxnCheck::open(path, base, stretch)?,
             epochs: EpochCheck::new(path, part.epochs),
             expected: stretch.offsets.start,
             is_cut_short: false,

@@ -18,9 +18,20 @@ pub(super) struct EpochCheck<'a> {
     /// The last epoch that was in order.
     before: Option<LeaderEpoch>,
     held: Option<ScannedBatch>,
-    /// What the file is wrong about: offsets, and the epochs of the first of them by file and by batch.
-    wrong: Option<(Offset, Offset, LeaderEpoch, LeaderEpoch)>,
+    /// What the file says otherwise.
+    differing: Option<Differing>,
     faults: Vec<Fault>,
+}
+
+/// Batches that have other epochs than the file says.
+struct Differing {
+    from: Offset,
+    to: Offset,
+    /// The epochs of the first of them, by the file and by its header.
+    stated: LeaderEpoch,
+    epoch: LeaderEpoch,
+    /// Its position, if it is the only one and the batch before it has the epoch that the file says: the batch lies.
+    alone: Option<u64>,
 }
 
 /// Batches that are told of; more say nothing more.
@@ -28,7 +39,7 @@ const TOLD_MAX: usize = 16;
 
 impl<'a> EpochCheck<'a> {
     pub(super) const fn new(log: &'a Path, stated: &'a [(LeaderEpoch, Offset)]) -> Self {
-        Self { log, stated, before: None, held: None, wrong: None, faults: Vec::new() }
+        Self { log, stated, before: None, held: None, differing: None, faults: Vec::new() }
     }
 
     /// A good batch went by.
@@ -50,8 +61,8 @@ impl<'a> EpochCheck<'a> {
             self.blame(batch, epoch, next);
             return;
         }
-        self.before = Some(epoch);
-        self.compare(header.base_offset, header.next_offset(), epoch);
+        let before = self.before.replace(epoch);
+        self.compare(batch, epoch, before);
     }
 
     fn blame(&mut self, batch: &ScannedBatch, epoch: LeaderEpoch, next: Option<LeaderEpoch>) {
@@ -69,14 +80,18 @@ impl<'a> EpochCheck<'a> {
         self.faults.push(fault.of(header.base_offset, header.next_offset()));
     }
 
-    fn compare(&mut self, from: Offset, to: Offset, epoch: LeaderEpoch) {
+    fn compare(&mut self, batch: &ScannedBatch, epoch: LeaderEpoch, before: Option<LeaderEpoch>) {
+        let (from, to) = (batch.header.base_offset, batch.header.next_offset());
         let later = self.stated.partition_point(|entry| entry.1 <= from);
         // Below the first entry the file says nothing: the log was cut there.
         let Some(stated) = later.checked_sub(1).map(|found| self.stated[found].0) else { return };
-        match &mut self.wrong {
+        match &mut self.differing {
             _ if stated == epoch => {}
-            Some(wrong) => wrong.1 = to,
-            None => self.wrong = Some((from, to, stated, epoch)),
+            Some(differing) => (differing.to, differing.alone) = (to, None),
+            None => {
+                let alone = (before == Some(stated)).then_some(batch.position);
+                self.differing = Some(Differing { from, to, stated, epoch, alone });
+            }
         }
     }
 
@@ -85,10 +100,19 @@ impl<'a> EpochCheck<'a> {
         if let Some(held) = self.held.take() {
             self.judge(&held, None);
         }
-        if let Some((from, to, stated, epoch)) = self.wrong {
-            let file = self.log.with_file_name("leader-epoch-checkpoint");
-            let what = format!("the file says epoch {stated} at offset {from}, the batch there has {epoch}");
-            self.faults.push(Fault::new(Kind::EpochMismatch, &file, what).of(from, to));
+        if let Some(Differing { from, to, stated, epoch, alone }) = self.differing {
+            let fault = if let Some(position) = alone {
+                let what = format!(
+                    "leader epoch is {epoch}, the batch before has {stated}, and so says leader-epoch-checkpoint"
+                );
+                Fault::new(Kind::BadEpoch, self.log, what).at(position)
+            } else {
+                let file = self.log.with_file_name("leader-epoch-checkpoint");
+                let what =
+                    format!("the file says epoch {stated} at offset {from}, the batch there has {epoch}");
+                Fault::new(Kind::EpochMismatch, &file, what)
+            };
+            self.faults.push(fault.of(from, to));
         }
         self.faults
     }

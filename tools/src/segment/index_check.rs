@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use highwater_record::{Offset, TimestampMs};
-use highwater_storage::{Damage, ScannedBatch};
+use highwater_storage::{Damage, ScannedBatch, Stretch};
 
 use super::fault::{Fault, Kind, rebuild};
 use super::files::SegmentFile;
@@ -74,8 +74,12 @@ impl<const N: usize> Entries<N> {
                     self.zeros = true;
                     continue;
                 }
-                _ if self.zeros => Next::BehindZeros(position),
-                _ => Next::Entry(position, entry),
+                // The first entry may name the first offset at position or time 0. It leads nowhere wrong.
+                _ if self.zeros && position > N as u64 => Next::BehindZeros(position),
+                _ => {
+                    self.zeros = false;
+                    Next::Entry(position, entry)
+                }
             });
         }
     }
@@ -150,9 +154,10 @@ pub(super) struct IndexChecks {
 impl IndexChecks {
     pub(super) fn open(segment: &SegmentFile) -> io::Result<Self> {
         let (path, base) = (&segment.path, segment.base);
+        let whole = Stretch { bytes: 0..u64::MAX, offsets: base..Offset::MAX, is_followed: false };
         Ok(Self {
-            offsets: OffsetCheck::open(path, base, 0..u64::MAX)?,
-            times: TimeCheck::open(path, base, base..Offset::MAX)?,
+            offsets: OffsetCheck::open(path, base, &whole)?,
+            times: TimeCheck::open(path, base, &whole)?,
         })
     }
 
@@ -190,8 +195,11 @@ pub(super) struct OffsetCheck {
 }
 
 impl OffsetCheck {
-    /// The entries whose batches lie in `bytes` of `log`.
-    pub(super) fn open(log: &Path, base: Offset, bytes: Range<u64>) -> io::Result<Self> {
+    /// The entries whose batches lie in a stretch of `log`.
+    pub(super) fn open(log: &Path, base: Offset, stretch: &Stretch) -> io::Result<Self> {
+        // What leads behind the end of the file is for its last stretch to see.
+        let end = if stretch.is_followed { stretch.bytes.end } else { u64::MAX };
+        let bytes = stretch.bytes.start..end;
         let common = Common::new(log, "index", Kind::BadIndex, base);
         let entries = Entries::open(&common.path)?;
         let mut check = Self { common, entries, waiting: None, last: None, bytes };
@@ -211,7 +219,7 @@ impl OffsetCheck {
         loop {
             let next = entries.next()?;
             let Next::Entry(at, bytes) = next else {
-                if !matches!(next, Next::End) && self.bytes.start == 0 {
+                if self.bytes.start == 0 {
                     self.common.odd(&next);
                 }
                 return Ok(());
@@ -322,14 +330,17 @@ pub(super) struct TimeCheck {
     waiting: Option<TimeEntry>,
     last: Option<(TimestampMs, Offset)>,
     offsets: Range<Offset>,
+    /// Whether the segment ends with the stretch: the one that tells of what is behind all batches.
+    is_last: bool,
 }
 
 impl TimeCheck {
-    /// The entries whose offsets lie in `offsets`.
-    pub(super) fn open(log: &Path, base: Offset, offsets: Range<Offset>) -> io::Result<Self> {
+    /// The entries whose offsets lie in a stretch of `log`.
+    pub(super) fn open(log: &Path, base: Offset, stretch: &Stretch) -> io::Result<Self> {
         let common = Common::new(log, "timeindex", Kind::BadTimeIndex, base);
         let entries = Entries::open(&common.path)?;
-        let mut check = Self { common, entries, waiting: None, last: None, offsets };
+        let (offsets, is_last) = (stretch.offsets.clone(), !stretch.is_followed);
+        let mut check = Self { common, entries, waiting: None, last: None, offsets, is_last };
         check.advance()?;
         Ok(check)
     }
@@ -339,18 +350,13 @@ impl TimeCheck {
         self.entries.is_none()
     }
 
-    fn is_whole(&self) -> bool {
-        self.offsets.start <= self.common.base
-    }
-
     fn advance(&mut self) -> io::Result<()> {
         self.waiting = None;
-        let is_whole = self.is_whole();
         let Some(entries) = &mut self.entries else { return Ok(()) };
         loop {
             let next = entries.next()?;
             let Next::Entry(at, bytes) = next else {
-                if !matches!(next, Next::End) && is_whole {
+                if self.is_last {
                     self.common.odd(&next);
                 }
                 return Ok(());
@@ -377,7 +383,7 @@ impl TimeCheck {
             }
             if offset < self.offsets.end {
                 self.waiting = Some(TimeEntry { at, timestamp, offset });
-            } else if is_whole {
+            } else if self.is_last {
                 let what = format!(
                     "entry {} says time {timestamp} at offset {offset}, the segment ends at {}",
                     at / 12,
@@ -440,26 +446,28 @@ pub(super) struct TxnCheck {
     entries: Option<Entries<34>>,
     waiting: Option<(u64, i64, Offset)>,
     offsets: Range<Offset>,
+    /// Whether the segment ends with the stretch: the one that tells of what belongs to none.
+    is_last: bool,
 }
 
 impl TxnCheck {
-    /// The entries whose last offsets lie in `offsets`.
-    pub(super) fn open(log: &Path, base: Offset, offsets: Range<Offset>) -> io::Result<Self> {
+    /// The entries whose last offsets lie in a stretch of `log`.
+    pub(super) fn open(log: &Path, base: Offset, stretch: &Stretch) -> io::Result<Self> {
         let common = Common::new(log, "txnindex", Kind::BadTxnIndex, base);
         let entries = Entries::open(&common.path)?;
-        let mut check = Self { common, entries, waiting: None, offsets };
+        let (offsets, is_last) = (stretch.offsets.clone(), !stretch.is_followed);
+        let mut check = Self { common, entries, waiting: None, offsets, is_last };
         check.advance()?;
         Ok(check)
     }
 
     fn advance(&mut self) -> io::Result<()> {
         self.waiting = None;
-        let is_whole = self.offsets.start <= self.common.base;
         let Some(entries) = &mut self.entries else { return Ok(()) };
         loop {
             let next = entries.next()?;
             let Next::Entry(at, bytes) = next else {
-                if !matches!(next, Next::End) && is_whole {
+                if self.is_last {
                     self.common.odd(&next);
                 }
                 return Ok(());
@@ -477,7 +485,7 @@ impl TxnCheck {
                     "entry {} is of version {version}, for producer {producer}, from {first} to {last}: that is none",
                     at / 34
                 );
-                if is_whole {
+                if self.is_last {
                     self.common.blame(at, None, what);
                 }
                 continue;
@@ -486,8 +494,10 @@ impl TxnCheck {
                 self.waiting = Some((at, producer, last));
                 return Ok(());
             }
-            if is_whole && last < self.common.base {
-                let what = format!("entry {} ends at {last}, before the segment begins", at / 34);
+            if self.is_last && (last < self.common.base || last >= self.offsets.end) {
+                let (base, end) = (self.common.base, self.offsets.end);
+                let what =
+                    format!("entry {} ends at {last}, the segment has offsets {base} up to {end}", at / 34);
                 self.common.blame(at, Some(last), what);
             }
         }

@@ -138,7 +138,7 @@ impl Known {
         match ending {
             "log" if is_numbered => {}
             "index" | "timeindex" | "txnindex" if is_numbered => {
-                if !path.with_extension("log").exists() {
+                if path.with_extension("log").symlink_metadata().is_err() {
                     let fault = Fault::new(Kind::OrphanIndex, path, "its segment is not there");
                     self.faults.push(fault.fixed_by(remove(path)));
                 }

@@ -151,6 +151,31 @@ fn a_good_partition_has_no_faults() {
 }
 
 #[test]
+fn a_first_index_entry_of_zeros_is_one() {
+    check("00000000000000000000.index", |index| drop(index.splice(0..0, [0; 8])), &[]);
+    check("00000000000000000000.timeindex", |index| drop(index.splice(0..0, [0; 12])), &[]);
+}
+
+#[test]
+fn the_epoch_of_a_last_batch_is_held_against_the_file_and_the_batch_before() {
+    let at = 4 * size();
+    let fault = expected(Kind::BadEpoch, LAST, Some(at), Some((90, 100)));
+    check(LAST, |log| log[at + 14] ^= 1, &[fault]);
+}
+
+#[test]
+fn a_segment_that_is_a_link_to_nowhere_is_unreadable() {
+    let partition = Partition::new();
+    let path = partition.path().join(FIRST);
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("gone", &path).unwrap();
+
+    for depth in [Depth::Fast, Depth::Crcs] {
+        compare(&partition, depth, &[expected(Kind::Unreadable, FIRST, None, None)]);
+    }
+}
+
+#[test]
 fn a_bit_in_any_field_of_a_header_is_named_with_its_batch() {
     // Batch 1, offsets 10 to 19.
     let lost = Some((10, 20));
