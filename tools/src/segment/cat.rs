@@ -1,16 +1,16 @@
 //! `segment cat`: the records or the batches of segments, by the grammar and the formats of `consume`.
 //!
 //! Every batch whose records are printed has its checksum compared first. The first damage ends its partition, loudly:
-//! a copy that has gaps is not to be taken for a whole one by mistake. `--skip-damaged` says what is lost and goes on. The log is taken to begin where its files do: records below a
-//! log start that DeleteRecords moved are printed too.
+//! a copy that has gaps is not to be taken for a whole one by mistake. `--skip-damaged` says what is lost and goes on. The
+//! log is taken to begin where its files do: records below a log start that DeleteRecords moved are printed too.
 
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use highwater_record::{Codec, EndOfTransaction, HEADER_BYTES, RecordsBuf};
-use highwater_storage::{Crcs, Damage, ScannedBatch, SegmentScan};
+use highwater_record::{Codec, EndOfTransaction, HEADER_BYTES, MessageFormat, RecordsBuf};
+use highwater_storage::{Crcs, Damage, DamageKind, ScannedBatch};
 
 use super::batches;
 use super::files::{PartitionFiles, SegmentFile};
@@ -87,7 +87,7 @@ pub(super) fn run(partitions: &[PartitionFiles], args: &CatArgs) -> Result<ExitC
     let spec = what.spec()?;
     let mut cat = Cat::new(what.printer()?, args);
     let mut outcome = Ok(());
-    for partition in span::chosen(partitions, what)? {
+    for partition in span::chosen(partitions, what, &spec)? {
         outcome = cat.partition(partition, &spec);
         if outcome.is_err() || cat.left == Some(0) {
             break;
@@ -123,12 +123,31 @@ fn lost(damage: &Damage) -> String {
     format!("position {from_position}: {cause} (bytes up to {to_position}{offsets})")
 }
 
+/// The bytes of a record, and where they are.
+struct RecordBytes<'a> {
+    /// Where they begin among those of the batch's records.
+    begin: usize,
+    bytes: &'a [u8],
+    /// Those of the message, if that is what is in the file.
+    message: Option<&'a [u8]>,
+}
+
 /// How printing goes on after a batch.
 enum Next {
     Batch,
     End,
-    /// The batch is damaged.
-    Damage(String),
+    /// The batch is damaged. Whether a good one is known to follow.
+    Damage {
+        fault: String,
+        is_followed: bool,
+    },
+}
+
+impl Next {
+    /// Of a batch of which only its checksum or its records tell.
+    const fn damage(fault: String) -> Self {
+        Self::Damage { fault, is_followed: false }
+    }
 }
 
 impl<'a, W: Write> Cat<'a, W> {
@@ -153,7 +172,10 @@ impl<'a, W: Write> Cat<'a, W> {
             && let Some(step) = walk.next()?
         {
             let (segment, next) = match step {
-                Step::Damage(segment, damage) => (segment, Next::Damage(lost(&damage))),
+                Step::Damage(segment, damage) => {
+                    let is_followed = damage.kind == DamageKind::Middle;
+                    (segment, Next::Damage { fault: lost(&damage), is_followed })
+                }
                 Step::Batch(segment, batch) => {
                     let next = self.batch(&mut printed, &walk, segment, &batch);
                     (segment, next.with_context(|| format!("print {}", segment.path.display()))?)
@@ -162,8 +184,17 @@ impl<'a, W: Write> Cat<'a, W> {
             match next {
                 Next::Batch => {}
                 Next::End => return Ok(()),
-                Next::Damage(fault) => {
-                    self.say_damage(files, segment, &fault);
+                // What a broker is writing ends at a batch that is not whole yet.
+                Next::Damage { is_followed, .. }
+                    if files.may_change(segment)
+                        && !is_followed
+                        && !matches!(walk.next()?, Some(Step::Batch(..))) =>
+                {
+                    note(format_args!("{}: ends at a batch that is not whole yet", segment.path.display()));
+                    walk.end();
+                }
+                Next::Damage { fault, .. } => {
+                    self.say_damage(segment, &fault);
                     if !self.view.skip_damaged {
                         walk.end();
                     }
@@ -173,11 +204,8 @@ impl<'a, W: Write> Cat<'a, W> {
         Ok(())
     }
 
-    fn say_damage(&mut self, files: &PartitionFiles, segment: &SegmentFile, fault: &str) {
+    fn say_damage(&mut self, segment: &SegmentFile, fault: &str) {
         let path = segment.path.display();
-        if files.owner.is_some() && segment.next_base.is_none() {
-            return note(format_args!("{path}: ends at a batch that is not whole yet"));
-        }
         if self.view.skip_damaged {
             note(format_args!("{path}: {fault}; skipped"));
         } else {
@@ -219,11 +247,11 @@ impl<'a, W: Write> Cat<'a, W> {
         }
         let whole = match walk.read(batch) {
             Ok(whole) => whole,
-            Err(error) => return Ok(Next::Damage(error.to_string())),
+            Err(error) => return Ok(Next::damage(error.to_string())),
         };
         match whole.decompress(LIMITS) {
             Ok(records) => self.records(printed, walk, batch, &records),
-            Err(error) => Ok(Next::Damage(format!("position {}: {error}", batch.position))),
+            Err(error) => Ok(Next::damage(format!("position {}: {error}", batch.position))),
         }
     }
 
@@ -242,7 +270,7 @@ impl<'a, W: Write> Cat<'a, W> {
             let record = match records.next() {
                 None => return Ok(Next::Batch),
                 Some(Ok(record)) => record,
-                Some(Err(error)) => return Ok(Next::Damage(format!("position {}: {error}", batch.position))),
+                Some(Err(error)) => return Ok(Next::damage(format!("position {}: {error}", batch.position))),
             };
             let end = payload.len() - records.rest_bytes();
             if walk.is_before(record.offset) {
@@ -262,7 +290,9 @@ impl<'a, W: Write> Cat<'a, W> {
                 decoded: decoder.and_then(|decoder| decoder.decode(&record, is_control)),
             };
             if self.view.hex {
-                self.dump_record(&view, batch, begin, &payload[begin..end])?;
+                let message = (batch.format != MessageFormat::V2).then(|| walk.bytes(batch)).transpose()?;
+                let bytes = &payload[begin..end];
+                self.dump_record(&view, batch, RecordBytes { begin, bytes, message: message.as_deref() })?;
             } else {
                 self.printer.print(&view)?;
             }
@@ -271,26 +301,31 @@ impl<'a, W: Write> Cat<'a, W> {
     }
 
     /// The bytes of a record. Those of a compressed batch are nowhere in the file: their positions count from the first of
-    /// its records.
+    /// its records. A message of an old format is a record, unless it is compressed; those in it are shown as a batch
+    /// would have them.
     fn dump_record(
         &mut self,
         view: &RecordView<'_>,
         batch: &ScannedBatch,
-        begin: usize,
-        bytes: &[u8],
+        at: RecordBytes<'_>,
     ) -> Result<()> {
+        let RecordBytes { begin, bytes, message } = at;
         let codec = batch.header.attributes.codec().unwrap_or(Codec::None);
-        let place = format!("{}-{}@{}", view.topic, view.partition, view.record.offset);
-        let (position, line) = match codec {
-            Codec::None => {
-                let position = batch.position + (HEADER_BYTES + begin) as u64;
-                (position, format!("{place}  position {position}, {} bytes\n", bytes.len()))
-            }
-            codec => {
-                let of = format!("of the {codec} batch at position {}", batch.position);
-                (begin as u64, format!("{place}  byte {begin} of the records {of}, {} bytes\n", bytes.len()))
+        let (position, bytes, place) = match (codec, message) {
+            (Codec::None, Some(message)) => (batch.position, message, String::new()),
+            (Codec::None, None) => (batch.position + (HEADER_BYTES + begin) as u64, bytes, String::new()),
+            (codec, message) => {
+                let form = if message.is_some() { ", in the form of format v2" } else { "" };
+                let place = format!(
+                    "byte {begin} of the records of the {codec} batch at position {}{form}",
+                    batch.position
+                );
+                (begin as u64, bytes, place)
             }
         };
+        let place = if place.is_empty() { format!("position {position}") } else { place };
+        let RecordView { topic, partition, record, .. } = view;
+        let line = format!("{topic}-{partition}@{}  {place}, {} bytes\n", record.offset, bytes.len());
         let mut text = line.into_bytes();
         hex::dump(&mut text, position, bytes);
         Ok(self.printer.put(&text)?)
@@ -319,8 +354,8 @@ impl<'a, W: Write> Cat<'a, W> {
             text.extend_from_slice(
                 format!("{place}  position {position}, {size} bytes, checksum {state}\n").as_bytes(),
             );
-            let bytes = SegmentScan::open(&segment.path)?.bytes(batch)?;
-            hex::dump_batch(&mut text, position, &batch.header, &bytes);
+            let bytes = walk.bytes(batch)?;
+            hex::dump_batch(&mut text, batch, &bytes);
         } else {
             let row = batches::row(files, segment, batch, checked.is_ok());
             let is_first = self.printer.count() == 0;

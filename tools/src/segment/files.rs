@@ -32,6 +32,13 @@ pub(super) struct SegmentFile {
     pub(super) next_base: Option<Offset>,
 }
 
+impl PartitionFiles {
+    /// Whether a broker may be writing a segment.
+    pub(super) const fn may_change(&self, segment: &SegmentFile) -> bool {
+        self.owner.is_some() && segment.next_base.is_none()
+    }
+}
+
 impl SegmentFile {
     /// Size of the file now, for a sense of how much there is to do; 0 if it cannot be asked.
     pub(super) fn bytes(&self) -> u64 {

@@ -115,7 +115,7 @@ pub(super) fn search<'a, W: Write>(
     }
     let spec = what.spec()?;
     let mut all = Vec::new();
-    for partition in span::chosen(partitions, what)? {
+    for partition in span::chosen(partitions, what, &spec)? {
         if let Some(range) = span::range(partition, &spec)? {
             all.extend(pieces::of(partition, &range)?);
         }
@@ -194,9 +194,9 @@ impl<'a, W: Write> Lines<'a, W> {
             self.counts.push((piece.files, 0));
         }
         match found {
-            Found::Damage(fault) => {
+            Found::Damage { fault, is_followed } => {
                 note(format_args!("{}: {fault}", piece.segment.path.display()));
-                self.problems += u32::from(!piece.may_change());
+                self.problems += u32::from(is_followed || !piece.may_change());
                 self.set_apart();
                 Ok(ControlFlow::Continue(()))
             }

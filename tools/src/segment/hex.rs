@@ -2,7 +2,8 @@
 
 use std::io::Write as _;
 
-use highwater_record::{BatchHeader, HEADER_BYTES};
+use highwater_record::{BatchHeader, MessageFormat};
+use highwater_storage::ScannedBatch;
 
 /// Bytes of a line.
 const LINE_BYTES: usize = 16;
@@ -23,6 +24,19 @@ const FIELDS: &[(&str, usize)] = &[
     ("baseSequence", 4),
     ("recordsCount", 4),
 ];
+
+/// The fields of a message of format 1 before its key (`LegacyRecord.java`); in format 0 there is no timestamp.
+const MESSAGE_FIELDS: &[(&str, usize)] =
+    &[("offset", 8), ("messageSize", 4), ("crc", 4), ("magic", 1), ("attributes", 1), ("timestamp", 8)];
+
+/// The fields at the front of what is written in a format.
+fn fields(format: MessageFormat) -> &'static [(&'static str, usize)] {
+    match format {
+        MessageFormat::V0 => &MESSAGE_FIELDS[..MESSAGE_FIELDS.len() - 1],
+        MessageFormat::V1 => MESSAGE_FIELDS,
+        MessageFormat::V2 => FIELDS,
+    }
+}
 
 /// Appends `bytes`, the first of which is at `position`.
 pub(super) fn dump(out: &mut Vec<u8>, position: u64, bytes: &[u8]) {
@@ -45,11 +59,11 @@ pub(super) fn dump(out: &mut Vec<u8>, position: u64, bytes: &[u8]) {
     }
 }
 
-/// Appends the header at the front of `bytes`, a line per field, and then the rest as it is stored.
-pub(super) fn dump_batch(out: &mut Vec<u8>, position: u64, header: &BatchHeader, bytes: &[u8]) {
-    let mut rest = &bytes[..HEADER_BYTES.min(bytes.len())];
-    let mut at = position;
-    for (name, size) in FIELDS {
+/// Appends the header at the front of `bytes`, which are those of `batch`, a line per field, and then the rest as it is
+/// stored.
+pub(super) fn dump_batch(out: &mut Vec<u8>, batch: &ScannedBatch, bytes: &[u8]) {
+    let (mut rest, mut at) = (bytes, batch.position);
+    for (name, size) in fields(batch.format) {
         let Some((field, after)) = rest.split_at_checked(*size) else { break };
         let hex: String = field.iter().map(|byte| format!("{byte:02x} ")).collect();
         let number = field.iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
@@ -58,13 +72,13 @@ pub(super) fn dump_batch(out: &mut Vec<u8>, position: u64, header: &BatchHeader,
         let signed = ((number << unused_bits) as i64) >> unused_bits;
         let value = match *name {
             "crc" => format!("{number:#010x}"),
-            "attributes" => format!("{signed} {}", attributes_text(header)),
+            "attributes" => format!("{signed} {}", attributes_text(&batch.header)),
             _ => signed.to_string(),
         };
         drop(writeln!(out, "{at:08x}  {hex:<24}  {name:<20}  {}", value.trim_end()));
         (rest, at) = (after, at + *size as u64);
     }
-    dump(out, position + HEADER_BYTES as u64, bytes.get(HEADER_BYTES..).unwrap_or_default());
+    dump(out, at, rest);
 }
 
 fn attributes_text(header: &BatchHeader) -> String {

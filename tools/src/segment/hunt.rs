@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use anyhow::Result;
-use highwater_record::{Codec, HEADER_BYTES, RecordsBuf};
+use highwater_record::{Codec, HEADER_BYTES, MessageFormat, RecordsBuf};
 use highwater_storage::{Damage, DamageKind, SalvageScan, ScanError, ScannedBatch};
 
 use super::internal::{Decoder, Decoders};
@@ -18,6 +18,7 @@ use super::parallel::Sink;
 use super::pieces::Piece;
 use super::progress::Progress;
 use super::span::LIMITS;
+use super::walk;
 use crate::printer::Style;
 use crate::record_view::{LogState, RecordView};
 
@@ -44,8 +45,8 @@ pub(super) enum Found {
     Text(Text),
     /// So many match.
     Count(u64),
-    /// Something is damaged.
-    Damage(String),
+    /// Something is damaged. Whether a good batch is known to follow.
+    Damage { fault: String, is_followed: bool },
 }
 
 /// Records as text.
@@ -129,36 +130,44 @@ impl Hunt<'_> {
         if self.emit_recent()?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        Ok(self.flush())
+        Ok(if self.text.is_apart { self.put_text() } else { self.flush() })
     }
 
     fn damage(&mut self, damage: &Damage) -> ControlFlow<()> {
         let Damage { from_position, to_position, cause, kind, .. } = damage;
-        if matches!(kind, DamageKind::Beyond | DamageKind::ZeroTail) {
+        if !walk::is_loss(damage) || walk::is_before(damage, &self.piece.range) {
             return ControlFlow::Continue(());
         }
-        self.say(format!("position {from_position}: {cause} (bytes up to {to_position} are not searched)"))
+        let fault = format!("position {from_position}: {cause} (bytes up to {to_position} are not searched)");
+        self.say(Found::Damage { fault, is_followed: *kind == DamageKind::Middle })
+    }
+
+    /// Says what is wrong inside a batch.
+    fn say_batch(&mut self, fault: String) -> ControlFlow<()> {
+        self.say(Found::Damage { fault, is_followed: false })
     }
 
     /// In the order of what was found before.
-    fn say(&mut self, sentence: String) -> ControlFlow<()> {
+    fn say(&mut self, damage: Found) -> ControlFlow<()> {
         if self.flush().is_break() {
             return ControlFlow::Break(());
         }
-        self.sink.put(Found::Damage(sentence))
+        self.sink.put(damage)
     }
 
     fn batch(&mut self, batch: &ScannedBatch) -> Result<ControlFlow<()>> {
         let is_plain = batch.header.attributes.codec() == Some(Codec::None);
         if is_plain && !self.search.verifies {
+            // In an entry of an old format the key begins sooner than a batch header would end.
+            let records_at = if batch.format == MessageFormat::V2 { HEADER_BYTES } else { 0 };
             let bytes = self.scan.bytes(batch)?;
-            if !self.matcher.may_match(bytes.get(HEADER_BYTES..).unwrap_or_default()) {
+            if !self.matcher.may_match(bytes.get(records_at..).unwrap_or_default()) {
                 return self.pass(batch);
             }
         }
         let buffer = match self.read(batch)? {
             Ok(buffer) => buffer,
-            Err(fault) => return Ok(self.say(fault)),
+            Err(fault) => return Ok(self.say_batch(fault)),
         };
         if !self.matcher.may_match(buffer.payload()) {
             return self.pass(batch);
@@ -167,7 +176,7 @@ impl Hunt<'_> {
         for record in buffer.records() {
             match record {
                 Ok(record) => matching.push(self.matcher.matches(&record)),
-                Err(error) => return Ok(self.say(format!("position {}: {error}", batch.position))),
+                Err(error) => return Ok(self.say_batch(format!("position {}: {error}", batch.position))),
             }
         }
         if !matching.contains(&true) {
@@ -232,7 +241,7 @@ impl Hunt<'_> {
     fn emit_context(&mut self, batch: &ScannedBatch) -> Result<ControlFlow<()>> {
         Ok(match self.read(batch)? {
             Ok(buffer) => self.emit(batch, &buffer, &[]),
-            Err(fault) => self.say(fault),
+            Err(fault) => self.say_batch(fault),
         })
     }
 
@@ -277,6 +286,10 @@ impl Hunt<'_> {
         if self.text.records.is_empty() {
             return ControlFlow::Continue(());
         }
+        self.put_text()
+    }
+
+    fn put_text(&mut self) -> ControlFlow<()> {
         self.sink.put(Found::Text(std::mem::take(&mut self.text)))
     }
 }

@@ -1,13 +1,13 @@
 //! Work on many pieces of files on all cores, with what comes of it in the order of the pieces.
 //!
 //! It knows nothing of segments. Memory is bounded whatever the pieces give: each may be a few results ahead of whoever
-//! takes them, and at most one piece per thread is at work or waits to be taken.
+//! takes them, and two pieces per thread are at work or wait to be taken.
 
-use std::collections::BTreeMap;
 use std::num::NonZero;
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::ops::{ControlFlow, Range};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Result;
@@ -43,20 +43,16 @@ pub(super) fn in_order<P: Sync, R: Send>(
     work: impl Fn(&P, &Sink<R>) -> Result<()> + Sync,
     mut take: impl FnMut(&P, R) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
-    let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (next, is_over) = (Mutex::new(0..pieces.len()), AtomicBool::new(false));
     thread::scope(|scope| {
-        let (begun, started) = mpsc::channel();
+        // Threads do not run through all pieces, however little each gives, while whoever takes the results is slow.
+        let (begun, started) = mpsc::sync_channel(threads.get());
         for _ in 0..threads.get().min(pieces.len()) {
             let (begun, next, is_over, work) = (begun.clone(), &next, &is_over, &work);
             scope.spawn(move || {
-                while !is_over.load(Ordering::Relaxed) {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(piece) = pieces.get(index) else { return };
-                    let (results, taken) = mpsc::sync_channel(AHEAD_RESULTS);
-                    if begun.send((index, taken)).is_err() {
-                        return;
-                    }
-                    let sink = Sink { results };
+                while !is_over.load(Ordering::Relaxed)
+                    && let Some((piece, sink)) = begin(pieces, next, &begun)
+                {
                     if let Err(error) = work(piece, &sink) {
                         // If nobody listens, it has ended already.
                         let _ = sink.results.send(Err(error));
@@ -71,22 +67,26 @@ pub(super) fn in_order<P: Sync, R: Send>(
     })
 }
 
+/// The next piece, if there is one and its results are wanted. Pieces are begun in order, one at a time.
+fn begin<'a, P, R>(
+    pieces: &'a [P],
+    next: &Mutex<Range<usize>>,
+    begun: &SyncSender<Receiver<Result<R>>>,
+) -> Option<(&'a P, Sink<R>)> {
+    let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+    let piece = pieces.get(next.next()?)?;
+    let (results, taken) = mpsc::sync_channel(AHEAD_RESULTS);
+    begun.send(taken).ok()?;
+    Some((piece, Sink { results }))
+}
+
 /// Takes the results of all pieces. When it returns nobody listens to any of them.
 fn drain<P, R>(
     pieces: &[P],
-    started: Receiver<(usize, Receiver<Result<R>>)>,
+    started: Receiver<Receiver<Result<R>>>,
     take: &mut impl FnMut(&P, R) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
-    let mut waiting = BTreeMap::new();
-    for (index, piece) in pieces.iter().enumerate() {
-        let results = loop {
-            if let Some(results) = waiting.remove(&index) {
-                break results;
-            }
-            // The threads are gone only if one of them panicked, and that panic goes on where they are joined.
-            let Ok((begun, results)) = started.recv() else { return Ok(()) };
-            waiting.insert(begun, results);
-        };
+    for (piece, results) in pieces.iter().zip(started) {
         for result in results {
             if take(piece, result?)?.is_break() {
                 return Ok(());
@@ -98,6 +98,8 @@ fn drain<P, R>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use anyhow::bail;
 
     use super::*;
@@ -136,6 +138,26 @@ mod tests {
         })
         .unwrap();
         assert_eq!(taken, 20);
+    }
+
+    #[test]
+    fn pieces_that_give_little_are_not_all_done_ahead_of_a_slow_taker() {
+        let (pieces, done) = ([1; 1000], AtomicUsize::new(0));
+        let work = |piece: &usize, sink: &Sink<usize>| {
+            done.fetch_add(1, Ordering::SeqCst);
+            count(piece, sink)
+        };
+        let mut taken = 0;
+        in_order(&pieces, THREADS, work, |_, _| {
+            // Time for the others to run ahead.
+            (0..100).for_each(|_| thread::yield_now());
+            taken += 1;
+            let ahead = done.load(Ordering::SeqCst) - taken;
+            assert!(ahead <= 2 * THREADS.get(), "{ahead} after {taken}");
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+        assert_eq!(taken, pieces.len());
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::files::{PartitionFiles, SegmentFile};
 use super::seek;
 use crate::resolve::Range;
 
-/// Size of a piece, about.
-const PIECE_BYTES: u64 = 16 << 20;
+/// Size of a piece, about. Tests have small ones, to see their borders.
+const PIECE_BYTES: u64 = if cfg!(test) { 256 } else { 16 << 20 };
 
 /// A part of a segment.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ impl<'a> Piece<'a> {
 
     /// Whether a broker may be writing it.
     pub(super) const fn may_change(&self) -> bool {
-        self.files.owner.is_some() && self.segment.next_base.is_none() && !self.stretch.is_followed
+        self.files.may_change(self.segment) && !self.stretch.is_followed
     }
 }
 

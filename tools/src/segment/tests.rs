@@ -1,6 +1,7 @@
 //! Segment files made by hand: what is listed and printed of them, and what is said when they are damaged.
 
 mod golden;
+mod grep_model;
 mod searches;
 
 use std::fs;
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 
 use super::cat::{Cat, CatArgs};
 use super::ls::Look;
-use super::{files, info, ls};
+use super::{files, info, ls, span as selection};
 use crate::output::OutputFormat;
 use crate::printer::Printer;
 use crate::time;
@@ -95,6 +96,15 @@ impl Partition {
         fs::write(self.file(base, "log"), log).unwrap();
         fs::write(self.file(base, "index"), index).unwrap();
         fs::write(self.file(base, "timeindex"), times).unwrap();
+    }
+
+    /// Makes a batch of a segment one of a format that there is not.
+    fn break_header(&self, base: i64, number: usize) {
+        self.change(base, "log", |bytes| {
+            let length = |at: usize| u32::from_be_bytes(bytes[at + 8..at + 12].try_into().unwrap());
+            let at = (0..number).fold(0, |at, _| at + 12 + length(at) as usize);
+            bytes[at + 16] = 9;
+        });
     }
 
     fn change(&self, base: i64, suffix: &str, change: impl FnOnce(&mut Vec<u8>)) {
@@ -287,6 +297,106 @@ fn damage_ends_a_partition_unless_it_is_to_be_skipped() {
 
     assert_eq!(cat_with(&partition.path(), &[]), (span(0, 0), 1));
     assert_eq!(cat_with(&partition.path(), &["--skip-damaged"]), (span(10, 90), 2));
+}
+
+#[test]
+fn damage_before_what_is_wanted_is_not_in_the_way() {
+    let partition = Partition::new();
+    partition.break_header(0, 2);
+
+    // The index leads to the batch before.
+    assert_eq!(cat(&partition.path(), "30:35"), (span(30, 35), 0));
+    assert_eq!(cat(&partition.path(), "25:35"), (span(0, 0), 1));
+}
+
+#[test]
+fn a_time_that_may_be_in_what_is_damaged_is_not_looked_for_behind_it_in_silence() {
+    for is_header in [true, false] {
+        let partition = Partition::new();
+        match is_header {
+            true => partition.break_header(50, 4),
+            false => partition.change(50, "log", |bytes| *bytes.last_mut().unwrap() ^= 1),
+        }
+        assert_eq!(cat(&partition.path(), "s@95"), (span(0, 0), 1));
+        assert_eq!(cat(&partition.path(), "s@85"), (span(85, 90), 1));
+
+        let partition = Partition::new();
+        match is_header {
+            true => partition.break_header(0, 2),
+            false => partition.change(0, "log", |bytes| *bytes.last_mut().unwrap() ^= 1),
+        }
+        let lost = if is_header { 20 } else { 40 };
+        let time = format!("s@{}", lost + 5);
+        assert_eq!(cat(&partition.path(), &time), (span(0, 0), 1));
+        let skipping = cat_with(&partition.path(), &["-o", &time, "--skip-damaged"]);
+        assert_eq!(skipping, (span(lost + 10, 100), 1));
+        let until = cat_with(&partition.path(), &["-o", &format!("e@{}", lost + 20), "--skip-damaged"]);
+        assert_eq!(until, (span(0, lost).into_iter().chain(span(lost + 10, lost + 20)).collect(), 1));
+    }
+}
+
+#[test]
+fn beside_a_broker_only_the_last_batch_may_be_unfinished() {
+    let partition = Partition::new();
+    let lock = fs::File::create(partition.data.path().join("LOCK")).unwrap();
+    lock.try_lock().unwrap();
+
+    partition.change(50, "log", |bytes| *bytes.last_mut().unwrap() ^= 1);
+    assert_eq!(cat(&partition.path(), "start"), (span(0, 90), 0));
+    partition.change(50, "log", |bytes| bytes.truncate(bytes.len() - 2));
+    assert_eq!(cat(&partition.path(), "start"), (span(0, 90), 0));
+
+    partition.change(50, "log", |bytes| bytes[70] ^= 1);
+    assert_eq!(cat(&partition.path(), "start"), (span(0, 50), 1));
+    assert_eq!(
+        cat_with(&partition.path(), &["--skip-damaged"]),
+        (span(0, 50).into_iter().chain(span(60, 90)).collect(), 1)
+    );
+}
+
+#[test]
+fn partitions_that_are_not_there_are_not_passed_over() {
+    let partition = Partition::new();
+    let partitions = files::find(partition.data.path()).unwrap();
+    let chosen = |args: &[&str]| {
+        let CatCommand { args } = CatCommand::parse_from(["cat", "x"].iter().chain(args));
+        let spec = args.what.spec().unwrap();
+        selection::chosen(&partitions, &args.what, &spec)
+            .map(|chosen| chosen.len())
+            .map_err(|error| error.to_string())
+    };
+
+    assert_eq!(chosen(&["-p", "2", "-o", "p2:7"]), Ok(1));
+    assert_eq!(chosen(&["-p", "2,3"]), Err("partition 3 is not here".to_owned()));
+    assert_eq!(chosen(&["-o", "p2:7,p4:1"]), Err("partition 4 is not here".to_owned()));
+}
+
+#[test]
+fn bytes_of_old_kafkas_are_dumped_as_they_are() {
+    let path = |version: &str, partition: &str| kafka(version).join(partition);
+
+    let (message, _) = printed(&path("kafka-0.8.0", "plain-0"), &["--batches", "--hex", "-n", "1"]);
+    for line in [
+        "messageSize           21",
+        "crc                   0x3e902470",
+        "magic                 0",
+        "attributes            0 (none)",
+    ] {
+        assert!(message.contains(line), "{message}");
+    }
+    // The key and the value, each with its size.
+    assert!(message.contains("\n00000012  00 00 00 02 6b 30 00 00  00 05 61 6c 6f 6e 65"), "{message}");
+    let (record, _) = printed(&path("kafka-0.8.0", "plain-0"), &["--hex", "-n", "1"]);
+    assert!(
+        record.starts_with("plain-0@0  position 0, 33 bytes\n00000000  00 00 00 00 00 00 00 00"),
+        "{record}"
+    );
+    let (message, _) = printed(&path("kafka-0.10.2", "gzip-0"), &["--batches", "--hex", "-n", "1"]);
+    assert!(message.contains("attributes            1 (gzip)"), "{message}");
+    assert!(
+        message.contains("00000012  00 00 01 8b cf e5 68 00   timestamp             1700000000000\n"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use std::io;
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use highwater_record::{Batch, Offset};
 use highwater_storage::{Crcs, Damage, DamageKind, Piece, SalvageScan, ScanError, ScannedBatch, Stretch};
 
@@ -48,8 +49,8 @@ impl<'a> Walk<'a> {
                 continue;
             };
             match piece.with_context(|| format!("read {}", segment.path.display()))? {
-                // What a cut left, or what was allocated ahead.
-                Piece::Damaged(Damage { kind: DamageKind::Beyond | DamageKind::ZeroTail, .. }) => {}
+                // Nobody asked for what is lost before the range; it stands between an index entry and the range.
+                Piece::Damaged(damage) if !is_loss(&damage) || is_before(&damage, &self.range) => {}
                 // What is damaged right where the range ends may be what made it end there.
                 Piece::Damaged(damage) if self.range.stop.is_some_and(|stop| damage.from > stop) => {
                     self.is_over = true
@@ -89,6 +90,15 @@ impl<'a> Walk<'a> {
         scan.read(batch)
     }
 
+    /// The bytes in the file of the batch that was met last, whatever its checksum says.
+    ///
+    /// # Panics
+    /// If there was no batch.
+    pub(super) fn bytes(&self, batch: &ScannedBatch) -> io::Result<Bytes> {
+        let (_, scan) = self.current.as_ref().expect("a batch was met in a segment that is still open");
+        scan.bytes(batch)
+    }
+
     /// Ends the walk.
     pub(super) const fn end(&mut self) {
         self.is_over = true;
@@ -105,7 +115,18 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn open(segment: &SegmentFile, start: Offset, crcs: Crcs) -> io::Result<SalvageScan> {
+/// Whether bytes that are no batches are a loss: not what a cut left, nor what was allocated ahead.
+pub(super) const fn is_loss(damage: &Damage) -> bool {
+    !matches!(damage.kind, DamageKind::Beyond | DamageKind::ZeroTail)
+}
+
+/// Whether all that is lost comes before a range, of which the next good batch is the witness.
+pub(super) fn is_before(damage: &Damage, range: &Range) -> bool {
+    damage.kind == DamageKind::Middle && damage.to <= range.start
+}
+
+/// Opens a segment where it may be entered for an offset.
+pub(super) fn open(segment: &SegmentFile, start: Offset, crcs: Crcs) -> io::Result<SalvageScan> {
     let scan = seek::open_at(segment, start)?;
     let stretch = Stretch {
         bytes: scan.position()..scan.file_bytes(),

@@ -10,7 +10,7 @@ use super::printed;
 use crate::time;
 
 /// Versions whose files are in format 2.
-const VERSIONS: &[&str] = &["kafka-4.1", "kafka-4.1-killed"];
+const VERSIONS: &[&str] = &["kafka-3.9", "kafka-3.9-killed", "kafka-4.1", "kafka-4.1-killed"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("tests").join("golden").join("segments")

@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Parser as _;
 
 use super::super::grep::{self, GrepArgs};
-use super::{Partition, files};
+use super::{KAFKAS, Partition, expected, files, kafka};
 use crate::printer::Printer;
 
 /// `segment grep` by its command line.
@@ -17,7 +17,7 @@ struct GrepCommand {
 }
 
 /// What `segment grep PATTERN PATH ARGS` prints, how many it finds, and the problems that it meets.
-fn search(pattern: &str, path: &Path, args: &[&str]) -> (String, u64, u32) {
+pub(super) fn search(pattern: &str, path: &Path, args: &[&str]) -> (String, u64, u32) {
     let start = ["grep", "-j", "3", pattern, path.to_str().unwrap()];
     let GrepCommand { args } = GrepCommand::parse_from(start.iter().chain(args));
     let printer = Printer::new(Vec::new(), args.what.style().unwrap());
@@ -60,6 +60,15 @@ fn context_crosses_batches_and_segments_and_is_printed_once() {
         values("^49$", &path, &["-B", "25"]),
         (24..50).map(|n| n.to_string()).collect::<Vec<_>>().join(" ")
     );
+}
+
+#[test]
+fn what_is_left_out_at_the_end_of_a_piece_is_marked() {
+    let partition = Partition::new();
+    // Pieces begin at the batches of offsets 10 and 30.
+    partition.write_plain(0);
+
+    assert_eq!(values("^(17|30)$", &partition.path(), &["-A", "2"]), "17 18 19 -- 30 31 32");
 }
 
 #[test]
@@ -118,4 +127,27 @@ fn a_segment_larger_than_a_piece_is_searched_whole_and_in_order() {
     let without_index = partition.file(0, "index");
     fs::remove_file(without_index).unwrap();
     assert_eq!(search("^needle", &partition.path(), &["-f", "%k\n", "--in", "key"]).0, expected);
+}
+
+#[test]
+fn every_record_of_old_kafkas_is_found_by_its_value() {
+    for version in KAFKAS {
+        let all = expected(version);
+        for record in &all {
+            // What is in the files in one piece, however short, is what may be passed over.
+            let Some(value) = record["value"]["utf8"].as_str().filter(|value| !value.is_empty()) else {
+                continue;
+            };
+            let same = all.iter().filter(|other| {
+                other["topic"] == record["topic"]
+                    && other["value"]["utf8"].as_str().is_some_and(|other| other.contains(value))
+            });
+            let partition = format!("{}-{}", record["topic"].as_str().unwrap(), record["partition"]);
+
+            let (_, found, problems) =
+                search(value, &kafka(version).join(&partition), &["-F", "--in", "value", "--count"]);
+
+            assert_eq!((found, problems), (same.count() as u64, 0), "{version}/{partition} {value:?}");
+        }
+    }
 }
