@@ -181,7 +181,7 @@ pub fn decompress(codec: Codec, compressed: &[u8], limits: DecodeLimits) -> Resu
         Err(source) => CodecError::Corrupt { codec, source },
     };
     let mut decoder = Decoder::new(codec, compressed, limit).map_err(refuse)?;
-    let mut output = Vec::new();
+    let mut output = vec![0; CHUNK_BYTES];
     let mut filled = 0;
     loop {
         // The buffer follows what came out, never what the input claims.

@@ -9,7 +9,8 @@
 //! Miri sees what needs no disk and no C: batches and all codecs but zstd, the primitives of the wire, frames and some
 //! messages, the group machines. That is our safe code and, below it, the unsafe code of the libraries that it calls. It
 //! does not see the one file of ours that has `unsafe` (maps of files, which Miri does not have): that is what
-//! ThreadSanitizer runs. Tests that take it minutes are ignored, each with its reason; of the others it tries few cases.
+//! ThreadSanitizer runs. Tests that take it more than a few seconds are ignored, each with its reason; of the others it
+//! tries few cases. A test that comes to C ends the run of its crate there, so that those are ignored too.
 
 use std::env;
 use std::io::{self, Write};

@@ -106,7 +106,9 @@ fn sizes_that_snappy_claims_are_not_believed() {
 
 #[test]
 fn raw_snappy_is_read_like_framed_snappy() {
-    let plain = b"one block without any framing, as some clients send it".repeat(2_000);
+    // Miri takes half a minute for the longer one.
+    let lines = if cfg!(miri) { 20 } else { 2_000 };
+    let plain = b"one block without any framing, as some clients send it".repeat(lines);
     let raw = snap::raw::Encoder::new().compress_vec(&plain).unwrap();
 
     assert_eq!(decompress(Codec::Snappy, &raw, LIMITS).unwrap(), plain);
@@ -127,9 +129,8 @@ fn a_zstd_window_beyond_eight_mebibytes_is_refused() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "zstd is C, which Miri does not run")]
 fn what_is_no_stream_or_more_than_one_is_refused() {
-    for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+    for codec in CODECS.into_iter().filter(|codec| *codec != Codec::None) {
         let mut compressed = Vec::new();
         compress(codec, b"some content", &mut compressed).unwrap();
         let cut = &compressed[..compressed.len() - 5];
@@ -182,7 +183,6 @@ fn reseal(bytes: &mut [u8]) {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "Miri takes a third of a second for each")]
 fn a_hundred_thousand_mutations_are_refused_or_read() {
     let small = [record(1, b"first value"), record(2, b"second value, as long as it is"), record(3, b"")];
     let mut seeds: Vec<Vec<u8>> = CODECS.map(|codec| build(BatchBuilder::new(codec), &small).to_vec()).into();
@@ -194,10 +194,12 @@ fn a_hundred_thousand_mutations_are_refused_or_read() {
         keys: Keys::Optional,
         limits: DecodeLimits { bytes_max: 1 << 20, ratio_max: 100 },
     };
+    // Miri takes a twentieth of a second for each.
+    let rounds = if cfg!(miri) { 100 } else { 100_000 };
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut whole, mut accepted, mut records) = (0, 0, 0);
 
-    for round in 0..100_000 {
+    for round in 0..rounds {
         let mut bytes = seeds[round % seeds.len()].clone();
         mutate(&mut bytes, &mut random);
         if round % 10 != 0 {
@@ -219,8 +221,8 @@ fn a_hundred_thousand_mutations_are_refused_or_read() {
     }
 
     // Each stage was reached, and none lets everything pass.
-    println!("of 100000 mutations {whole} are whole, {accepted} accepted, {records} records read");
-    assert!((50_000..90_000).contains(&whole));
-    assert!((1_000..whole / 2).contains(&accepted));
-    assert!(records > 10_000);
+    println!("of {rounds} mutations {whole} are whole, {accepted} accepted, {records} records read");
+    assert!((rounds / 2..rounds / 10 * 9).contains(&whole));
+    assert!((rounds / 100..whole / 2).contains(&accepted));
+    assert!(records > rounds / 10);
 }

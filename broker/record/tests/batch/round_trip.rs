@@ -95,6 +95,7 @@ fn flags_and_producer_stand_in_the_header() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "compresses 600 KB with each codec, which takes Miri minutes")]
 fn large_records_cross_the_blocks_of_every_codec() {
     let mut state = 1_u32;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
