@@ -284,7 +284,9 @@ fn small_files_are_held_against_their_form_and_the_log() {
         epochs,
         |bytes| *bytes = b"0\n2\n2 0\n4 70\n".to_vec(),
         &[
-            expected(Kind::EpochMismatch, epochs, None, Some((0, 50))),
+            // For each stretch of a segment.
+            expected(Kind::EpochMismatch, epochs, None, Some((0, 30))),
+            expected(Kind::EpochMismatch, epochs, None, Some((30, 50))),
             expected(Kind::EpochMismatch, epochs, None, Some((50, 70))),
         ],
     );
