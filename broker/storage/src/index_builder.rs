@@ -59,12 +59,11 @@ pub struct EpochBook {
 impl EpochBook {
     /// Takes note of a batch; they come in the order of the log.
     pub fn add(&mut self, header: &BatchHeader) {
-        if let Some(epoch) = header.leader_epoch {
-            if let Some((before, from)) = self.held.replace((epoch, header.base_offset))
-                && before <= epoch
-            {
-                self.epochs.assign(before, from);
-            }
+        if let Some(epoch) = header.leader_epoch
+            && let Some((before, from)) = self.held.replace((epoch, header.base_offset))
+            && before <= epoch
+        {
+            self.epochs.assign(before, from);
         }
     }
 
