@@ -59,6 +59,11 @@ impl Epochs {
         news
     }
 
+    /// Which epoch began where, oldest first.
+    pub(crate) fn entries(&self) -> &[(LeaderEpoch, Offset)] {
+        &self.0
+    }
+
     pub(crate) fn latest(&self) -> Option<LeaderEpoch> {
         self.0.last().map(|entry| entry.0)
     }

@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use highwater_record::{BatchHeader, Offset};
+use highwater_record::{BatchHeader, LeaderEpoch, Offset};
 
 use crate::disk::DiskFiles;
 use crate::epochs::Epochs;
@@ -47,25 +47,50 @@ impl IndexBuilder {
 }
 
 /// The leader epochs of a log as its batches say them.
+///
+/// No CRC covers an epoch. A batch whose epoch is larger than that of the next one lies and does not count.
 #[derive(Clone, Debug, Default)]
-pub struct EpochBook(Epochs);
+pub struct EpochBook {
+    epochs: Epochs,
+    /// The epoch and base offset of the last batch, which the next one judges.
+    held: Option<(LeaderEpoch, Offset)>,
+}
 
 impl EpochBook {
     /// Takes note of a batch; they come in the order of the log.
     pub fn add(&mut self, header: &BatchHeader) {
-        if let Some(epoch) = header.leader_epoch {
-            self.0.assign(epoch, header.base_offset);
+        if let Some(epoch) = header.leader_epoch
+            && let Some((before, from)) = self.held.replace((epoch, header.base_offset))
+            && before <= epoch
+        {
+            self.epochs.assign(before, from);
         }
     }
 
-    /// Whether a `leader-epoch-checkpoint` with this text belongs to a log with these batches: it can be read, and its
-    /// last epoch is theirs. Earlier ones may be of batches that are gone.
+    fn whole(&self) -> Epochs {
+        let mut whole = self.epochs.clone();
+        if let Some((epoch, from)) = self.held {
+            whole.assign(epoch, from);
+        }
+        whole
+    }
+
+    /// Whether a `leader-epoch-checkpoint` with this text belongs to a log with these batches: it can be read, and says
+    /// their epochs where they begin, and of the last batch. It may know more: epochs whose batches are gone, and one
+    /// that began at the end of the log and has none yet, as Kafka writes it when a broker starts.
     pub fn agrees_with(&self, text: &str) -> bool {
-        Epochs::parse(text).is_some_and(|stored| stored.latest() == self.0.latest())
+        let Some(stored) = Epochs::parse(text) else { return false };
+        let whole = self.whole();
+        // Below the first entry the file says nothing: the log was cut there.
+        let begin = |&(epoch, from): &(LeaderEpoch, Offset)| stored.at(from).is_none_or(|told| told == epoch);
+        // A last batch whose epoch is smaller lies.
+        let last = self.held.filter(|held| Some(held.0) == whole.latest());
+        whole.entries().iter().all(begin) && last.is_none_or(|(epoch, from)| stored.at(from) == Some(epoch))
     }
 
     /// The text of a `leader-epoch-checkpoint`; nothing if no batch has an epoch.
     pub fn text(&self) -> Option<String> {
-        self.0.latest().map(|_| self.0.to_text())
+        let whole = self.whole();
+        whole.latest().map(|_| whole.to_text())
     }
 }

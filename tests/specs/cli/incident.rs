@@ -55,12 +55,18 @@ fn a_damaged_segment_is_found_explained_repaired_served_and_put_back() -> anyhow
     assert_eq!(refused.code, Some(1), "{}", refused.stderr);
     assert!(refused.stderr.contains("stop it first"), "{}", refused.stderr);
 
-    // Explained: the plan names the offsets, and changes nothing.
+    // Explained: the fault and its fix are named, the plan says which offsets are lost and changes nothing.
     session.broker.terminate()?;
+    let verified = session.run("highwater segment verify data/orders-0")?;
+    assert_eq!(verified.code, Some(3), "{}", verified.stderr);
+    let stem = logs[1].file_stem().and_then(|stem| stem.to_str()).unwrap_or("-");
+    let is_told =
+        |line: &str| line.starts_with("error") && line.contains(stem) && line.contains("segment repair");
+    ensure!(verified.text()?.lines().any(is_told), "{}", verified.text()?);
     let plan = session.run("highwater segment repair data/orders-0 --output json")?;
     assert_eq!(plan.code, Some(3), "{}", plan.stderr);
     let (lost, file) = lost(&plan.stdout)?;
-    assert!(file.contains(logs[1].file_stem().and_then(|stem| stem.to_str()).unwrap_or("-")), "{file}");
+    assert!(file.contains(stem), "{file}");
     assert!(std::fs::read(&logs[1])? == bytes, "a plan changes nothing");
 
     // Repaired: beside the originals, which stay.

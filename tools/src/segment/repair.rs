@@ -91,7 +91,7 @@ pub(super) fn run(args: RepairArgs) -> Result<ExitCode> {
         (false, false) => Policy::Skip,
     };
     let paths = PathArgs { paths: args.paths, topic: args.topic };
-    let partitions = super::find(&paths)?;
+    let partitions = merged(super::find(&paths)?);
     if args.in_place {
         return repair_in_place(&paths, &partitions, policy, &args.output);
     }
@@ -117,6 +117,23 @@ pub(super) fn run(args: RepairArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Each partition once, with all segments of it that were asked for: paths may overlap, and a shell names each file.
+fn merged(found: Vec<PartitionFiles>) -> Vec<PartitionFiles> {
+    let directory = |files: &PartitionFiles| Some(files.segments.first()?.path.parent()?.to_owned());
+    let mut merged: Vec<PartitionFiles> = Vec::new();
+    for files in found {
+        let dir = directory(&files);
+        let Some(before) = merged.iter_mut().find(|before| directory(before) == dir) else {
+            merged.push(files);
+            continue;
+        };
+        before.segments.extend(files.segments);
+        before.segments.sort_by_key(|segment| segment.base);
+        before.segments.dedup();
+    }
+    merged
+}
+
 fn repair_in_place(
     paths: &PathArgs,
     partitions: &[PartitionFiles],
@@ -127,11 +144,12 @@ fn repair_in_place(
         partitions.iter().filter_map(|files| files.segments.first()?.path.parent()).collect();
     let data: BTreeSet<&Path> = dirs.iter().filter_map(|dir| dir.parent()).collect();
     let _held = data.into_iter().map(in_place::hold).collect::<Result<Vec<_>>>()?;
+    let _mine = dirs.iter().map(|dir| in_place::hold_partition(dir)).collect::<Result<Vec<_>>>()?;
     for dir in dirs {
         in_place::finish_earlier(dir)?;
     }
     // What was finished just now has left other files.
-    let partitions = super::select(paths)?;
+    let partitions = merged(super::select(paths)?);
     let plans = plans(&partitions, policy)?;
     rows(&plans).print(output.output)?;
     tell(&plans);

@@ -14,9 +14,9 @@ use super::walk::{Entry, RecordWalk};
 use crate::resolve::Range;
 
 /// Bytes of records that are held of both partitions together, about.
-const HELD_BYTES_MAX: usize = 256 << 20;
+const HELD_BYTES_MAX: usize = 20 << 20;
 /// What a record costs besides its key and value, about.
-const ENTRY_BYTES: usize = 256;
+const ENTRY_BYTES: usize = 384;
 /// Beyond so many shares a single key is larger than the bound: then it is held all the same.
 const SHARES_MAX: u64 = 1 << 20;
 

@@ -53,6 +53,21 @@ pub(super) fn hold(data: &Path) -> Result<Held> {
     }
 }
 
+/// Takes the lock of a partition's directory, which a copy without a data directory has too: two repairs do not meet.
+pub(super) fn hold_partition(partition: &Path) -> Result<Held> {
+    let lock = File::open(partition).with_context(|| format!("open {}", partition.display()))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Held { _lock: Some(lock) }),
+        Err(TryLockError::WouldBlock) => {
+            let message = format!("another repair is at work in {}: wait until it ends", partition.display());
+            Err(Failure::failed(message).into())
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("lock {}", partition.display()))
+        }
+    }
+}
+
 /// Finishes what a run that was interrupted began in a partition's directory, and removes what it had not begun.
 pub(super) fn finish_earlier(partition: &Path) -> Result<()> {
     for undo in undo_dirs(partition)? {
@@ -83,7 +98,9 @@ fn undo_dirs(partition: &Path) -> Result<Vec<PathBuf>> {
     let mut dirs = Vec::new();
     for entry in fs::read_dir(partition).with_context(|| format!("list {}", partition.display()))? {
         let entry = entry.with_context(|| format!("list {}", partition.display()))?;
-        if entry.file_name().to_string_lossy().starts_with(UNDO_PREFIX) && entry.path().is_dir() {
+        // A link leads somewhere that is not ours to change.
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if entry.file_name().to_string_lossy().starts_with(UNDO_PREFIX) && is_dir {
             dirs.push(entry.path());
         }
     }
@@ -101,6 +118,20 @@ pub(super) fn run(plan: &Plan, stamp: &str) -> Result<PathBuf> {
 /// Writes everything that is new, and what is to happen.
 pub(super) fn prepare(plan: &Plan, stamp: &str) -> Result<PathBuf> {
     let undo = plan.dir.join(format!("{UNDO_PREFIX}{stamp}"));
+    if undo.exists() {
+        let message = format!("{} exists already; nothing was changed", undo.display());
+        return Err(Failure::failed(message).into());
+    }
+    fill(plan, &undo).inspect_err(|_| {
+        // Nothing was replaced, and on a disk that is full what is here is in the way.
+        if !undo.join(RECORD).exists() {
+            let _ = fs::remove_dir_all(&undo);
+        }
+    })?;
+    Ok(undo)
+}
+
+fn fill(plan: &Plan, undo: &Path) -> Result<()> {
     let new = undo.join(NEW);
     write::create_dir(&new)?;
     for segment in plan.segments.iter().filter(|segment| !segment.goes) {
@@ -122,16 +153,15 @@ pub(super) fn prepare(plan: &Plan, stamp: &str) -> Result<PathBuf> {
     let mut originals: Vec<String> = names.into_iter().filter(|name| plan.dir.join(name).exists()).collect();
     originals.extend(departures(plan).filter(|name| plan.dir.join(name).exists()));
     let record = json!({ "version": 1, "originals": originals, "new": arrivals });
-    let report = report::of(std::slice::from_ref(plan), report::Done::Replaced(&undo));
+    let report = report::of(std::slice::from_ref(plan), report::Done::Replaced(undo));
     write::write_file(&undo.join(report::FILE_NAME), &report)?;
     write::sync_dir(&new)?;
-    own_like(plan, &undo)?;
+    own_like(plan, undo)?;
     let aside = undo.join(RECORD_ASIDE);
     write::write_file(&aside, format!("{record:#}\n").as_bytes())?;
     fs::rename(&aside, undo.join(RECORD)).with_context(|| format!("name {}", aside.display()))?;
-    write::sync_dir(&undo)?;
-    write::sync_dir(&plan.dir)?;
-    Ok(undo)
+    write::sync_dir(undo)?;
+    write::sync_dir(&plan.dir)
 }
 
 /// Gives what was made to whoever has the segments: the broker may be another user than who repairs.
@@ -210,6 +240,7 @@ pub(super) fn undo(undo: &Path) -> Result<usize> {
         return Err(Failure::usage(message).into());
     };
     let _held = hold(partition.parent().unwrap_or(Path::new("/")))?;
+    let _mine = hold_partition(partition)?;
     if undo.join(NEW).exists() {
         swap(partition, undo)?;
     }

@@ -47,11 +47,16 @@ pub(in crate::segment) struct Plan {
 pub(in crate::segment) struct SegmentPlan {
     pub(in crate::segment) file: SegmentFile,
     pub(in crate::segment) bytes: u64,
+    /// Where the batches of the last segment end, if nothing but zeros follows them: room that was allocated ahead. It
+    /// is no damage, and stays unless the file is written anew for another reason.
+    zeros_from: Option<u64>,
     /// What the file becomes, in order.
     pub(in crate::segment) parts: Vec<Part>,
     pub(in crate::segment) kept_records: u64,
     pub(in crate::segment) kept_bytes: u64,
     pub(in crate::segment) end: Offset,
+    /// A batch that stays has a timestamp; format 0 has none, and Kafka kept no time index for it.
+    is_timed: bool,
     /// The first batch that stays.
     first: Option<BatchHeader>,
     /// The offset index and the time index.
@@ -87,9 +92,10 @@ pub(in crate::segment) struct Loss {
 impl SegmentPlan {
     /// Whether the `.log` file becomes another one.
     pub(in crate::segment) fn is_rewritten(&self) -> bool {
+        let end = self.zeros_from.unwrap_or(self.bytes);
         match self.parts.as_slice() {
-            [] => self.bytes > 0,
-            [Part::Kept(all)] => *all != (0..self.bytes),
+            [] => end > 0,
+            [Part::Kept(all)] => *all != (0..end),
             _ => true,
         }
     }
@@ -138,7 +144,11 @@ pub(in crate::segment) fn plan(files: &PartitionFiles, policy: Policy, synced: O
     let stored = std::fs::read_to_string(dir.join("leader-epoch-checkpoint"));
     let is_changed = |text: &String| !plan.epochs.agrees_with(text);
     let is_damaged = |error: &std::io::Error| error.kind() == std::io::ErrorKind::InvalidData;
-    plan.epochs_wrong = plan.epochs.text().is_some() && stored.as_ref().map_or_else(is_damaged, is_changed);
+    // Of some segments alone nobody can tell the epochs of the log.
+    let is_whole =
+        super::super::files::find(dir)?.iter().all(|all| all.segments.len() == files.segments.len());
+    plan.epochs_wrong =
+        is_whole && plan.epochs.text().is_some() && stored.as_ref().map_or_else(is_damaged, is_changed);
     Ok(plan)
 }
 
@@ -169,10 +179,12 @@ impl Walk {
         let mut segment = SegmentPlan {
             file: file.clone(),
             bytes: scan.end_position(),
+            zeros_from: None,
             parts: Vec::new(),
             kept_records: 0,
             kept_bytes: 0,
             end: file.base,
+            is_timed: false,
             first: None,
             indexes: [IndexState::Good; 2],
             goes: self.ended,
@@ -198,6 +210,10 @@ impl Walk {
                 Piece::Damaged(_) if self.policy == Policy::IndexesOnly => {}
                 Piece::Damaged(damage) => {
                     indexes.damage(&damage)?;
+                    if damage.kind == DamageKind::ZeroTail && file.next_base.is_none() && !self.open {
+                        segment.zeros_from = Some(damage.from_position);
+                        continue;
+                    }
                     self.damage(&damage, &segment, plan);
                 }
             }
@@ -210,6 +226,9 @@ impl Walk {
             segment.parts = vec![Part::Kept(0..segment.bytes)];
         }
         segment.indexes = indexes.finish(segment.end)?;
+        if !segment.is_timed && segment.indexes[1] == IndexState::Missing {
+            segment.indexes[1] = IndexState::Good;
+        }
         if self.policy != Policy::IndexesOnly
             && let Some(next) = file.next_base
         {
@@ -389,6 +408,7 @@ impl SegmentPlan {
             _ => self.parts.push(Part::Kept(position..end)),
         }
         self.first.get_or_insert(*header);
+        self.is_timed |= header.max_timestamp.0 >= 0;
         self.kept_bytes += u64::from(header.size_bytes);
         self.kept_records += u64::from(header.record_count);
         self.end = header.next_offset();

@@ -283,6 +283,138 @@ fn an_interrupted_repair_is_finished_or_forgotten() {
     assert_eq!(tree(&partition.path()), before);
 }
 
+#[test]
+fn zeros_behind_the_last_batch_are_room_that_was_allocated_ahead() {
+    let partition = Partition::new(&[vec![3], vec![4]]);
+    partition.complete();
+    partition.change(1, |bytes| bytes.resize(bytes.len() + 5000, 0));
+
+    assert!(!partition.plan(Policy::Skip).is_due());
+    assert!(!partition.plan(Policy::Truncate).is_due());
+
+    // In a sealed segment nothing is allocated ahead.
+    partition.change(0, |bytes| bytes.resize(bytes.len() + 5000, 0));
+    assert!(partition.plan(Policy::Skip).is_due());
+    assert_eq!(batches(&partition.copy(Policy::Skip)).len(), 2);
+}
+
+#[test]
+fn a_partition_that_is_named_twice_or_file_by_file_is_repaired_once() {
+    let partition = Partition::new(&[vec![3, 4], vec![5], vec![6]]);
+    let mut found = files::find(&partition.log(2)).unwrap();
+    found.extend(files::find(partition.data.path()).unwrap());
+    found.extend(files::find(&partition.log(0)).unwrap());
+
+    let merged = super::merged(found);
+
+    assert_eq!(merged, files::find(&partition.path()).unwrap());
+}
+
+#[test]
+fn a_repair_that_fails_leaves_nothing() {
+    let partition = Partition::new(&[vec![3, 4, 5]]);
+    partition.complete();
+    let at = partition.batches[1].1.start + 25;
+    partition.change(0, |bytes| bytes[at] ^= 1);
+    let plan = partition.plan(Policy::Skip);
+    let undo = partition.path().join(".highwater-undo-now");
+    // Somebody else's directory is not taken for one's own.
+    fs::create_dir(&undo).unwrap();
+    assert!(in_place::run(&plan, "now").unwrap_err().to_string().contains("exists already"));
+    assert!(undo.exists());
+    fs::remove_dir(&undo).unwrap();
+
+    // The file is not any more what was planned with.
+    partition.change(0, |bytes| bytes.truncate(at));
+    let before = tree(&partition.path());
+    let error = format!("{:#}", in_place::run(&plan, "now").unwrap_err());
+
+    assert!(error.contains("became shorter"), "{error}");
+    assert_eq!((tree(&partition.path()), undo.exists()), (before, false));
+}
+
+#[test]
+fn an_undo_directory_that_is_a_link_is_left_alone() {
+    let partition = Partition::new(&[vec![3]]);
+    let elsewhere = TempDir::new().unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), partition.path().join(".highwater-undo-x")).unwrap();
+
+    in_place::finish_earlier(&partition.path()).unwrap();
+
+    assert!(partition.path().join(".highwater-undo-x").exists());
+}
+
+#[test]
+fn two_repairs_do_not_meet() {
+    let partition = Partition::new(&[vec![3]]);
+    let held = in_place::hold_partition(&partition.path()).unwrap();
+
+    let error = in_place::hold_partition(&partition.path()).unwrap_err().to_string();
+
+    assert!(error.contains("another repair is at work"), "{error}");
+    drop(held);
+    assert!(in_place::hold_partition(&partition.path()).is_ok());
+}
+
+#[test]
+fn a_copy_is_not_written_into_what_it_is_of() {
+    let partition = Partition::new(&[vec![3]]);
+    let before = tree(&partition.path());
+
+    for to in [partition.path(), partition.path().join("new/deeper")] {
+        let error = copy::run(&[partition.plan(Policy::Skip)], &to).unwrap_err().to_string();
+        assert!(error.contains("stays as it is"), "{error}");
+    }
+    let twice = [partition.plan(Policy::Skip), partition.plan(Policy::Skip)];
+    assert!(copy::run(&twice, &partition.data.path().join("copy")).is_err());
+    assert_eq!(tree(&partition.path()), before);
+    assert!(!partition.data.path().join("copy").exists());
+}
+
+#[test]
+fn epochs_are_those_of_the_batches_and_the_file_may_know_more() {
+    let partition = Partition::new(&[vec![3, 4], vec![5]]);
+    for (segment, range, _) in &partition.batches {
+        partition.change(*segment, |bytes| bytes[range.start + 12..range.start + 16].fill(0));
+    }
+    partition.complete();
+    let file = partition.path().join("leader-epoch-checkpoint");
+    let is_wrong = |text: &str| {
+        fs::write(&file, text).unwrap();
+        partition.plan(Policy::Skip).epochs_wrong
+    };
+
+    assert!(!is_wrong("0\n1\n0 0\n"));
+    // Kafka began an epoch at the end of the log when it started.
+    assert!(!is_wrong("0\n2\n0 0\n2 12\n"));
+    assert!(is_wrong("0\n2\n0 0\n2 7\n"), "the batch at 7 has epoch 0");
+    assert!(is_wrong("0\n1\n"));
+
+    // Of one segment nobody can tell.
+    let one = plan(&files::find(&partition.log(0)).unwrap()[0], Policy::Skip, Offset::ZERO).unwrap();
+    assert!(!one.epochs_wrong);
+
+    // No CRC covers an epoch: one batch that lies is not believed.
+    let at = partition.batches[1].1.start + 12;
+    partition.change(0, |bytes| bytes[at] = 0x40);
+    assert!(!is_wrong("0\n1\n0 0\n"));
+}
+
+#[test]
+fn files_of_kafka_that_are_good_have_nothing_to_repair() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/segments");
+    let mut partitions = 0;
+    for version in fs::read_dir(golden).unwrap().map(|entry| entry.unwrap().path()) {
+        // Beside the brokers' directories are the programs that made them.
+        for files in files::find(&version).into_iter().flatten().filter(|files| files.topic != "torn") {
+            let plan = plan(&files, Policy::Skip, Offset::ZERO).unwrap();
+            assert!(!plan.is_due() && plan.losses.is_empty(), "{}: {:?}", plan.dir.display(), plan.losses);
+            partitions += 1;
+        }
+    }
+    assert!(partitions > 40, "only {partitions}");
+}
+
 /// Something that happens to the bytes of a segment.
 #[derive(Clone, Debug)]
 enum Harm {

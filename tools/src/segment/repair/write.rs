@@ -46,6 +46,16 @@ pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     write().with_context(|| format!("write {}", path.display()))
 }
 
+/// Copies a file of any size, and syncs the copy.
+pub(super) fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    let copy = || {
+        let mut file = create(to)?;
+        std::io::copy(&mut File::open(from)?, &mut file)?;
+        file.sync_all()
+    };
+    copy().with_context(|| format!("copy {}", from.display()))
+}
+
 fn create(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
