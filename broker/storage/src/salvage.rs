@@ -222,7 +222,8 @@ impl SalvageScan {
             fault = Fault { position: before.batch.position, expected: before.expected, cause };
         }
         let damage = self.extent(&fault)?;
-        self.scan.seek(damage.to_position, damage.to.max(damage.from));
+        // What was found may lie about its offset as well: what comes behind it is held against what was before.
+        self.scan.seek(damage.to_position, damage.from);
         Ok(damage)
     }
 
