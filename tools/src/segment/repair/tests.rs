@@ -495,9 +495,10 @@ proptest! {
             partition.change(segment, |bytes| {
                 let mut harmed = bytes.clone();
                 let hit = harm.apply(&mut harmed);
-                // The same where the batches before it are damaged as well.
+                // The same where harm begins before a header and ends in it, or turns two headers into one.
                 let straddles = partition.batches.iter().any(|(of, batch, _)| {
-                    *of == segment && (batch.start + 1..=batch.start + 8).contains(&hit.end) && hit.start < batch.start
+                    let header = batch.start + 1..=batch.start + 21;
+                    *of == segment && header.contains(&hit.end) && hit.start < batch.start
                 });
                 let hits_last = hit.start < last.start + 8 && hit.end.max(hit.start + 1) > last.start;
                 if !(straddles || is_last && hits_last) {
