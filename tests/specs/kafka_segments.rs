@@ -23,9 +23,6 @@ const KILLED: &[&str] = &["kafka-3.9-killed", "kafka-4.1-killed"];
 /// The partition of a killed broker whose last batch is cut short. The index still has an entry for it.
 const TORN: &str = "torn-0";
 
-/// The partition of a killed broker whose active log has zeros behind its end.
-const PREALLOCATED: &str = "preallocated-0";
-
 /// What `segment` ends with when it found something wrong.
 const PROBLEMS: i32 = 3;
 
@@ -120,7 +117,7 @@ fn segment_verify_finds_no_error_in_what_kafka_left_but_the_batch_that_was_cut()
 
 /// What `segment cat` ends with on a partition of a killed broker.
 fn code(partition: &str) -> i32 {
-    if [TORN, PREALLOCATED].contains(&partition) { PROBLEMS } else { 0 }
+    if partition == TORN { PROBLEMS } else { 0 }
 }
 
 fn golden(tree: &str) -> PathBuf {
@@ -130,7 +127,8 @@ fn golden(tree: &str) -> PathBuf {
 fn segment(verb: &str, path: &Path) -> anyhow::Result<Output> {
     let mut command = Command::new(binary()?);
     command.args(["segment", verb]).arg(path).args(["--output", "jsonl"]);
-    command.args(if verb == "cat" { ["-o", "start"].as_slice() } else { &["--deep"] });
+    // Kafka's classes print the records of internal topics as bytes.
+    command.args(if verb == "cat" { ["-o", "start", "--decode", "raw"].as_slice() } else { &["--deep"] });
     Ok(command.output()?)
 }
 
