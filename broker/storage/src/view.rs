@@ -184,7 +184,7 @@ impl LogView {
 
     /// Batches from the one that contains `from` on: whole ones, wholly below `until`, and at most `bytes_max`
     /// bytes of them unless `first` says otherwise. Empty batches at the front are left out if there are records behind
-    /// them. At the end of the log there is nothing, which is no error. A read
+    /// them in the segment. At the end of the log there is nothing, which is no error. A read
     /// ends before a quarantined range, and one that begins in such a range is an error.
     ///
     /// Batches that this process did not append are checked when they are first read, which waits for the disk.
