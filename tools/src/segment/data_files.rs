@@ -49,7 +49,7 @@ impl DataKnown {
         entries.sort();
         for path in &entries {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-                known.faults.push(foreign(path));
+                known.faults.push(Fault::foreign(path));
                 continue;
             };
             if path.is_dir() { known.directory(path, name) } else { known.file(path, name) }
@@ -82,7 +82,7 @@ impl DataKnown {
         if ["-delete", "-stray", "-future"].iter().any(|suffix| name.ends_with(suffix)) {
             self.faults.push(Fault::new(Kind::Leftover, path, "a partition that a broker has put aside"));
         } else if !is_partition && !KNOWN.contains(&name) {
-            self.faults.push(foreign(path));
+            self.faults.push(Fault::foreign(path));
         }
     }
 
@@ -95,7 +95,7 @@ impl DataKnown {
                 self.faults.push(Fault::new(Kind::Leftover, path, "a file that was being replaced"));
             }
             _ if KNOWN.contains(&name) => {}
-            _ => self.faults.push(foreign(path)),
+            _ => self.faults.push(Fault::foreign(path)),
         }
         self.is_ours |= name == "checkpoint" || name == "LOCK";
     }
@@ -143,10 +143,6 @@ impl DataKnown {
             _ => {}
         }
     }
-}
-
-fn foreign(path: &Path) -> Fault {
-    Fault::new(Kind::ForeignFile, path, "no broker makes such a file")
 }
 
 /// Kafka makes the file empty before it writes it for the first time.

@@ -101,6 +101,11 @@ pub(super) struct Fault {
 }
 
 impl Fault {
+    /// A file that nobody here knows.
+    pub(super) fn foreign(path: &Path) -> Self {
+        Self::new(Kind::ForeignFile, path, "no broker makes such a file")
+    }
+
     pub(super) fn new(kind: Kind, file: &Path, what: impl Into<String>) -> Self {
         let (severity, file, what) = (kind.severity(), file.to_owned(), what.into());
         Self { kind, severity, file, position: None, offsets: None, what, fix: None }

@@ -89,7 +89,7 @@ impl Known {
 
     fn file(&mut self, path: &Path) {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-            self.faults.push(foreign(path));
+            self.faults.push(Fault::foreign(path));
             return;
         };
         let outcome = match name {
@@ -149,7 +149,7 @@ impl Known {
                 if digits
                     .split_once('-')
                     .is_some_and(|(offset, epoch)| is_digits(offset, 20) && is_digits(epoch, 10)) => {}
-            _ => self.faults.push(foreign(path)),
+            _ => self.faults.push(Fault::foreign(path)),
         }
         Ok(())
     }
@@ -267,10 +267,6 @@ impl Known {
             faults.push(Fault::new(kind, file, what).at(bytes.min(sealed.bytes)));
         }
     }
-}
-
-fn foreign(path: &Path) -> Fault {
-    Fault::new(Kind::ForeignFile, path, "no broker makes such a file")
 }
 
 fn small(path: &Path) -> io::Result<Vec<u8>> {
